@@ -1,0 +1,29 @@
+"""How long work reports itself without printing: the caller passes a `Progress`, silence is the default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Task(Protocol):
+    def advance(self, steps: int = 1, **figures: float | str) -> None:
+        """Mark `steps` more done, with the figures worth showing beside the bar."""
+
+
+class Progress(Protocol):
+    def task(self, name: str, total: int) -> AbstractContextManager[Task]:
+        """Open a piece of work of `total` steps."""
+
+
+class _Silent:
+    @contextmanager
+    def task(self, name: str, total: int) -> Iterator[Task]:
+        yield self
+
+    def advance(self, steps: int = 1, **figures: float | str) -> None:
+        pass
+
+
+SILENT: Progress = _Silent()
