@@ -1,0 +1,34 @@
+# make test: the whole gate.   make demo: the main job on the digits model.   Both build .venv when it is needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO ?= demo
+
+.PHONY: test lint types unit demo clean
+
+test: lint types unit
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+# Two workers with one thread each (tests/conftest.py): as fast as two cores get, and never oversubscribed.
+unit: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 -q
+
+demo: $(INSTALLED)
+	mkdir -p $(DEMO)
+	$(BIN)/robnet-fx zoo export digits --out $(DEMO)/digits.onnx
+	$(BIN)/robnet-fx robustify $(DEMO)/digits.onnx --order 3 --eps 80
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,60 @@
+"""What every test shares: a fixed seed, one thread a worker, and the data sets and networks that only developers have.
+
+`ROBNET_FX_DATA` names a folder of data packs with their reader `load_packs.py`, `ROBNET_FX_MODELS` a folder of public
+ONNX networks. Tests that need one are skipped where it is unset.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before torch is imported, so that subprocesses are as modest: each pytest-xdist worker has one core.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+from robnet_fx.zoo.data import Dataset
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> Iterator[None]:
+    """Every test draws the same random numbers, whatever ran before it, and leaves the default dtype as it was."""
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def _folder(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """The folder of public ONNX networks."""
+    return _folder("ROBNET_FX_MODELS")
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> Dataset:
+    """Real CIFAR-10, the first 25,000 training images and the whole test part."""
+    folder = _folder("ROBNET_FX_DATA")
+    spec = importlib.util.spec_from_file_location("load_packs", folder / "load_packs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    packs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(packs)
+    x_train, y_train = packs.load_pack(folder / "cifar10_train_0.npz")
+    x_test, y_test = packs.load_pack(folder / "cifar10_test.npz")
+    arrays = (torch.from_numpy(array) for array in (x_train, y_train, x_test, y_test))
+    return Dataset("cifar10", *arrays, classes=packs.CIFAR10_CLASSES)
