@@ -1,0 +1,85 @@
+"""Classifying and proving a set of images batch by batch, in whatever precision the network has now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robnet_fx.bounded import BoundedModel
+from robnet_fx.images import batches, to_float
+from robnet_fx.margins import correct
+from robnet_fx.progress import SILENT, Progress
+
+
+class Verdicts(NamedTuple):
+    """One entry a sample, all `[N]` on the CPU.
+
+    `margin` is the largest upper margin of a correct sample, NaN for a wrong one, which is never bounded.
+    """
+
+    predicted: Tensor
+    correct: Tensor
+    certified: Tensor
+    margin: Tensor
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """No TF32 and no bfloat16 inside float32 products: a verdict is about the arithmetic it names."""
+    backends = (
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,
+        torch.backends.mkldnn.matmul,
+        torch.backends.mkldnn.conv,
+    )
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+@torch.no_grad()
+def classify(net: BoundedModel, images: Tensor, labels: Tensor, *, batch_size: int = 256) -> tuple[Tensor, Tensor]:
+    """(predicted class `[N]`, correct `bool [N]`) of unperturbed images, on the CPU. A tie is not correct."""
+    predicted, right = [], []
+    with full_precision():
+        for part in batches(len(images), batch_size):
+            logits = net.logits(to_float(images[part], net.center))
+            predicted.append(logits.argmax(1).cpu())
+            right.append(correct(logits, labels[part].to(logits.device)).cpu())
+    return torch.cat(predicted), torch.cat(right)
+
+
+@torch.no_grad()
+def verdicts(
+    net: BoundedModel, images: Tensor, labels: Tensor, *, batch_size: int = 64, progress: Progress = SILENT
+) -> Verdicts:
+    """Classify all images and bound the correct ones over the box that `net` has now.
+
+    images `[N, C, *spatial]` uint8 or float in [0, 1], labels `[N]` int64. A sample is certified if it is correct
+    and every upper margin is below 0; a bound that is NaN or infinite proves nothing.
+    """
+    predicted, right = classify(net, images, labels, batch_size=batch_size)
+    certified = torch.zeros_like(right)
+    margin = torch.full(right.shape, torch.nan, dtype=net.center.dtype)
+    chosen = right.nonzero().squeeze(1)
+    with full_precision(), progress.task("certifying", len(images)) as task:
+        task.advance(len(images) - len(chosen))
+        for part in batches(len(chosen), batch_size):
+            index = chosen[part]
+            target = labels[index].to(net.center.device)
+            upper = net.margins(to_float(images[index], net.center), target)
+            others = torch.ones_like(upper, dtype=torch.bool).scatter(1, target.unsqueeze(1), False)
+            worst = upper.masked_fill(~others, -torch.inf).amax(1)
+            proved = ((upper < 0) & upper.isfinite() | ~others).all(1)
+            certified[index], margin[index] = proved.cpu(), worst.cpu()
+            task.advance(len(index), certified=float(certified.float().mean()))
+    return Verdicts(predicted, right, certified, margin)

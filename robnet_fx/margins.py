@@ -1,0 +1,17 @@
+"""Margins of plain logits, and what "correct" means everywhere in this package."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def worst_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """`logits [B, classes]`, `labels [B]` to `[B]`: the largest other logit minus the label's. NaN stays NaN."""
+    column = labels.unsqueeze(1)
+    return logits.scatter(1, column, -torch.inf).amax(1) - logits.gather(1, column).squeeze(1)
+
+
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """`bool [B]`: the label's logit is above every other. A tie is wrong (the paper's section 5), and so is NaN."""
+    return worst_margin(logits, labels) < 0

@@ -1,0 +1,57 @@
+"""Checkpoints: whole or absent on disk, read without running code, with the random numbers to continue bit for bit."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robnet_fx.errors import UsageError
+from robnet_fx.files import write_atomically
+
+FORMAT = 1
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a state of tensors, numbers, strings, lists and dictionaries; `RobnetError` if the disk refuses."""
+    with write_atomically(path) as file:
+        torch.save({"format": FORMAT, **state}, file)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a state back, on the CPU. `UsageError` if there is none or if it is not a checkpoint."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(f"there is no checkpoint at {path}") from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UsageError(f"{path} is not a checkpoint that can be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UsageError(f"{path} is not a checkpoint of this version of robnet-fx")
+    return state
+
+
+def check_same_run(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """`UsageError` naming every setting in which the run that wrote `path` differs from the one to resume it."""
+    different = [name for name in sorted(saved.keys() | now.keys()) if saved.get(name) != now.get(name)]
+    if different:
+        lines = "".join(f"\n  {name:<14} {saved.get(name)} -> {now.get(name)}" for name in different)
+        raise UsageError(f"{path} belongs to a run with other settings: {', '.join(different)}{lines}")
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's global generators that a run on `device` draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Put `random_state` back."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,72 @@
+"""Algorithm 1: Adam over a recipe's phases, with checkpoints from which a run continues bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from robnet_fx.bounded import BoundedModel
+from robnet_fx.errors import UsageError
+from robnet_fx.images import check
+from robnet_fx.progress import SILENT, Progress
+from robnet_fx.train import checkpoint as checkpoints
+from robnet_fx.train.recipe import Recipe
+from robnet_fx.train.run import History, Run
+
+
+def train(
+    net: BoundedModel,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    *,
+    validation: tuple[Tensor, Tensor] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    progress: Progress = SILENT,
+    device: torch.device | str | None = None,
+) -> History:
+    """Train the user's module `net.model` in place for the box of `net.perturbation`, by equation 7.
+
+    images `[N, C, *spatial]` uint8 or float in [0, 1], labels `[N]` int64. With `validation` (images, labels; never
+    the test set) the weights kept are those of the epoch at the full eps with the most certified validation images,
+    most correct ones among equals, the later one among those; without it, the last. `checkpoint` is written after each
+    epoch and on Ctrl-C, which raises `Interrupted`; with `resume` the run in it continues, and ends with exactly the
+    weights it would have had. Raises `UsageError` for data that does not fit or a checkpoint of another run, and
+    `RobnetError` when the loss stops being a finite number: weights and checkpoint stay the last good ones.
+    """
+    if resume and checkpoint is None:
+        raise UsageError("to resume, say which checkpoint")
+    for pair in ((images, labels), *([validation] if validation else [])):
+        check(*pair, net.classes)
+    if device is not None:
+        net.to(device)
+    was_training = net.model.training
+    try:
+        with _repeatable(net.center.device):
+            torch.manual_seed(recipe.seed)
+            run = Run(net, images, labels, recipe, validation, checkpoint)
+            if resume and checkpoint is not None:
+                run.load(checkpoints.load(checkpoint))
+            return run.to_the_end(progress)
+    finally:
+        net.model.train(was_training)
+        net.set_eps(net.perturbation.eps)
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """The caller's random numbers are put back at the end; cuDNN repeats itself meanwhile."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before

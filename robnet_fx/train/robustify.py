@@ -1,0 +1,224 @@
+"""The main job: a classifier in, the same classifier out, certifiably more robust against a bias field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from robnet_fx.attack import attack
+from robnet_fx.bounded import BoundedModel, bound
+from robnet_fx.certify import Certificate, certify
+from robnet_fx.certify.certificate import versions
+from robnet_fx.errors import Interrupted, UsageError
+from robnet_fx.export import write_onnx
+from robnet_fx.field import BiasField
+from robnet_fx.frontend.onnx import load_onnx
+from robnet_fx.images import check, subset, to_float
+from robnet_fx.progress import SILENT, Progress
+from robnet_fx.train import folder as folders
+from robnet_fx.train.loop import train
+from robnet_fx.train.recipe import Recipe
+from robnet_fx.train.run import History
+from robnet_fx.train.sanity import check_above_chance, check_weights
+
+VERDICT_METHOD = "rsip-ssip"  # the paper evaluates every network with it, whatever it was trained with
+_VALIDATION_SHARE, _VALIDATION_MOST = 10, 1000  # one training image in ten is held out, 1000 at most
+
+
+class Data(Protocol):
+    """Images uint8 (or float in [0, 1]) `[N, C, *spatial]` and labels int64 `[N]`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def x_train(self) -> Tensor: ...
+    @property
+    def y_train(self) -> Tensor: ...
+    @property
+    def x_test(self) -> Tensor: ...
+    @property
+    def y_test(self) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """Shares of the test images: correct, certified, and correct under every field that was tried (between the two)."""
+
+    clean: float
+    certified: float
+    attacked: float
+
+
+@dataclass(frozen=True)
+class RobustifyResult:
+    """`before` and `after` are measured on test images that neither training nor selection saw; `after` on `out`."""
+
+    before: Score
+    after: Score
+    out: Path
+    run: Path
+    history: History
+    certificate: Certificate
+    net: BoundedModel
+    exported: str
+    images: dict[str, int]
+
+
+def robustify(
+    model: nn.Module | Path | str,
+    data: Data,
+    *,
+    eps: float,
+    order: int = 3,
+    multiplicative: bool = True,
+    additive: bool = False,
+    method: str = "rsip-ssip",
+    clip: str | None = "relu",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    epochs: int | None = None,
+    pretrain: bool = False,
+    alpha: float = 1.0,
+    lr: float = 5e-4,
+    batch_size: int = 128,
+    augment: bool = False,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    out: Path | str | None = None,
+    runs: Path | str = "runs",
+    resume: Path | str | None = None,
+    progress: Progress = SILENT,
+) -> RobustifyResult:
+    """Train `model` (an ONNX file, or a module in place) against the fields of the box and write it as ONNX to `out`.
+
+    The model is measured first, and refused at chance level unless `pretrain`. `epochs` gives the paper's schedule in
+    that many epochs (`Recipe.short`), None in full; `limit` and `test_limit` cut the training and the test set to a
+    fixed random choice. `eps` is a plain number. `out` defaults to `<model>.robust.onnx` beside the model. A new
+    directory under `runs` takes arguments, versions, metrics, checkpoint, certificate and the bounds graph's code;
+    `resume` names such a directory whose run was interrupted, to go on with it under the same arguments.
+    The written file is read back, certified and attacked. Raises `UsageError`, `UnsupportedError`, `Interrupted`.
+    """
+    arguments = {k: v for k, v in locals().items() if k not in ("model", "data", "progress")}
+    common: dict[str, Any] = {"batch_size": batch_size, "alpha": alpha, "seed": seed, "augment": augment}
+    if epochs is None:
+        recipe = Recipe.paper(pretrain=pretrain, **common)
+    else:
+        recipe = Recipe.short(epochs, pretrain=pretrain, lr=lr, **common)
+    target = _target(model, out)
+    folder = None if resume is None else folders.reopen(Path(resume))
+    field = BiasField(order, eps, multiplicative, additive)
+    place = _place(device)
+    source = model if isinstance(model, nn.Module) else load_onnx(Path(model))
+    example = to_float(data.x_train[:2], torch.zeros(()))
+
+    def bounded(module: nn.Module, bounds: str) -> BoundedModel:
+        return bound(module, field, bounds, clip, mean, std, example=example).to(place)
+
+    net = bounded(source, method)
+    check_weights(net)
+    train_set, validation, test = _split(data, limit, test_limit, seed)
+    for images, labels in (train_set, validation, test):
+        check(images, labels, net.classes)
+    if not pretrain:
+        check_above_chance(net, *validation, data.name)
+
+    judge = net if method == VERDICT_METHOD else bounded(source, VERDICT_METHOD)
+    before, _ = _measure(judge, test, seed, progress, None)
+    counts = {"train": len(train_set[1]), "validation": len(validation[1]), "test": len(test[1])}
+    if folder is None:
+        folder = folders.create(Path(runs), target.name.removesuffix(".onnx"))
+        box = {"center": net.center.tolist(), "radius": net.radius.tolist()}
+        subject = {"model": str(model) if isinstance(model, (str, Path)) else type(model).__name__, "data": data.name}
+        described = {**subject, **arguments, "recipe": recipe.to_dict(), "images": counts, "box": box}
+        folders.write_json(folder / "arguments.json", {**described, "out": target, "versions": versions()})
+        folders.write_text(folder / "bounds.py", net.bounds.code)
+        folders.write_json(folder / "metrics.json", {"before": asdict(before)})
+
+    checkpoint = folder / folders.CHECKPOINT
+    history = train(
+        net,
+        *train_set,
+        recipe,
+        validation=validation,
+        checkpoint=checkpoint,
+        resume=resume is not None,
+        progress=progress,
+    )
+    try:
+        exported = write_onnx(net.model, target, example)
+        written = bounded(load_onnx(target), VERDICT_METHOD)
+        after, certificate = _measure(written, test, seed, progress, target)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped after training; {checkpoint} continues the run", checkpoint) from None
+    certificate.save(folder / "certificate.json")
+    folders.write_json(
+        folder / "metrics.json",
+        {"before": asdict(before), "after": asdict(after), "selected": history.selected, "epochs": history.epochs},
+    )
+    return RobustifyResult(before, after, target, folder, history, certificate, net, exported, counts)
+
+
+def _target(model: nn.Module | Path | str, out: Path | str | None) -> Path:
+    """Where the result goes: never onto the model itself, and not where it could not be written after hours of work."""
+    if out is not None:
+        target = Path(out)
+    elif isinstance(model, nn.Module):
+        target = Path(f"{type(model).__name__.lower()}.robust.onnx")
+    else:
+        target = Path(model).with_suffix(".robust.onnx")
+    if target.is_dir() or not target.parent.is_dir():
+        raise UsageError(
+            f"cannot write the result to {target}: {'it' if target.is_dir() else 'its parent'} is "
+            f"{'a directory' if target.is_dir() else 'not a directory'}"
+        )
+    if not isinstance(model, nn.Module) and target.resolve() == Path(model).resolve():
+        raise UsageError(f"the result would overwrite the model {model}: choose another name")
+    return target
+
+
+def _place(device: str | None) -> torch.device:
+    """The device asked for, or the GPU if there is one."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return place
+
+
+def _split(
+    data: Data, limit: int | None, test_limit: int | None, seed: int
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(training, validation, test): validation is held out of the training images by seed; the test set stays apart."""
+    chosen = subset(len(data.x_train), limit)
+    if len(chosen) < 2:
+        raise UsageError("training needs at least two images: one is held out for validation")
+    shuffled = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))]
+    held_out = min(max(len(chosen) // _VALIDATION_SHARE, 1), _VALIDATION_MOST)
+    val, rest, test = (
+        shuffled[:held_out].sort().values,
+        shuffled[held_out:].sort().values,
+        subset(len(data.x_test), test_limit),
+    )
+    return (
+        (data.x_train[rest], data.y_train[rest]),
+        (data.x_train[val], data.y_train[val]),
+        (data.x_test[test], data.y_test[test]),
+    )
+
+
+def _measure(
+    net: BoundedModel, test: tuple[Tensor, Tensor], seed: int, progress: Progress, model_file: Path | None
+) -> tuple[Score, Certificate]:
+    certificate = certify(net, *test, progress=progress, model_file=model_file)
+    attacked = attack(net, *test, seed=seed, progress=progress)
+    return Score(certificate.clean_accuracy, certificate.certified_accuracy, attacked.accuracy), certificate
