@@ -85,7 +85,7 @@ def sha256_of_file(path: Path | str) -> str:
 
 
 def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """The SHA-256 of named tensors (a `state_dict()`): names, dtypes, shapes and values, whatever their order or device."""
+    """The SHA-256 of named tensors (a `state_dict()`): names, dtypes, shapes and values, not order or device."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

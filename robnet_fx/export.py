@@ -1,0 +1,160 @@
+"""Writing a network as ONNX: the file it came from with new weights, or a fresh export.
+
+The first is preferred: same nodes, names, opset, shapes and metadata, so whatever read the old file reads the new one.
+Either way onnxruntime has reproduced the network from the very bytes before anything is written.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from robnet_fx.errors import RobnetError, UnsupportedError
+from robnet_fx.files import write_atomically
+from robnet_fx.frontend.module import evaluating
+from robnet_fx.frontend.onnx import OnnxModel
+from robnet_fx.frontend.onnx_runtime import TOLERANCE, OnnxSession, difference
+
+Way = Literal["initialisers", "re-export"]
+
+
+def write_onnx(
+    model: nn.Module,
+    out: Path | str,
+    example: Tensor,
+    *,
+    input_name: str = "image",
+    output_name: str = "logits",
+    metadata: Mapping[str, str] | None = None,
+) -> Way:
+    """Write `model` to `out` and say which way was taken.
+
+    "initialisers": the file an `OnnxModel` was read from, nothing changed but the weights' values. "re-export": a new
+    graph by `torch.onnx.export`, with the old file's input and output names, shapes, batch axis and metadata, or for a
+    model that came from no file, a free batch and the two names given. `example` [B, *S] are images to trace and to
+    compare with; `metadata` is added to the file's properties. The file is written whole or not at all.
+    Raises RobnetError when it cannot be written, UnsupportedError when the network cannot be exported or onnxruntime
+    does not reproduce it to 1e-4 (1 + |b|).
+    """
+    network = _on_cpu(model)
+    images = example.detach().cpu().float()
+    images = torch.cat([images, images])[: max(2, len(images))]
+    problem = ""
+    with evaluating(network):
+        if isinstance(network, OnnxModel):
+            input_name, output_name = network.input_name, network.output_name
+            metadata = {**network.metadata, **(metadata or {})}
+            original = with_weights(network)
+            if original is not None:
+                data = _serialise(original, metadata)
+                problem = _compare(network, data, images)
+                if not problem:
+                    _write(Path(out), data)
+                    return "initialisers"
+        data = _serialise(_export(network, images, input_name, output_name), metadata)
+        problem = _compare(network, data, images)
+    if problem:
+        raise UnsupportedError(f"{out} is not written: {problem}")
+    _write(Path(out), data)
+    return "re-export"
+
+
+def with_weights(model: OnnxModel) -> onnx.ModelProto | None:
+    """The file `model` was read from with the model's present weights; None if one of them has no place in it."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    places = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant":
+            places.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
+    state, written = model.state_dict(), dict[str, np.ndarray]()
+    for name, stored in model.stored.items():
+        if stored is None or stored.name not in places:
+            return None
+        old = onnx.numpy_helper.to_array(places[stored.name])
+        value = state[name].detach().cpu().numpy().astype(old.dtype)
+        if value.size != old.size:
+            return None
+        new = np.empty(old.size, old.dtype)
+        new[... if stored.index is None else stored.index.reshape(-1)] = value.reshape(-1)
+        if not np.array_equal(written.setdefault(stored.name, new), new):
+            return None  # one stored tensor, used in two forms that training has pulled apart
+    for place, new in written.items():
+        if new.tobytes() != onnx.numpy_helper.to_array(places[place]).tobytes():
+            _replace(places[place], new)
+    return proto
+
+
+def _replace(tensor: onnx.TensorProto, values: np.ndarray) -> None:
+    for field in ("float_data", "double_data", "int32_data"):
+        tensor.ClearField(field)
+    tensor.raw_data = values.astype(values.dtype.newbyteorder("<")).tobytes()
+
+
+def _on_cpu(model: nn.Module) -> nn.Module:
+    """The model itself if it is float32 on the CPU, else a copy that is: verdicts do not depend on TF32."""
+    tensors = [*model.parameters(), *model.buffers()]
+    if all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.int64) for t in tensors):
+        return model
+    return copy.deepcopy(model).cpu().float()
+
+
+def _export(model: nn.Module, images: Tensor, input_name: str, output_name: str) -> onnx.ModelProto:
+    """A new graph by torch.onnx, without the notes on source files that it leaves in one."""
+    batch: int | None = None
+    if isinstance(model, OnnxModel) and not model.dynamic_batch:
+        batch = OnnxSession(model.proto).fixed_batch
+    if batch is not None:
+        images = images.repeat(batch, *[1] * (images.dim() - 1))[:batch]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                model,
+                (images,),
+                dynamo=True,
+                verbose=False,
+                input_names=[input_name],
+                output_names=[output_name],
+                dynamic_shapes=None if batch else ({0: torch.export.Dim("batch")},),
+            )
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UnsupportedError(f"torch.onnx cannot export {type(model).__name__}: {lines[0][:300]}") from error
+    assert program is not None
+    proto: onnx.ModelProto = program.model_proto
+    for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return proto
+
+
+def _serialise(proto: onnx.ModelProto, metadata: Mapping[str, str] | None) -> bytes:
+    if metadata:
+        known = {entry.key: entry.value for entry in proto.metadata_props}
+        onnx.helper.set_model_props(proto, {**known, **metadata})
+    return proto.SerializeToString()
+
+
+@torch.no_grad()
+def _compare(model: nn.Module, data: bytes, images: Tensor) -> str:
+    """What is wrong with the bytes as a form of the model; empty if nothing."""
+    images = torch.cat([images, torch.rand(images.shape, generator=torch.Generator().manual_seed(0))])
+    try:
+        worst = difference(model(images), OnnxSession(data)(images))
+    except RobnetError as error:
+        return str(error)
+    return "" if worst <= TOLERANCE else f"onnxruntime differs from PyTorch by {worst:.2g} (1 + |logit|)"
+
+
+def _write(out: Path, data: bytes) -> None:
+    with write_atomically(out) as file:
+        file.write(data)
