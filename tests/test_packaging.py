@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import robnet_fx
+
 ROOT = Path(__file__).parents[1]
 SOURCES = {"robnet_fx": ROOT / "robnet_fx", "robnet_fx/cli": ROOT / "cli", "robnet_fx/zoo": ROOT / "zoo"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -45,13 +47,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
 
 def test_the_wheel_puts_only_robnet_fx_into_site_packages(wheel: zipfile.Path) -> None:
     top = {entry.name for entry in wheel.iterdir()}
-    assert top == {"robnet_fx", f"robnet_fx-{PROJECT['version']}.dist-info"}
+    assert top == {"robnet_fx", f"robnet_fx-{robnet_fx.__version__}.dist-info"}
 
 
 def test_the_wheel_holds_every_module_and_py_typed(wheel: zipfile.Path) -> None:
     held = set(wheel.root.namelist())
     missing = {*modules(), "robnet_fx/py.typed"} - held
     assert not missing, "list their packages in pyproject.toml, [tool.setuptools] packages"
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {robnet_fx.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_the_links_lead_type_checkers_to_cli_and_zoo() -> None:

@@ -107,7 +107,11 @@ def find(input_shape: Sequence[int], classes: int, metadata: Mapping[str, str]) 
     """The data set a model is for: what its metadata says, else what its input (without batch) and classes suggest."""
     if METADATA_KEY in metadata:
         return metadata[METADATA_KEY]
-    known = {((1, 8, 8), 10): "digits", ((3, 32, 32), 10): "cifar10", ((1, 28, 28), 10): "mnist"}
+    known: dict[tuple[tuple[int, ...], int], str] = {
+        ((1, 8, 8), 10): "digits",
+        ((3, 32, 32), 10): "cifar10",
+        ((1, 28, 28), 10): "mnist",
+    }
     spec = known.get((tuple(input_shape), classes))
     if spec is None:
         raise UsageError(
