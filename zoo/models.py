@@ -61,11 +61,11 @@ def mri_net() -> nn.Sequential:
 
 
 def digits_net() -> nn.Sequential:
-    """A small network for 8x8 digits: `[B, 1, 8, 8]` to 10 logits; 1,536 ReLUs, 13,514 parameters."""
+    """A small network for 8x8 digits: `[B, 1, 8, 8]` to 10 logits; 832 ReLUs, 18,346 parameters."""
     return nn.Sequential(
-        *_conv(1, 16, kernel=3),
-        *_conv(16, 32, kernel=4, stride=2),
-        *_head(32 * 4 * 4, classes=10),
+        *_conv(1, 8, kernel=3),
+        *_conv(8, 16, kernel=3, stride=2),
+        *_head(16 * 4 * 4, 64, classes=10),
     )
 
 
@@ -81,7 +81,7 @@ class Architecture:
 
 
 REGISTRY: dict[str, Architecture] = {
-    "digits": Architecture(digits_net, (1, 8, 8), 10, "two convolutions; exported trained, in seconds", "digits"),
+    "digits": Architecture(digits_net, (1, 8, 8), 10, "two convolutions, 832 ReLUs; exported trained", "digits"),
     "dm-small": Architecture(dm_small, (3, 32, 32), 10, "two convolutions, 6,244 ReLUs", "cifar10"),
     "dm-medium": Architecture(dm_medium, (3, 32, 32), 10, "four convolutions, 62,464 ReLUs", "cifar10"),
     "dm-large": Architecture(dm_large, (3, 32, 32), 10, "five convolutions, 229,888 ReLUs", "cifar10"),

@@ -13,7 +13,7 @@ from robnet_fx.errors import UsageError
 from robnet_fx.zoo.models import REGISTRY, architecture
 
 COUNTS = {  # ReLU units, parameters
-    "digits": (1_536, 13_514),
+    "digits": (832, 18_346),
     "dm-small": (6_244, 214_918),
     "dm-medium": (62_464, 2_466_858),
     "dm-large": (229_888, 17_190_602),
