@@ -1,0 +1,24 @@
+"""robnet-fx: certified training against bias fields, as a model compiler on torch.fx."""
+
+from robnet_fx.bounded import BoundedModel, bound, margin_bounds
+from robnet_fx.errors import RobnetError, UnsupportedError, UnsupportedOpError, UsageError
+from robnet_fx.field import BiasField
+from robnet_fx.frontend import trace
+from robnet_fx.generate import generate
+from robnet_fx.noise import WhiteNoise
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BiasField",
+    "BoundedModel",
+    "RobnetError",
+    "UnsupportedError",
+    "UnsupportedOpError",
+    "UsageError",
+    "WhiteNoise",
+    "bound",
+    "generate",
+    "margin_bounds",
+    "trace",
+]

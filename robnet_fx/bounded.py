@@ -1,0 +1,205 @@
+"""`bound`: trace, transform and generate once; a `BoundedModel` then bounds any batch of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx, nn
+
+from robnet_fx.domains import Interval
+from robnet_fx.errors import UnsupportedError, UsageError
+from robnet_fx.frontend import trace
+from robnet_fx.generate import Generator, method_named
+from robnet_fx.graphs import MODEL, shape_of
+from robnet_fx.passes import CLIPS, FIELD, insert_clip, insert_field, insert_normalisation, simplify
+from robnet_fx.perturbation import Perturbation, Transform
+
+Constants = Sequence[float] | float | None
+
+
+def bound(
+    model: nn.Module | str | Path,
+    perturbation: Perturbation,
+    method: str = "rsip-ssip",
+    clip: str | None = "relu",
+    mean: Constants = None,
+    std: Constants = None,
+    example: Tensor | None = None,
+) -> BoundedModel:
+    """Compile a classifier and a perturbation into the graphs that bound it.
+
+    model: an nn.Module, or the path of an ONNX file. perturbation: `BiasField` or `WhiteNoise`. method: "ibp", "ssip",
+    "rsip-ibp", "rsip-ssip" or "rsip". clip: "relu" (the paper's form), "clamp" or None. mean, std: the normalisation
+    between the clip and the network, one number a channel or one for all. example: images `[B, *S]` in [0, 1]; an ONNX
+    file brings its own shape. Raises `UsageError` or `UnsupportedError`, the latter listing every node without a rule.
+    """
+    return BoundedModel(trace(model, example), perturbation, method, clip, mean, std)
+
+
+def margin_bounds(
+    model: nn.Module | str | Path,
+    images: Tensor,
+    labels: Tensor,
+    perturbation: Perturbation,
+    method: str = "rsip-ssip",
+    clip: str | None = "relu",
+    mean: Constants = None,
+    std: Constants = None,
+) -> Tensor:
+    """Upper bounds `[B, classes]` of `logit_i - logit_label` over the perturbation, -inf in the label's column."""
+    net = bound(model, perturbation, method, clip, mean, std, example=images[:2])
+    return net.margins(images, labels)
+
+
+class BoundedModel(nn.Module):
+    """A classifier with its perturbed graph and its bounds graph, all over the user's own parameters.
+
+    `perturbed` is `(coefficients [B, D], image [B, *S]) -> logits`; `bounds` is `(image, spec [B, K, classes]) ->
+    (lower, upper) [B, K]`; `clean` is `image -> logits` without the perturbation. `classes` is the number of logits.
+    Graphs are generated when first needed and read the box from buffers, so `set_eps` costs nothing.
+    """
+
+    def __init__(
+        self,
+        canonical: fx.GraphModule,
+        perturbation: Perturbation,
+        method: str = "rsip-ssip",
+        clip: str | None = "relu",
+        mean: Constants = None,
+        std: Constants = None,
+    ) -> None:
+        super().__init__()
+        method_named(method)
+        if clip not in CLIPS:
+            raise UsageError(f"clip must be one of 'relu', 'clamp' or None, not {clip!r}")
+        self.perturbation, self.method, self.clip = perturbation, method, clip
+        self.eps = perturbation.eps
+        clean = simplify(canonical)
+        if mean is not None or std is not None:
+            clean = insert_normalisation(clean, mean, std)
+        self.clean = clean
+        self.perturbed = simplify(insert_field(insert_clip(clean, clip), perturbation))
+        (self.classes,) = _output_shape(self.perturbed)
+        self.input_shape = shape_of(_image(self.perturbed))
+        self.add_module("bounds", Generator(self.perturbed, method).bounds(two_sided=True))
+
+    @property
+    def model(self) -> nn.Module:
+        """The user's module, the very object that was given."""
+        return self.perturbed.get_submodule(MODEL)
+
+    @property
+    def transform(self) -> Transform:
+        transform = self.perturbed.get_submodule(FIELD)
+        assert isinstance(transform, Transform)
+        return transform
+
+    @property
+    def center(self) -> Tensor:
+        """`[D]`: the middle of the coefficients' box."""
+        return self.transform.center
+
+    @property
+    def radius(self) -> Tensor:
+        """`[D]`: the half width of the coefficients' box."""
+        return self.transform.radius
+
+    def set_eps(self, eps: float) -> None:
+        """Move the box to another eps, a plain number in [0, 1]; 0 collapses it onto the image."""
+        self.transform.set_eps(eps)
+        self.eps = float(eps)
+
+    def forward(self, coefficients: Tensor, images: Tensor) -> Tensor:
+        """The logits of the perturbed images: physical coefficients `[B, D]`, images `[B, *S]` in [0, 1]."""
+        logits: Tensor = self.perturbed(coefficients, images)
+        return logits
+
+    def logits(self, images: Tensor) -> Tensor:
+        """`[B, classes]`: the unperturbed network in inference form, normalisation included."""
+        self._check(images)
+        logits: Tensor = self.clean(images)
+        return logits
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """The images as the user's own module expects them: `(image - mean) / std` where these were given."""
+        if not hasattr(self.clean, "normalisation"):
+            return images
+        constants = self.clean.normalisation
+        return (images - constants.mean) / constants.std
+
+    def margins(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Upper bounds `[B, classes]` of `logit_i - logit_label` over the box, -inf in the label's column.
+
+        Differentiable in the parameters and the images. A sample is certified where every bound is below 0.
+        Raises `UnsupportedError` for a model of one logit, `UsageError` for images or labels that do not fit.
+        """
+        self._check(images, labels)
+        others = other_classes(labels, self.classes)
+        upper = self._upper(images, margin_spec(labels, others, self.classes).to(images.dtype))
+        return upper.new_full((len(images), self.classes), -torch.inf).scatter(1, others, upper)
+
+    def intermediate(self, images: Tensor) -> dict[str, Interval]:
+        """Canonical node name -> (lower, upper) of that node's value, for every value a relaxation stands on."""
+        self._check(images)
+        table: dict[str, Interval] = self._intermediate(images)
+        return table
+
+    def probe(self, images: Tensor) -> dict[str, dict[str, Interval]]:
+        """Canonical node name -> domain ("ibp", "ssip", "pre") -> (lower, upper), for every node."""
+        self._check(images)
+        table: dict[str, dict[str, Interval]] = self._probe(images)
+        return table
+
+    def _check(self, images: Tensor, labels: Tensor | None = None) -> None:
+        if tuple(images.shape[1:]) != self.input_shape:
+            raise UsageError(f"the network takes images {list(self.input_shape)}, not {list(images.shape[1:])}")
+        if labels is None:
+            return
+        if self.classes < 2:
+            raise UnsupportedError("margins need at least two logits; this model has one")
+        if labels.shape != images.shape[:1] or labels.is_floating_point():
+            raise UsageError(f"labels must be {len(images)} whole numbers, not {labels.dtype} {list(labels.shape)}")
+        if bool(((labels < 0) | (labels >= self.classes)).any()):
+            raise UsageError(f"labels must lie between 0 and {self.classes - 1}")
+
+    def _graph(self, name: str, make: Callable[[Generator], fx.GraphModule]) -> fx.GraphModule:
+        """A generated graph, made at first use and moved to wherever the model lives by sharing its sub-modules."""
+        if name not in self.__dict__:
+            self.__dict__[name] = make(Generator(self.perturbed, self.method))
+        graph: fx.GraphModule = self.__dict__[name]
+        return graph
+
+    def _upper(self, images: Tensor, spec: Tensor) -> Tensor:
+        upper: Tensor = self._graph("upper_graph", lambda g: g.bounds(two_sided=False))(images, spec)
+        return upper
+
+    @property
+    def _intermediate(self) -> fx.GraphModule:
+        return self._graph("intermediate_graph", Generator.intermediate)
+
+    @property
+    def _probe(self) -> fx.GraphModule:
+        return self._graph("probe_graph", Generator.probe)
+
+
+def other_classes(labels: Tensor, classes: int) -> Tensor:
+    """`[B, classes - 1]`: every class but the label, in order."""
+    index = torch.arange(classes - 1, device=labels.device).expand(len(labels), -1)
+    return index + (index >= labels.unsqueeze(1))
+
+
+def margin_spec(labels: Tensor, others: Tensor, classes: int) -> Tensor:
+    """`[B, classes - 1, classes]`: the rows `e_i - e_label`, for i in `others`."""
+    one_hot = nn.functional.one_hot
+    return one_hot(others, classes) - one_hot(labels, classes).unsqueeze(1)
+
+
+def _image(graph: fx.GraphModule) -> fx.Node:
+    return next(node for node in graph.graph.nodes if node.op == "placeholder" and node.target == "image")
+
+
+def _output_shape(graph: fx.GraphModule) -> tuple[int, ...]:
+    output = next(node for node in graph.graph.nodes if node.op == "output")
+    return shape_of(output.args[0])

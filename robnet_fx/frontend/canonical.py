@@ -1,0 +1,244 @@
+"""From an exported program to the canonical graph: one spelling for each operation.
+
+What torch.export leaves open is closed here: lifted parameters become `get_attr` nodes on the user's module, shape
+arithmetic becomes literal shapes with -1 for the batch, and copies, splits, tuple results and the many names of a
+reshape become the one form that has a rule.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.export.graph_signature import InputKind
+
+from robnet_fx.errors import UnsupportedError
+from robnet_fx.graphs import MODEL, prune
+
+aten = torch.ops.aten
+
+_IDENTITIES = {
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.contiguous.default,
+    aten.lift_fresh_copy.default,
+    aten.dropout.default,
+}
+_CASTS = {aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout}
+_RESHAPES = {
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.unflatten.int,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+}
+_SPLITS = {
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.chunk.default,
+    aten.tensor_split.sections,
+    aten.tensor_split.indices,
+}
+_POOLS_WITH_INDICES = {
+    aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
+    aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
+}
+_COMMUTATIVE = {aten.add.Tensor, aten.mul.Tensor}
+
+
+def canonicalise(exported: torch.export.ExportedProgram) -> tuple[fx.Graph, dict[str, Tensor]]:
+    """The canonical graph of a decomposed program, and the constant tensors it reads as `constants.<name>`."""
+    return _Canonical(exported).run()
+
+
+class _Canonical:
+    def __init__(self, exported: torch.export.ExportedProgram) -> None:
+        self.source = exported
+        self.graph = fx.Graph()
+        self.env: dict[fx.Node, fx.Node] = {}
+        self.constants: dict[str, Tensor] = {}
+        self.batch: Any = None
+
+    def run(self) -> tuple[fx.Graph, dict[str, Tensor]]:
+        inputs = {spec.arg.name: spec for spec in self.source.graph_signature.input_specs}
+        for node in self.source.graph.nodes:
+            if node.op == "placeholder":
+                self._placeholder(node, inputs[node.name])
+            elif node.op == "output":
+                self._output(node)
+            elif node.op == "call_function":
+                self._call(node)
+            else:
+                raise UnsupportedError(f"{node.op} {node.target} in the traced graph: control flow has no bounds")
+        prune(self.graph)
+        return self.graph, self.constants
+
+    def _placeholder(self, node: fx.Node, spec: Any) -> None:
+        if spec.kind == InputKind.USER_INPUT:
+            value = node.meta["val"]
+            self.batch = value.shape[0]
+            self._place(node, self.graph.placeholder("x"))
+        elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            self._place(node, self.graph.get_attr(f"{MODEL}.{spec.target}"))
+        elif spec.kind == InputKind.CONSTANT_TENSOR:
+            name = re.sub(r"\W", "_", spec.target)
+            self.constants[name] = self.source.constants[spec.target]
+            self._place(node, self.graph.get_attr(f"constants.{name}"))
+        else:
+            raise UnsupportedError(f"the model takes an input of kind {spec.kind} ({node.name}), which has no bounds")
+
+    def _place(self, node: fx.Node, made: fx.Node) -> None:
+        """Record `made` as the canonical form of `node`, with shape, dtype, layer and source line."""
+        self.env[node] = made
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and "val" not in made.meta:
+            made.meta["val"] = value
+            made.meta["dtype"] = value.dtype
+            made.meta["shape"] = self._tail(value)
+            made.meta["layer"] = _layer(node)
+            made.meta["source"] = source_line(node.meta.get("stack_trace"))
+
+    def _make(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> fx.Node:
+        """A call named after the operation: conv2d, conv2d_1, ..."""
+        name = getattr(target, "__name__", str(target)).split(".")[0].strip("_")
+        return self.graph.create_node("call_function", target, args, kwargs, name=name)
+
+    def _tail(self, value: Tensor) -> tuple[Any, ...]:
+        """S for a value whose first axis is the batch, else the whole shape (constants)."""
+        shape = tuple(value.shape)
+        return shape[1:] if self._has_batch(value) else shape
+
+    def _has_batch(self, value: Tensor) -> bool:
+        return value.dim() > 0 and isinstance(value.shape[0], torch.SymInt)
+
+    def _call(self, node: fx.Node) -> None:
+        value, target = node.meta.get("val"), node.target
+        if isinstance(value, (torch.SymInt, int, torch.SymBool, bool, torch.SymFloat, float)) or value is None:
+            return  # shape arithmetic and its assertions: shapes become literal below
+        if target is operator.getitem:
+            self._getitem(node)
+            return
+        if target in _SPLITS or target in _POOLS_WITH_INDICES or target is aten.unbind.int:
+            self.env[node] = self._arg(node.args[0])  # its getitems take what they need
+            return
+        if target is aten._native_batch_norm_legit_no_training.default:
+            x, weight, bias, mean, var, momentum, eps = (self._arg(a) for a in node.args)
+            args = (x, weight, bias, mean, var, False, momentum, eps, False)
+            self.env[node] = self._make(aten.batch_norm.default, args)
+            return
+        if target in _IDENTITIES or (target in _CASTS and value.dtype == node.args[0].meta["val"].dtype):
+            self.env[node] = self._arg(node.args[0])
+            return
+        if isinstance(value, Tensor) and any(isinstance(size, torch.SymInt) for size in value.shape[1:]):
+            raise UnsupportedError(f"{node.name} has a size besides the batch that is not fixed: {list(value.shape)}")
+        if target in _RESHAPES and self._has_batch(value):
+            self._reshape(node, value)
+            return
+        if target is aten.slice.Tensor and _whole(node):
+            self.env[node] = self._arg(node.args[0])
+            return
+        args, kwargs = self._arg(node.args), self._arg(node.kwargs)
+        if target in _COMMUTATIVE and not isinstance(args[0], fx.Node):
+            args = (args[1], args[0])
+        self._place(node, self._make(target, args, kwargs))
+
+    def _reshape(self, node: fx.Node, value: Tensor) -> None:
+        if not (value.shape[0] == self.batch):
+            raise UnsupportedError(f"{node.name} moves or merges the batch axis: {list(value.shape)}")
+        shape = [-1, *(int(size) for size in value.shape[1:])]
+        self._place(node, self._make(aten.reshape.default, (self._arg(node.args[0]), shape)))
+
+    def _getitem(self, node: fx.Node) -> None:
+        producer, index = node.args
+        assert isinstance(producer, fx.Node) and isinstance(index, int)
+        source, target = self.env[producer], producer.target
+        if target is aten._native_batch_norm_legit_no_training.default and index == 0:
+            self._place(node, source)
+        elif target in _POOLS_WITH_INDICES and index == 0:
+            args = (source, *self._arg(producer.args[1:]))
+            self._place(node, self._make(_POOLS_WITH_INDICES[target], args))
+        elif target in _SPLITS:
+            axis = _argument(producer, "dim", 0)
+            sizes = [part.shape[axis] for part in producer.meta["val"]]
+            start = sum(int(size) for size in sizes[:index])
+            args = (source, axis, start, start + int(sizes[index]))
+            self._place(node, self._make(aten.slice.Tensor, args))
+        elif target is aten.unbind.int:
+            args = (source, _argument(producer, "dim", 0), index)
+            self._place(node, self._make(aten.select.int, args))
+        else:
+            raise UnsupportedError(f"result {index} of {target} is used by {node.name}, and only values have bounds")
+
+    def _output(self, node: fx.Node) -> None:
+        results = node.args[0]
+        user = [
+            result
+            for result, spec in zip(results, self.source.graph_signature.output_specs, strict=True)  # type: ignore[arg-type]
+            if spec.kind.name == "USER_OUTPUT"
+        ]
+        if len(user) != 1 or not isinstance(user[0], fx.Node):
+            raise UnsupportedError(f"a classifier returns one tensor of logits, and this model returns {len(user)} values")
+        value = user[0].meta["val"]
+        if value.dim() != 2 or value.shape[0] != self.batch:
+            raise UnsupportedError(f"a classifier returns logits [B, classes], and this model returns {list(value.shape)}")
+        self.graph.output(self.env[user[0]])
+
+    def _arg(self, arg: Any) -> Any:
+        """An argument with nodes replaced by their canonical form and sizes by literals, -1 where the batch was."""
+        if isinstance(arg, fx.Node):
+            value = arg.meta.get("val")
+            if isinstance(value, torch.SymInt):
+                if value == self.batch:
+                    return -1
+                raise UnsupportedError(f"{arg.name} is a size computed from the batch ({value}); only B itself is known")
+            return value if arg not in self.env and isinstance(value, (int, float, bool)) else self.env[arg]
+        if isinstance(arg, (list, tuple)):
+            return type(arg)(self._arg(a) for a in arg)
+        if isinstance(arg, dict):
+            return {key: self._arg(a) for key, a in arg.items()}
+        return arg
+
+
+def _whole(node: fx.Node) -> bool:
+    """A slice that keeps everything."""
+    before, after = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr]
+    return bool(before.shape == after.shape) and _argument(node, "step", 1) == 1
+
+
+def _argument(node: fx.Node, name: str, default: Any) -> Any:
+    """An argument of an ATen call by its schema name."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    for position, argument in enumerate(schema):
+        if argument.name == name:
+            return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)
+    return default
+
+
+def _layer(node: fx.Node) -> tuple[str, str]:
+    """(path, class) of the innermost layer of the user's model that made the node."""
+    stack = [entry for entry in (node.meta.get("nn_module_stack") or {}).values() if not entry[0].startswith("_empty")]
+    if not stack:
+        return "", ""
+    path, kind = stack[-1]
+    kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+    return path, re.sub(r"^torch\.nn\.modules\.\w+\.", "torch.nn.", kind)
+
+
+def source_line(stack_trace: str | None) -> str:
+    """`file.py:47    code` of the innermost frame outside torch in a stack trace, or nothing."""
+    torch_home = str(Path(torch.__file__).parent)
+    frames = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n([^\n]*)', stack_trace or "")
+    for path, line, code in reversed(frames):
+        if not path.startswith(torch_home):
+            return f"{os.path.basename(path)}:{line}    {code.strip()}"
+    return ""

@@ -1,0 +1,33 @@
+"""The bound methods, as data: which forward domain feeds `pre`, and how far the backward pass goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robnet_fx.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Method:
+    """`symbolic`: `pre` from IBP ∩ SSIP, else from IBP. `backward`: RSIP from the spec to the field; without it the
+    spec goes back through the last affine nodes only and is bounded there by the forward domain. `everywhere`: RSIP
+    for every intermediate layer too."""
+
+    symbolic: bool
+    backward: bool
+    everywhere: bool = False
+
+
+METHODS = {
+    "ibp": Method(symbolic=False, backward=False),
+    "ssip": Method(symbolic=True, backward=False),
+    "rsip-ibp": Method(symbolic=False, backward=True),
+    "rsip-ssip": Method(symbolic=True, backward=True),
+    "rsip": Method(symbolic=True, backward=True, everywhere=True),
+}
+
+
+def method_named(name: str) -> Method:
+    if name not in METHODS:
+        raise UsageError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
+    return METHODS[name]

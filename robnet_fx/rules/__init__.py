@@ -1,0 +1,20 @@
+"""Bound rules: one file an operation family, all three bounds beside each other, entered in one table."""
+
+from robnet_fx.rules import (  # noqa: F401  (importing a family enters its rules)
+    arithmetic,
+    clamp,
+    conv,
+    linear,
+    maxpool,
+    norm,
+    pad,
+    pool,
+    relu,
+    shape,
+    sigmoid,
+)
+from robnet_fx.rules.affine import affine
+from robnet_fx.rules.registry import Rule, register, rule_for, table
+from robnet_fx.rules.relaxation import Band, Lines, elementwise
+
+__all__ = ["Band", "Lines", "Rule", "affine", "elementwise", "register", "rule_for", "table"]

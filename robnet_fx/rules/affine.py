@@ -1,0 +1,105 @@
+"""Affine operations: from the operation itself, and where its weights have signs from |W|, all three rules follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robnet_fx.domains import Form, Interval, Shape, Symbolic, contract, fold, unfold
+from robnet_fx.rules.registry import Refusal, Rule, named
+
+Function = Callable[..., Tensor]
+
+
+def affine(
+    name: str,
+    f: Function,
+    lin: Function | None = None,
+    abs_f: Function | None = None,
+    transpose: Callable[..., Any] | None = None,
+    *,
+    inputs: tuple[int, ...] = (0,),
+    joint: bool = False,
+    offset: bool = False,
+    supports: Refusal | None = None,
+) -> Rule:
+    """The rule of `y = f(x, ...) = W x + b`, for one bounded input or several.
+
+    `lin` is W without b (default: f itself); `abs_f` is |W| without b, left out where W >= 0, as for pooling and moves.
+    `transpose(g [N, *S_out], *args)` is W^T g with a `Shape` where x was, left out where autograd's will do.
+    `offset` says that constants among the arguments are b (add, cat): W is f with these set to zero.
+    """
+    slope = lin or f
+    magnitude = abs_f or slope
+    pure = lin is None and not offset  # f has no b
+
+    def part(function: Function, args: Any, kwargs: Any, domain: type, pick: Callable[[Any], Tensor]) -> Tensor:
+        return function(*_place(args, domain, pick, zero=offset), **kwargs)
+
+    def whole(args: Any, kwargs: Any, domain: type, pick: Callable[[Any], Tensor]) -> Tensor:
+        return f(*_place(args, domain, pick), **kwargs)
+
+    def ibp(*args: Any, **kwargs: Any) -> Interval:
+        if abs_f is None:  # W >= 0: monotone, so the ends map to the ends
+            return Interval(*(whole(args, kwargs, Interval, itemgetter(end)) for end in (0, 1)))
+        middle = whole(args, kwargs, Interval, lambda x: (x.lower + x.upper) / 2)
+        reach = part(magnitude, args, kwargs, Interval, lambda x: (x.upper - x.lower) / 2)
+        return Interval(middle - reach, middle + reach)
+
+    def ssip(*args: Any, **kwargs: Any) -> Symbolic:
+        like = _bounded(args, Symbolic)[0].coef
+        coef = unfold(part(slope, args, kwargs, Symbolic, lambda x: fold(x.coef)), like)
+        const = whole(args, kwargs, Symbolic, lambda x: x.const)
+        return Symbolic(coef, const, part(magnitude, args, kwargs, Symbolic, lambda x: x.slack))
+
+    def rsip(form: Form, *args: Any, **kwargs: Any) -> Form | tuple[Form, ...]:
+        rows = fold(form.coef)
+        const = form.const
+        if not pure:
+            const = const + contract(form.coef, whole(args, kwargs, Shape, lambda s: rows.new_zeros(1, *s.dims)))
+        if transpose is not None:
+            pulled = (transpose(rows, *args, **kwargs),)
+        else:
+            starts = [rows.new_zeros(len(rows), *shape.dims) for shape in _bounded(args, Shape)]
+
+            def along(*xs: Tensor) -> Tensor:
+                values = iter(xs)
+                return part(slope, args, kwargs, Shape, lambda _: next(values))
+
+            pulled = torch.func.vjp(along, *starts)[1](rows)
+        consts = [const] + [torch.zeros_like(const)] * (len(pulled) - 1)
+        forms = tuple(Form(unfold(g, form.coef), c) for g, c in zip(pulled, consts, strict=True))
+        return forms[0] if len(forms) == 1 else forms
+
+    return Rule(
+        name,
+        named(ibp, name, "ibp"),
+        named(ssip, name, "ssip"),
+        named(rsip, name, "rsip"),
+        affine=True,
+        inputs=inputs,
+        joint=joint,
+        supports=supports,
+    )
+
+
+def _bounded(args: Any, domain: type) -> list[Any]:
+    """The values of `domain` among the arguments, lists included, in order."""
+    if isinstance(args, domain):
+        return [args]
+    if isinstance(args, (list, tuple)):
+        return [value for arg in args for value in _bounded(arg, domain)]
+    return []
+
+
+def _place(args: Any, domain: type, pick: Callable[[Any], Tensor], zero: bool = False) -> Any:
+    """The arguments with every value of `domain` replaced by `pick(value)`, and if `zero` every other tensor by 0."""
+    if isinstance(args, domain):
+        return pick(args)
+    if isinstance(args, (list, tuple)):
+        return type(args)([_place(arg, domain, pick, zero) for arg in args])
+    return torch.zeros_like(args) if zero and isinstance(args, Tensor) else args

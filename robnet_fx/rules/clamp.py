@@ -1,0 +1,82 @@
+"""Clamp and its relatives: hardtanh, ReLU6."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robnet_fx.domains import Interval
+from robnet_fx.rules.registry import Rule, register
+from robnet_fx.rules.relaxation import Band, Lines, chord, elementwise, enclose, monotone
+
+aten = torch.ops.aten
+
+Limits = Callable[..., tuple[float, float]]
+
+
+def _clamp_limits(low: float | None = None, high: float | None = None) -> tuple[float, float]:
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+def _hardtanh_limits(low: float = -1.0, high: float = 1.0) -> tuple[float, float]:
+    return low, high
+
+
+def _relu6_limits() -> tuple[float, float]:
+    return 0.0, 6.0
+
+
+def clamp_rule(name: str, limits: Limits) -> Rule:
+    """The rule of `min(max(x, low), high)` for an operation whose arguments `limits` turns into (low, high)."""
+
+    def unstable(pre: Interval, *args: Any, **kwargs: Any) -> Tensor:
+        low, high = limits(*args, **kwargs)
+        return ((pre.lower < low) & (pre.upper > low)) | ((pre.lower < high) & (pre.upper > high))
+
+    def reach(pre: Interval, *args: Any, **kwargs: Any) -> Interval:
+        low, high = limits(*args, **kwargs)
+        return monotone(lambda x: x.clamp(low, high))(pre)
+
+    def band(pre: Interval, *args: Any, **kwargs: Any) -> Band:
+        low, high = limits(*args, **kwargs)
+
+        def f(x: Tensor) -> Tensor:
+            return x.clamp(low, high)
+
+        inside = ((pre.lower >= low) & (pre.upper <= high)).to(pre.lower.dtype)
+        slope = torch.where(unstable(pre, *args, **kwargs), chord(f, pre), inside)
+        kinks = [torch.full_like(slope, kink) for kink in (low, high) if math.isfinite(kink)]
+        return enclose(f, pre, slope, kinks)
+
+    def lines(pre: Interval, *args: Any, **kwargs: Any) -> Lines:
+        """Each side takes the flat line, or the line from the near kink to the far end where that cuts off more."""
+        low, high = limits(*args, **kwargs)
+        lower, upper = pre
+        first, last = lower.clamp(low, high), upper.clamp(low, high)
+        # From below: flat at f(l), or through (max(l, low), f(l)) and (u, f(u)).
+        start = lower.clamp(min=low)
+        rise = _ratio(last - first, upper - start)
+        steep = (lower >= low) | (upper - start > start - lower)
+        lower_slope = torch.where(steep & (upper > low), rise, 0.0)
+        # From above: flat at f(u), or through (l, f(l)) and (min(u, high), f(u)).
+        stop = upper.clamp(max=high)
+        climb = _ratio(last - first, stop - lower)
+        steep = (upper <= high) | (stop - lower > upper - stop)
+        upper_slope = torch.where(steep & (lower < high), climb, 0.0)
+        return Lines(lower_slope, first - lower_slope * start, upper_slope, last - upper_slope * stop)
+
+    return elementwise(name, reach, band, lines, unstable)
+
+
+def _ratio(rise: Tensor, run: Tensor) -> Tensor:
+    positive = run > 0
+    return torch.where(positive, rise / torch.where(positive, run, 1.0), 0.0)
+
+
+register(clamp_rule("clamp", _clamp_limits), aten.clamp.default)
+register(clamp_rule("hardtanh", _hardtanh_limits), aten.hardtanh.default)
+register(clamp_rule("relu6", _relu6_limits), aten.relu6.default)

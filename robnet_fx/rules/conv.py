@@ -1,0 +1,70 @@
+"""Convolutions of one to three dimensions, plain and transposed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robnet_fx.domains import Shape
+from robnet_fx.rules.affine import affine
+from robnet_fx.rules.registry import register
+
+aten = torch.ops.aten
+
+
+def _plain(conv: Callable[..., Tensor], conv_transpose: Callable[..., Tensor], dims: int) -> dict[str, Any]:
+    def lin(x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
+        return conv(x, weight, None, *rest)
+
+    def abs_f(x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
+        return conv(x, weight.abs(), None, *rest)
+
+    def transpose(
+        g: Tensor,
+        x: Shape,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Sequence[int] | int = 1,
+        padding: Sequence[int] | int = 0,
+        dilation: Sequence[int] | int = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        strides, paddings, dilations = (_each(value, dims) for value in (stride, padding, dilation))
+        # A stride may leave input rows at the far edge that no window reached: output_padding gives them back.
+        missing = [
+            size - ((out - 1) * s - 2 * p + d * (kernel - 1) + 1)
+            for size, out, kernel, s, p, d in zip(
+                x.dims[1:], g.shape[2:], weight.shape[2:], strides, paddings, dilations, strict=True
+            )
+        ]
+        return conv_transpose(g, weight, None, strides, paddings, missing, groups, dilations)
+
+    return {"f": conv, "lin": lin, "abs_f": abs_f, "transpose": transpose}
+
+
+def _each(value: Sequence[int] | int, dims: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * dims if len(values) == 1 else values
+
+
+def _by_autograd(conv: Callable[..., Tensor]) -> dict[str, Any]:
+    rules = _plain(conv, conv, 0)
+    del rules["transpose"]
+    return rules
+
+
+for _dims, _conv, _transposed in (
+    (1, F.conv1d, F.conv_transpose1d),
+    (2, F.conv2d, F.conv_transpose2d),
+    (3, F.conv3d, F.conv_transpose3d),
+):
+    _name = f"conv{_dims}d"
+    register(affine(_name, **_plain(_conv, _transposed, _dims)), getattr(aten, _name).default)
+    register(affine(f"{_name}_padding", **_by_autograd(_conv)), getattr(aten, _name).padding)
+    _overload = "default" if _dims == 1 else "input"
+    _packet = getattr(aten, f"conv_transpose{_dims}d")
+    register(affine(f"conv_transpose{_dims}d", **_by_autograd(_transposed)), getattr(_packet, _overload))

@@ -1,0 +1,36 @@
+"""Average pooling, means and sums: non-negative weights, so the ends of an interval map to the ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+
+from robnet_fx.rules.affine import affine
+from robnet_fx.rules.registry import register
+
+aten = torch.ops.aten
+
+for _dims, _pool, _adaptive in (
+    (1, F.avg_pool1d, F.adaptive_avg_pool1d),
+    (2, F.avg_pool2d, F.adaptive_avg_pool2d),
+    (3, F.avg_pool3d, F.adaptive_avg_pool3d),
+):
+    register(affine(f"avg_pool{_dims}d", _pool), getattr(aten, f"avg_pool{_dims}d").default)
+    _names = [f"adaptive_avg_pool{_dims}d"] + [f"_adaptive_avg_pool{_dims}d"] * (_dims > 1)
+    register(affine(_names[0], _adaptive), *(getattr(aten, name).default for name in _names))
+
+
+def _over_batch(node: fx.Node, bounded: list[fx.Node]) -> str | None:
+    axes = node.args[1] if len(node.args) > 1 else None
+    rank = len(bounded[0].meta["shape"]) + 1
+    named = [axes] if isinstance(axes, int) else axes
+    if not isinstance(named, Sequence) or not named or any(int(axis) % rank == 0 for axis in named):  # type: ignore[arg-type]
+        return "it reduces over the batch axis"
+    return None
+
+
+register(affine("mean", torch.mean, supports=_over_batch), aten.mean.dim)
+register(affine("sum", torch.sum, supports=_over_batch), aten.sum.dim_IntList)

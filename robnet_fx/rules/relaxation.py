@@ -1,0 +1,113 @@
+"""Non-linear operations of one input: from a pair of lines that encloses the function over `pre`, all three rules follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from robnet_fx.domains import Form, Interval, Shape, Symbolic
+from robnet_fx.rules.registry import Rule, every_unit, named
+
+Function = Callable[[Tensor], Tensor]
+
+
+class Band(NamedTuple):
+    """f(x) = slope * x + offset ± error for every x in `pre`: parallel lines, what SSIP needs to keep one slope."""
+
+    slope: Tensor
+    offset: Tensor
+    error: Tensor
+
+
+class Lines(NamedTuple):
+    """lower_slope * x + lower_offset <= f(x) <= upper_slope * x + upper_offset for every x in `pre`."""
+
+    lower_slope: Tensor
+    lower_offset: Tensor
+    upper_slope: Tensor
+    upper_offset: Tensor
+
+
+def elementwise(
+    name: str,
+    reach: Callable[..., Interval],
+    band: Callable[..., Band],
+    lines: Callable[..., Lines] | None = None,
+    unstable: Callable[..., Tensor] = every_unit,
+) -> Rule:
+    """The rule of an elementwise f. Each function takes `(pre, *the node's other arguments)`.
+
+    `reach` is the interval of f over `pre`, `band` the parallel enclosure SSIP uses, and `lines` the enclosure RSIP
+    uses (default: the band's two edges).
+    """
+
+    def ibp(pre: Interval, *args: Any, **kwargs: Any) -> Interval:
+        return reach(pre, *args, **kwargs)
+
+    def ssip(x: Symbolic, *args: Any, pre: Interval, **kwargs: Any) -> Symbolic:
+        slope, offset, error = band(pre, *args, **kwargs)
+        coef = slope.unsqueeze(1) * x.coef
+        return Symbolic(coef, slope * x.const + offset, slope.abs() * x.slack + error)
+
+    def rsip(form: Form, x: Shape, *args: Any, pre: Interval, **kwargs: Any) -> Form:
+        if lines is None:
+            slope, offset, error = band(pre, *args, **kwargs)
+            enclosure = Lines(slope, offset - error, slope, offset + error)
+        else:
+            enclosure = lines(pre, *args, **kwargs)
+        return through(form, enclosure)
+
+    return Rule(
+        name, named(ibp, name, "ibp"), named(ssip, name, "ssip"), named(rsip, name, "rsip"), affine=False, unstable=unstable
+    )
+
+
+def through(form: Form, lines: Lines) -> Form:
+    """A form over f(x) as a form over x: positive coefficients take the upper line, negative ones the lower."""
+    up, down = form.coef.clamp(min=0), form.coef.clamp(max=0)
+    lower_slope, lower_offset, upper_slope, upper_offset = (line.unsqueeze(1) for line in lines)
+    coef = up * upper_slope + down * lower_slope
+    const = (up * upper_offset + down * lower_offset).flatten(2).sum(2)
+    return Form(coef, form.const + const)
+
+
+def monotone(f: Callable[..., Tensor]) -> Callable[..., Interval]:
+    """`reach` of a non-decreasing function."""
+
+    def reach(pre: Interval, *args: Any, **kwargs: Any) -> Interval:
+        return Interval(f(pre.lower, *args, **kwargs), f(pre.upper, *args, **kwargs))
+
+    return reach
+
+
+def chord(f: Function, pre: Interval) -> Tensor:
+    """The slope between the ends of `pre`; 0 where it has no width."""
+    width = pre.upper - pre.lower
+    wide = width > 0
+    rise = f(pre.upper) - f(pre.lower)
+    return torch.where(wide, rise / torch.where(wide, width, 1.0), 0.0)
+
+
+def enclose(f: Function, pre: Interval, slope: Tensor, turns: list[Tensor]) -> Band:
+    """The tightest band of a given slope: `f(x) - slope * x` has its extremes at the ends of `pre` or at `turns`.
+
+    `turns` are the points where f'(x) = slope, or where f has a kink; one outside `pre` is moved to its end, which is
+    harmless. Where f is smooth they may be detached: the extreme value does not move with them to first order.
+    """
+    points = [pre.lower, pre.upper, *(torch.minimum(torch.maximum(turn, pre.lower), pre.upper) for turn in turns)]
+    gaps = [f(point) - slope * point for point in points]
+    highest, lowest = gaps[0], gaps[0]
+    for gap in gaps[1:]:
+        highest, lowest = torch.maximum(highest, gap), torch.minimum(lowest, gap)
+    return Band(slope, (highest + lowest) / 2, (highest - lowest) / 2)
+
+
+def outward(band: Band, pre: Interval, ulps: float = 8.0) -> Band:
+    """Widen a band of a curved function by a few ulps of its terms: its values are rounded and cancel against
+    `slope * x`, and a saturated sigmoid is not 1."""
+    unit = torch.finfo(band.slope.dtype).eps
+    size = 1.0 + band.slope.abs() * torch.maximum(pre.lower.abs(), pre.upper.abs()).detach()
+    return Band(band.slope, band.offset, band.error + ulps * unit * size)

@@ -1,0 +1,74 @@
+"""Operations that only move values: reshape, permute, slice, concatenate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx
+
+from robnet_fx.domains import Shape
+from robnet_fx.rules.affine import affine
+from robnet_fx.rules.registry import Refusal, register
+
+aten = torch.ops.aten
+
+
+def _keeps_batch(*positions: int) -> Refusal:
+    """Refuse a node whose axis arguments at `positions` name the batch."""
+
+    def refuse(node: fx.Node, bounded: list[fx.Node]) -> str | None:
+        rank = len(bounded[0].meta["shape"]) + 1
+        axes = [node.args[p] if p < len(node.args) else 0 for p in positions]
+        return "it works along the batch axis" if any(int(axis) % rank == 0 for axis in axes) else None  # type: ignore[arg-type]
+
+    return refuse
+
+
+def _permute_transpose(g: Tensor, x: Shape, dims: Sequence[int]) -> Tensor:
+    order = [d % len(dims) for d in dims]
+    return g.permute([order.index(d) for d in range(len(order))])
+
+
+def _permute_refusal(node: fx.Node, bounded: list[fx.Node]) -> str | None:
+    dims = node.args[1]
+    first = dims[0] if isinstance(dims, (list, tuple)) else 0
+    return None if first == 0 else "it moves the batch axis"
+
+
+register(
+    affine("reshape", torch.reshape, transpose=lambda g, x, shape: g.reshape(len(g), *x.dims)),
+    aten.reshape.default,
+)
+register(
+    affine("permute", torch.permute, transpose=_permute_transpose, supports=_permute_refusal),
+    aten.permute.default,
+)
+register(
+    affine(
+        "transpose",
+        torch.transpose,
+        transpose=lambda g, x, a, b: g.transpose(a, b),
+        supports=_keeps_batch(1, 2),
+    ),
+    aten.transpose.int,
+)
+register(affine("slice", aten.slice.Tensor, supports=_keeps_batch(1)), aten.slice.Tensor)
+register(affine("select", torch.select, supports=_keeps_batch(1)), aten.select.int)
+
+
+def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    return torch.cat(list(tensors), dim)
+
+
+def _cat_refusal(node: fx.Node, bounded: list[fx.Node]) -> str | None:
+    tensors = node.args[0]
+    assert isinstance(tensors, (list, tuple))
+    if any(tensor not in bounded for tensor in tensors):
+        return "it joins bounded values with constants"
+    rank = len(bounded[0].meta["shape"]) + 1
+    axis = node.args[1] if len(node.args) > 1 else 0
+    return "it joins along the batch axis" if isinstance(axis, int) and axis % rank == 0 else None
+
+
+register(affine("cat", _cat, joint=True, supports=_cat_refusal), aten.cat.default)
