@@ -1,4 +1,4 @@
-"""Gradient ascent in the coefficients: fields of the box that fool the network, an upper limit on what can be proved."""
+"""Gradient ascent in the coefficients: fields of the box that fool the network, an upper limit on any certificate."""
 
 from __future__ import annotations
 

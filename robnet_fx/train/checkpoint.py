@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"there is no checkpoint at {path}") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UsageError(f"{path} is not a checkpoint that can be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged file makes the unpickler stumble in any way it likes
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(f"{path} is not a checkpoint that can be read: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UsageError(f"{path} is not a checkpoint of this version of robnet-fx")
     return state

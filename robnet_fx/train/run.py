@@ -71,8 +71,8 @@ class Run:
     def to_the_end(self, progress: Progress) -> History:
         total = self.recipe.epochs * self.steps
         with progress.task("training", total) as task:
-            task.advance(self.epoch * self.steps + self.step)
             try:
+                task.advance(self.epoch * self.steps + self.step)
                 while self.epoch < self.recipe.epochs:
                     self.one_epoch(task)
                     self.save()

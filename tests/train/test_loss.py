@@ -1,0 +1,139 @@
+import pytest
+import torch
+from torch import nn
+
+import robnet_fx
+from robnet_fx.train.loss import batch_losses, robust_loss
+from tests.small import bounded, digits, moody_net, plain_net, quiet_net
+
+INF = torch.inf
+
+
+def test_equation_6_by_hand():
+    margins = torch.tensor([[-INF, 1.0, -2.0], [3.0, -INF, 0.5], [-1.0, -0.1, -INF]])
+    assert robust_loss(margins).item() == pytest.approx((1.0 + 3.5 + 0.0) / 3)
+    assert robust_loss(margins, torch.tensor([True, False, True])).item() == pytest.approx(1.0 / 3)
+    assert robust_loss(margins[:1], batch=8).item() == pytest.approx(1.0 / 8)
+    assert robust_loss(margins[:0], batch=8).item() == 0
+
+
+def test_the_labels_column_and_a_certified_sample_have_finite_zero_gradients():
+    upper = torch.tensor([[1.0, -2.0], [-1.0, -3.0]], requires_grad=True)
+    margins = upper.new_full((2, 3), -INF).scatter(1, torch.tensor([[1, 2], [0, 2]]), upper)
+    robust_loss(margins).backward()
+    assert upper.grad.tolist() == [[0.5, 0.0], [0.0, 0.0]]
+
+
+def test_a_sample_that_is_not_counted_adds_nothing_not_even_its_nan():
+    upper = torch.tensor([[1.0, 2.0], [torch.nan, INF]], requires_grad=True)
+    robust_loss(upper, torch.tensor([True, False])).backward()
+    assert upper.grad.tolist() == [[0.5, 0.5], [0.0, 0.0]]
+
+
+def test_nan_bounds_are_not_hidden():
+    assert robust_loss(torch.tensor([[torch.nan, 1.0]])).isnan()
+
+
+def gradients(net, *args, **options):
+    net.model.zero_grad()
+    losses = batch_losses(net, *args, **options)
+    losses.total.backward()
+    return losses, [p.grad.clone() for p in net.model.parameters()]
+
+
+def test_misclassified_samples_add_only_their_cross_entropy():
+    x, y = digits()
+    net = bounded(eps=0.3, fit=60)
+    images, labels = x[:40] / 255, y[:40]
+    right = net.logits(images).argmax(1) == labels
+    assert 0 < right.sum() < 40
+    losses, got = gradients(net, images, labels, alpha=2.0)
+    standard = nn.functional.cross_entropy(net.model(images), labels)
+    robust = net.margins(images[right], labels[right]).relu().sum() / 40
+    assert robust > 0
+    net.model.zero_grad()
+    (standard + 2.0 * robust).backward()
+    torch.testing.assert_close(losses.total, standard + 2.0 * robust)
+    for a, p in zip(got, net.model.parameters(), strict=True):
+        torch.testing.assert_close(a, p.grad)
+    assert (int(losses.correct), losses.standard.item()) == (int(right.sum()), pytest.approx(standard.item()))
+
+
+def test_no_bounds_are_built_when_no_sample_is_correct(monkeypatch):
+    x, y = digits()
+    net = bounded(fit=200)
+    wrong = (net.logits(x[:20] / 255).argmax(1) + 1) % 10
+    monkeypatch.setattr(net, "margins", None)
+    losses = batch_losses(net, x[:20] / 255, wrong, alpha=1.0)
+    assert losses.robust == losses.correct == losses.certified == 0
+    assert torch.equal(losses.total.detach(), losses.standard)
+
+
+def test_certified_samples_add_only_their_cross_entropy():
+    x, y = digits()
+    net = bounded(eps=0.0, fit=200)  # at eps 0 every correct sample is certified
+    losses, got = gradients(net, x[:20] / 255, y[:20], alpha=5.0)
+    assert losses.robust == 0
+    assert losses.certified == losses.correct > 0
+    nets_own, alone = gradients(net, x[:20] / 255, y[:20], alpha=0.0, robust=False)
+    assert all(torch.allclose(a, b) for a, b in zip(got, alone, strict=True))
+
+
+def test_correct_is_judged_in_eval_mode_and_ties_are_wrong():
+    x, y = digits()
+    net = bounded(moody_net)
+    with torch.no_grad():
+        net.model[-1].weight.zero_()
+        net.model[-1].bias.zero_()
+    losses = batch_losses(net, x[:8] / 255, y[:8], alpha=1.0)
+    assert losses.correct == 0  # all logits equal
+
+    net = bounded(moody_net, fit=200)
+    losses = batch_losses(net, x[:64] / 255, y[:64], alpha=1.0)
+    assert losses.correct == (net.logits(x[:64] / 255).argmax(1) == y[:64]).sum()
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_gradients_use_the_statistics_the_bounds_were_computed_with(frozen):
+    """The trap: batch norm in train mode overwrites its running statistics without bumping their version."""
+    x, y = digits()
+    net = bounded(quiet_net, eps=0.2)
+    images, labels = (x[:16] / 255).double(), y[:16]
+    labels = net.logits(images).argmax(1)  # all correct in eval mode, as far as the statistics stay close
+    before = net.model[1].running_mean.clone()
+    _, got = gradients(net, images, labels, alpha=1.0, frozen=frozen)
+    assert torch.equal(before, net.model[1].running_mean) == frozen
+    right = net.logits(images).argmax(1) == labels  # with the statistics the step left behind
+    assert right.any()
+    net.model.zero_grad()
+    hinge = net.margins(images[right], labels[right]).relu().sum() / 16
+    standard_net = net.model.train()
+    for module in standard_net.modules():
+        if frozen and isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.eval()
+    robust = torch.autograd.grad(hinge, list(net.model.parameters()), allow_unused=True)
+    standard = torch.autograd.grad(
+        nn.functional.cross_entropy(standard_net(images), labels), list(net.model.parameters())
+    )
+    for a, s, r in zip(got, standard, robust, strict=True):
+        torch.testing.assert_close(a, s + (0 if r is None else r))
+
+
+def test_a_standard_phase_keeps_batch_norm_learning():
+    x, y = digits()
+    net = bounded(moody_net)
+    before = net.model[1].running_mean.clone()
+    batch_losses(net, x[:16] / 255, y[:16], alpha=1.0, robust=False)
+    assert not torch.equal(before, net.model[1].running_mean)
+
+
+def test_normalisation_reaches_the_standard_loss():
+    x, y = digits()
+    images = x[:16] / 255
+    net = robnet_fx.bound(
+        plain_net(), robnet_fx.BiasField(0, 0.1), mean=[0.3], std=[0.5], example=torch.rand(2, 1, 8, 8)
+    )
+    losses = batch_losses(net, images, y[:16], alpha=0.0, robust=False)
+    assert losses.total.item() == pytest.approx(
+        nn.functional.cross_entropy(plain_net()((images - 0.3) / 0.5), y[:16]).item()
+    )
