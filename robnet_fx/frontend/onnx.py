@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from onnx.inliner import inline_local_functions
 from torch import Tensor, nn
 
 from robnet_fx.errors import RobnetError, UnsupportedError, UsageError
@@ -60,7 +61,7 @@ def load_onnx(path: Path | str) -> OnnxModel:
     generator = torch.Generator().manual_seed(0)
     base = torch.rand(batch or _FREE_BATCH, *shape, generator=generator)
     lifted = torch.rand(len(base) + 4, *shape, generator=generator)
-    inlined = onnx.inliner.inline_local_functions(proto) if proto.functions else proto
+    inlined = inline_local_functions(proto) if proto.functions else proto
     reader = GraphReader(inlined, base, lifted, dynamic=batch is None)
     reader.read()
     if reader.refused:

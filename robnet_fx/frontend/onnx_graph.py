@@ -41,6 +41,7 @@ _ROLES = {
     "Mul": ("weight", "weight"),
 }
 _AFTER_LEARNED = {"Add", "Sub", "Mul"}  # before the first learned layer these normalise the image: not to be trained
+_NO_FORM = "no PyTorch form of this operator"
 
 
 class OnnxOp(nn.Module):
@@ -87,10 +88,12 @@ class GraphReader:
         """Walk the nodes. What cannot be taken is collected in `refused`, one line for each node."""
         for proto in self.proto.node:
             inputs = [self.values.get(name) if name else None for name in proto.input]
-            if any(name and value is None for name, value in zip(proto.input, inputs, strict=True)):
-                continue  # behind a node that was refused
+            behind = any(name and value is None for name, value in zip(proto.input, inputs, strict=True))
             try:
-                self._node(proto, inputs)
+                if not behind:
+                    self._node(proto, inputs)
+                elif _qualified(proto) not in OPS.keys() | _ALIASES | _SHAPES:
+                    raise Refused(_NO_FORM)  # behind a refused node little is known, but this is
             except Refused as reason:
                 label = proto.name or ", ".join(proto.output)
                 self.refused.append(f"  node    {label} ({_qualified(proto)}): {reason}")
@@ -162,7 +165,7 @@ class GraphReader:
     def _emit(self, proto: onnx.NodeProto, inputs: list[Known | Data | None], data: list[Data]) -> None:
         builder = OPS.get(_qualified(proto))
         if builder is None:
-            raise Refused("no PyTorch form of this operator")
+            raise Refused(_NO_FORM)
         node = Node.of(proto, proto.name, self.opset, self.batch, inputs)
         name = self._module_name(proto)
         try:
@@ -202,6 +205,7 @@ class GraphReader:
         role = roles[index] if index < len(roles) else ""
         slot = role if role and not hasattr(module, role) else f"constant_{index}"
         learn = trained and bool(role) and not role.startswith("running_") and array.dtype.kind == "f"
+        learn = learn and (value.stored is not None or op not in _AFTER_LEARNED)  # a computed mask is not a bias
         plain = value.stored is not None and value.stored.index is None
         key = (value.stored.name, array.shape, learn) if value.stored is not None and plain else None
         tensor = self.tensors.get(key) if key else None

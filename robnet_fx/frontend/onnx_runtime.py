@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,4 +58,7 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:300]
+    """The reason without onnxruntime's error codes and its own source lines."""
+    line = str(error).strip().split("\n")[0] or type(error).__name__
+    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
+    return re.sub(r"^/\S+:\d+ .*?\) (?=[A-Z])", "", line)[:300]

@@ -131,18 +131,26 @@ class Node:
         axis = int(self.attribute("axis", default))
         return axis % len(self.shape()) if self.shape() else axis
 
+    def batch_axis(self) -> int:
+        """The axis of the (first) image-dependent input that grows with the batch."""
+        value = next(v for v in self.inputs if isinstance(v, Data))
+        growing = [i for i, (b, c) in enumerate(zip(value.base.shape, value.lifted.shape, strict=True)) if b != c]
+        if len(growing) != 1:
+            raise Refused("the batch is not one axis of the input")
+        return growing[0]
+
+    def not_the_batch(self, axis: int) -> None:
+        """Refuse to treat the images of a batch differently."""
+        if axis == self.batch_axis():
+            raise Refused("it works along the batch: images would not be independent of each other")
+
     def any_batch(self, target: list[int]) -> list[int]:
         """A reshape's target shape with -1 where the batch is, given the shape it takes at the base batch size.
 
         Files exported with a fixed batch have it baked into their reshapes. A reshape keeps the order of the elements,
         so the batch stays where as many elements lie before it as did in the input.
         """
-        value = self.inputs[0]
-        assert isinstance(value, Data)
-        moving = [i for i, (b, c) in enumerate(zip(value.base.shape, value.lifted.shape, strict=True)) if b != c]
-        if len(moving) != 1:
-            raise Refused("the batch is not one axis of the input")
-        before = int(np.prod(value.base.shape[: moving[0]]))
+        before = int(np.prod(self.shape()[: self.batch_axis()]))
         fits = [i for i, size in enumerate(target) if size % self.batch == 0]
         spans = [(int(np.prod(target[:i])), int(np.prod(target[: i + 1])), i) for i in fits]
         exact = [i for start, _, i in spans if start == before]

@@ -74,12 +74,15 @@ def concat(node: Node) -> Function:
     axis = node.axis()
     constants = [isinstance(value, Known) for value in node.inputs]
     data = constants.index(False)
-    if axis == 0:
-        raise Refused("a concatenation along the batch")
+    batch_axis = node.batch_axis()
+    node.not_the_batch(axis)
+
+    def repeated(x: Tensor, batch: int) -> Tensor:
+        return x.expand([batch if i == batch_axis else size for i, size in enumerate(x.shape)])
 
     def run(*inputs: Tensor) -> Tensor:
-        batch, pairs = inputs[data].shape[0], zip(inputs, constants, strict=True)
-        return torch.cat([x.expand(batch, *x.shape[1:]) if constant else x for x, constant in pairs], axis)
+        batch, pairs = inputs[data].shape[batch_axis], zip(inputs, constants, strict=True)
+        return torch.cat([repeated(x, batch) if constant else x for x, constant in pairs], axis)
 
     return run
 
@@ -106,8 +109,7 @@ def slicing(node: Node) -> Function:
         chosen = range(shape[axis])[start : None if step < 0 and end < -shape[axis] else end : step]
         if len(chosen) == shape[axis] and step == 1:
             continue  # all of it, whatever the batch
-        if axis == 0:
-            raise Refused("a slice of the batch")
+        node.not_the_batch(axis)
         picks.append((axis, chosen))
 
     def run(x: Tensor, *_: object) -> Tensor:
@@ -128,8 +130,7 @@ def gather(node: Node) -> Function:
     """By constant indices: a run of them is a slice, one is a selection."""
     axis, indices = node.axis(default=0), node.known(1)
     assert indices is not None
-    if axis == 0:
-        raise Refused("a selection along the batch")
+    node.not_the_batch(axis)
     chosen = [int(i) % node.shape()[axis] for i in indices.reshape(-1)]
     if indices.ndim == 0:
         return lambda x, *_: x.select(axis, chosen[0])
@@ -145,6 +146,21 @@ def gather(node: Node) -> Function:
     return run
 
 
+@op("GatherND")
+def gather_nd(node: Node) -> Function:
+    """By constant indices into the leading axes, the batch not among them."""
+    indices, shape = node.known(1), node.shape()
+    assert indices is not None
+    depth = indices.shape[-1]
+    if node.attribute("batch_dims", 0) or node.batch_axis() < depth:
+        raise Refused("a selection along the batch")
+    signed = indices.reshape(-1, depth).T
+    chosen = np.ravel_multi_index([i % size for i, size in zip(signed, shape, strict=False)], shape[:depth])
+    node.replace(1, chosen.astype(np.int64))
+    result = [*indices.shape[:-1], *(-1 if a == node.batch_axis() else shape[a] for a in range(depth, len(shape)))]
+    return lambda x, index: x.flatten(0, depth - 1).index_select(0, index).reshape(result)
+
+
 @op("Pad")
 def pad(node: Node) -> Function:
     """Padding before and after each axis, of a constant, the mirror image or the border."""
@@ -155,8 +171,8 @@ def pad(node: Node) -> Function:
     by_axis = dict.fromkeys(range(rank), (0, 0))
     by_axis.update((a % rank, (pads[i], pads[i + len(axes)])) for i, a in enumerate(axes))
     first = min((a for a, amount in by_axis.items() if amount != (0, 0)), default=rank)
-    if first == 0:
-        raise Refused("a padding of the batch")
+    if by_axis[node.batch_axis()] != (0, 0):
+        node.not_the_batch(node.batch_axis())
     if torch_mode != "constant":
         first = min(first, 2)
     flat = [n for a in range(rank - 1, first - 1, -1) for n in by_axis[a]]
@@ -181,8 +197,8 @@ def expand(node: Node) -> Function:
 def tile(node: Node) -> Function:
     """Whole copies along each axis."""
     repeats = node.integers(1, "repeats") or []
-    if repeats and repeats[0] != 1:
-        raise Refused("a repetition of the batch")
+    if repeats[node.batch_axis()] != 1:
+        node.not_the_batch(node.batch_axis())
     return lambda x, *_: x.repeat(repeats)
 
 
