@@ -7,7 +7,7 @@ import json
 import math
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ class Certificate:
 
     def to_json(self) -> str:
         """The document as JSON text."""
-        return json.dumps(self.document(), indent=1, allow_nan=False) + "\n"
+        return json.dumps(self.document(), indent=1, allow_nan=False, default=str) + "\n"
 
     def save(self, path: Path) -> None:
         """Write the JSON text, whole or not at all."""
@@ -125,7 +125,7 @@ def _subject(
         hashes["file"] = sha256_of_file(model_file)
     return {
         "eps": exact.eps,
-        "perturbation": {"kind": type(net.perturbation).__name__, **asdict(net.perturbation)},
+        "perturbation": {"kind": type(net.perturbation).__name__, **vars(net.perturbation)},
         "box": {"center": exact.center.tolist(), "radius": exact.radius.tolist()},
         "method": net.method,
         "clip": net.clip,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
@@ -30,12 +31,8 @@ class Verdicts(NamedTuple):
 @contextmanager
 def full_precision() -> Iterator[None]:
     """No TF32 and no bfloat16 inside float32 products: a verdict is about the arithmetic it names."""
-    backends = (
-        torch.backends.cuda.matmul,
-        torch.backends.cudnn.conv,
-        torch.backends.mkldnn.matmul,
-        torch.backends.mkldnn.conv,
-    )
+    names = "cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv"
+    backends = [attrgetter(name)(torch.backends) for name in names]
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:

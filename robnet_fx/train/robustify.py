@@ -17,7 +17,7 @@ from robnet_fx.certify.certificate import versions
 from robnet_fx.errors import Interrupted, UsageError
 from robnet_fx.export import write_onnx
 from robnet_fx.field import BiasField
-from robnet_fx.frontend.onnx import load_onnx
+from robnet_fx.frontend.onnx import OnnxModel, load_onnx
 from robnet_fx.images import check, subset, to_float
 from robnet_fx.progress import SILENT, Progress
 from robnet_fx.train import folder as folders
@@ -117,6 +117,9 @@ def robustify(
     place = _place(device)
     source = model if isinstance(model, nn.Module) else load_onnx(Path(model))
     example = to_float(data.x_train[:2], torch.zeros(()))
+    if isinstance(source, OnnxModel) and source.input_shape != tuple(example.shape[1:]):
+        shapes = f"{list(example.shape[1:])}, the model takes {list(source.input_shape)}"
+        raise UsageError(f"the images of {data.name} are {shapes}")
 
     def bounded(module: nn.Module, bounds: str) -> BoundedModel:
         return bound(module, field, bounds, clip, mean, std, example=example).to(place)
@@ -134,11 +137,12 @@ def robustify(
     counts = {"train": len(train_set[1]), "validation": len(validation[1]), "test": len(test[1])}
     if folder is None:
         folder = folders.create(Path(runs), target.name.removesuffix(".onnx"))
-        box = {"center": net.center.tolist(), "radius": net.radius.tolist()}
+        center, radius = net.transform.box_at(eps)
+        box = {"center": center.tolist(), "radius": radius.tolist()}
         subject = {"model": str(model) if isinstance(model, (str, Path)) else type(model).__name__, "data": data.name}
         described = {**subject, **arguments, "recipe": recipe.to_dict(), "images": counts, "box": box}
         folders.write_json(folder / "arguments.json", {**described, "out": target, "versions": versions()})
-        folders.write_text(folder / "bounds.py", net.bounds.code)
+        folders.write_text(folder / "bounds.py", str(net.get_submodule("bounds").code))
         folders.write_json(folder / "metrics.json", {"before": asdict(before)})
 
     checkpoint = folder / folders.CHECKPOINT
@@ -173,11 +177,10 @@ def _target(model: nn.Module | Path | str, out: Path | str | None) -> Path:
         target = Path(f"{type(model).__name__.lower()}.robust.onnx")
     else:
         target = Path(model).with_suffix(".robust.onnx")
-    if target.is_dir() or not target.parent.is_dir():
-        raise UsageError(
-            f"cannot write the result to {target}: {'it' if target.is_dir() else 'its parent'} is "
-            f"{'a directory' if target.is_dir() else 'not a directory'}"
-        )
+    if target.is_dir():
+        raise UsageError(f"cannot write the result to {target}: it is a directory")
+    if not target.parent.is_dir():
+        raise UsageError(f"cannot write the result to {target}: there is no directory {target.parent}")
     if not isinstance(model, nn.Module) and target.resolve() == Path(model).resolve():
         raise UsageError(f"the result would overwrite the model {model}: choose another name")
     return target

@@ -16,7 +16,8 @@ from robnet_fx.margins import correct
 
 def check_weights(net: BoundedModel) -> None:
     """`UsageError` naming the tensors of the model that hold NaN or infinite numbers."""
-    bad = [name for name, value in net.model.state_dict().items() if not bool(value.isfinite().all())]
+    bad = [name for name, value in net.model.named_parameters() if not bool(value.isfinite().all())]
+    bad += [name for name, value in net.model.named_buffers() if bool(value.isnan().any())]  # a limit may be infinite
     if bad:
         raise UsageError("the model's weights are not finite numbers:" + "".join(f"\n  {name}" for name in bad))
 

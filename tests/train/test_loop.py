@@ -166,7 +166,7 @@ def test_resume_refuses_another_run(tmp_path):
 
 
 def test_the_weights_kept_are_the_best_on_validation_at_the_full_eps(uninterrupted):
-    kept, history = uninterrupted
+    _, history = uninterrupted
     assert history.selected is not None
     eligible = [(e["validation_certified"], e["validation_clean"], i) for i, e in enumerate(history.epochs) if i >= 2]
     assert history.selected == max(eligible)[2]

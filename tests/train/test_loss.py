@@ -60,7 +60,7 @@ def test_misclassified_samples_add_only_their_cross_entropy():
 
 
 def test_no_bounds_are_built_when_no_sample_is_correct(monkeypatch):
-    x, y = digits()
+    x, _ = digits()
     net = bounded(fit=200)
     wrong = (net.logits(x[:20] / 255).argmax(1) + 1) % 10
     monkeypatch.setattr(net, "margins", None)
@@ -75,7 +75,7 @@ def test_certified_samples_add_only_their_cross_entropy():
     losses, got = gradients(net, x[:20] / 255, y[:20], alpha=5.0)
     assert losses.robust == 0
     assert losses.certified == losses.correct > 0
-    nets_own, alone = gradients(net, x[:20] / 255, y[:20], alpha=0.0, robust=False)
+    _, alone = gradients(net, x[:20] / 255, y[:20], alpha=0.0, robust=False)
     assert all(torch.allclose(a, b) for a, b in zip(got, alone, strict=True))
 
 

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_eps_rises_evenly_from_zero_and_reaches_the_target(epochs, steps):
     assert ramp[-1] == 1.0  # exactly, and inside the ramp: what follows starts at the full eps
     if len(ramp) > 1:
         assert ramp[0] == 0.0
-        gaps = [b - a for a, b in zip(ramp, ramp[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(ramp)]
         assert gaps == pytest.approx([1 / (len(ramp) - 1)] * len(gaps))
     assert values[len(ramp) :] == [1.0] * (len(values) - len(ramp))
 

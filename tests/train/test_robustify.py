@@ -1,0 +1,255 @@
+import errno
+import json
+import os
+import signal
+from dataclasses import dataclass
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+import robnet_fx
+from robnet_fx.certify import certify
+from robnet_fx.errors import Interrupted, RobnetError, UsageError
+from robnet_fx.export import write_onnx
+from robnet_fx.files import sha256_of_file
+from robnet_fx.frontend.onnx import load_onnx
+from robnet_fx.images import subset
+from robnet_fx.train import robustify as module
+from robnet_fx.train.robustify import robustify
+from tests.small import bounded, digits
+
+X, Y = digits()
+
+
+@dataclass
+class Data:
+    x_train: Tensor = X[:400]
+    y_train: Tensor = Y[:400]
+    x_test: Tensor = X[1500:1600]
+    y_test: Tensor = Y[1500:1600]
+    name: str = "some digits"
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "net.onnx"
+    write_onnx(bounded(fit=200).model, path, X[:2] / 255, input_name="pixels", output_name="scores")
+    return path
+
+
+@pytest.fixture
+def job(model, tmp_path):
+    def run(**options):
+        settings = {"eps": 0.6, "order": 1, "epochs": 4, "lr": 3e-3, "batch_size": 32, "runs": tmp_path / "runs"}
+        subject, data = options.pop("model", model), options.pop("data", Data())
+        return robustify(subject, data, **{**settings, **options})
+
+    return run
+
+
+def nothing_written(tmp_path):
+    return sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx"]
+
+
+def test_the_whole_job(job, model, tmp_path):
+    original = model.read_bytes()
+    result = job()
+    assert result.out == tmp_path / "net.robust.onnx"
+    assert model.read_bytes() == original
+    assert result.after.certified > result.before.certified + 0.05
+    assert result.after.clean > result.before.clean - 0.1
+    for score in (result.before, result.after):
+        assert score.certified <= score.attacked <= score.clean
+    assert result.images == {"train": 360, "validation": 40, "test": 100}
+
+    # the numbers are those of the written file, and anyone gets them again from it
+    again = robnet_fx.bound(result.out, robnet_fx.BiasField(1, 0.6))
+    certificate = certify(again, X[1500:1600], Y[1500:1600], model_file=result.out)
+    assert certificate.certified_accuracy == result.after.certified
+    assert certificate.clean_accuracy == result.after.clean
+    assert json.loads(certificate.to_json()) == json.loads((result.run / "certificate.json").read_text())
+    assert certificate.document()["model_sha256"]["file"] == sha256_of_file(result.out)
+
+    before, after = (onnx.load(p).graph for p in (model, result.out))
+    assert [str(x) for x in (*before.input, *before.output)] == [str(x) for x in (*after.input, *after.output)]
+
+    names = {"arguments.json", "bounds.py", "certificate.json", "checkpoint.pt", "metrics.json"}
+    assert {p.name for p in result.run.iterdir()} == names
+    arguments = json.loads((result.run / "arguments.json").read_text())
+    assert (arguments["eps"], arguments["seed"], arguments["data"]) == (0.6, 0, "some digits")
+    assert arguments["box"]["radius"] == [0.6, 0.6 / 15, 0.6 / 15, 0.6 / 15]
+    assert arguments["versions"]["torch"]
+    metrics = json.loads((result.run / "metrics.json").read_text())
+    assert metrics["after"]["certified"] == result.after.certified
+    assert len(metrics["epochs"]) == 4
+    compile((result.run / "bounds.py").read_text(), "bounds.py", "exec")
+
+
+def test_a_run_directory_is_never_written_over_and_a_run_repeats_itself(job, tmp_path):
+    first = job(epochs=1)
+    content = {p.name: p.read_bytes() for p in first.run.iterdir()}
+    weights = first.out.read_bytes()
+    second = job(epochs=1)
+    assert (first.run.name, second.run.name) == ("net.robust-1", "net.robust-2")
+    assert content == {p.name: p.read_bytes() for p in first.run.iterdir()}
+    assert second.out.read_bytes() == weights
+    assert (second.before, second.after) == (first.before, first.after)
+
+
+class Stop:
+    """Presses Ctrl-C at the n-th report of a task."""
+
+    def __init__(self, name, count):
+        self.name, self.left, self.current = name, count, ""
+
+    def task(self, name, total):
+        self.current = name
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def advance(self, steps=1, **figures):
+        if self.current == self.name:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_and_resume_give_the_uninterrupted_result(job, tmp_path):
+    whole = job(epochs=2, out=tmp_path / "whole.onnx")
+    with pytest.raises(Interrupted) as stopped:
+        job(epochs=2, progress=Stop("training", 17))
+    checkpoint = stopped.value.checkpoint
+    assert checkpoint is not None
+    assert not (tmp_path / "net.robust.onnx").exists()
+    resumed = job(epochs=2, resume=checkpoint.parent)
+    assert resumed.run == checkpoint.parent
+    assert resumed.after == whole.after
+    for a, b in zip(load_onnx(resumed.out).parameters(), load_onnx(whole.out).parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(UsageError, match=r"recipe\.alpha"):
+        job(epochs=2, resume=checkpoint, alpha=3.0)
+
+
+def test_ctrl_c_after_training_can_be_resumed(job):
+    with pytest.raises(Interrupted) as stopped:
+        job(epochs=1, progress=Stop("attacking", 2))
+    assert job(epochs=1, resume=stopped.value.checkpoint).after.clean > 0.5
+
+
+def test_the_test_set_selects_nothing():
+    """Training, validation and test images are disjoint, and the first two do not change with the test set."""
+    marked = torch.arange(500).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8) / 500
+    data = Data(marked[:400], torch.arange(400) % 10, marked[400:], torch.arange(100) % 10)
+    train, validation, test = module._split(data, limit=300, test_limit=50, seed=1)
+    ids = [set((part[0][:, 0, 0, 0] * 500).round().long().tolist()) for part in (train, validation, test)]
+    assert [len(x) for x in ids] == [270, 30, 50]
+    assert not (ids[0] & ids[1])
+    assert ids[2] == set((subset(100, 50) + 400).tolist())
+    assert all(
+        bool((labels == (images[:, 0, 0, 0] * 500).round().long() % 10).all()) for images, labels in (train, test)
+    )
+    other = module._split(data, limit=300, test_limit=10, seed=1)
+    assert torch.equal(other[1][0], validation[0])
+    assert not torch.equal(module._split(data, limit=300, test_limit=50, seed=2)[1][0], validation[0])
+
+
+def test_a_module_is_trained_in_place_and_exported(job, tmp_path):
+    net = bounded(fit=200).model
+    result = job(model=net, epochs=1, out=tmp_path / "own.onnx", method="rsip-ibp", limit=200, test_limit=30)
+    assert result.exported == "re-export"
+    assert result.net.model is net
+    assert result.images == {"train": 180, "validation": 20, "test": 30}
+    torch.testing.assert_close(load_onnx(result.out)(X[:5] / 255), net(X[:5] / 255), rtol=1e-4, atol=1e-4)
+    assert result.certificate.document()["method"] == "rsip-ssip"  # verdicts are, whatever the training used
+
+
+def test_chance_level_stops_with_the_likely_causes(job, tmp_path):
+    shuffled = Data(y_train=Y[:400][torch.randperm(400)])
+    with pytest.raises(UsageError, match="chance level on some digits") as error:
+        job(data=shuffled)
+    for cause in ("data", "normalisation", "layout", "scaling", "pretrain"):
+        assert cause in str(error.value)
+    assert "found" not in str(error.value)
+    assert nothing_written(tmp_path)
+
+
+class Scaled(nn.Module):
+    """Trained on pixels of another scale."""
+
+    def __init__(self, scale, shift):
+        super().__init__()
+        self.inner, self.scale, self.shift = bounded(fit=200).model, scale, shift
+
+    def forward(self, x):
+        return self.inner((x - self.shift) / self.scale)
+
+
+@pytest.mark.parametrize(("scale", "shift", "found"), [(255, 0, "pixels in 0 .. 255"), (-1, 1, "inverted pixels")])
+def test_chance_level_says_what_would_help(job, scale, shift, found):
+    with pytest.raises(UsageError, match="found") as error:
+        job(model=Scaled(scale, shift), out="x.onnx")
+    assert found in str(error.value)
+
+
+def test_pretraining_starts_from_nothing(job, tmp_path):
+    net = bounded(seed=5).model
+    with pytest.raises(UsageError, match="chance level"):
+        job(model=net, out=tmp_path / "fresh.onnx")
+    result = job(model=net, out=tmp_path / "fresh.onnx", pretrain=True, epochs=8)
+    assert [e["phase"].split()[0] for e in result.history.epochs] == ["standard"] * 8 + ["ramp"] * 4 + ["full"] * 4
+    assert result.before.clean < 0.3 < result.after.clean
+
+
+def test_bad_arguments_are_refused_before_any_work(job, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "bound", None)
+    for options, message in [
+        ({"epochs": 0}, "epochs"),
+        ({"alpha": -1.0}, "alpha"),
+        ({"eps": -0.1}, "eps"),
+        ({"eps": float("nan")}, "eps"),
+        ({"eps": 40}, "eps"),
+        ({"order": -1}, "order"),
+        ({"out": model}, "overwrite"),
+        ({"out": tmp_path}, "directory"),
+        ({"out": tmp_path / "none" / "x.onnx"}, "no directory"),
+        ({"device": "abacus"}, "device"),
+        ({"resume": tmp_path}, "nothing to resume"),
+        ({"model": tmp_path / "none.onnx"}, "none.onnx"),
+        ({"data": Data(x_train=torch.zeros(40, 3, 9, 9, dtype=torch.uint8))}, "the model takes"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            job(**options)
+    assert nothing_written(tmp_path)
+
+
+def test_nan_weights_are_named(job, tmp_path):
+    net = bounded(fit=200).model
+    with torch.no_grad():
+        net[3].weight[0, 0] = torch.nan
+    with pytest.raises(UsageError, match=r"3\.weight"):
+        job(model=net, out=tmp_path / "x.onnx")
+    assert nothing_written(tmp_path)
+
+
+def test_a_full_disk_leaves_no_half_written_model(job, tmp_path, monkeypatch):
+    original = os.fsync
+
+    def full(handle):
+        if "robust.onnx" in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RobnetError, match="No space left"):
+        job(epochs=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "runs"]
+    monkeypatch.undo()
+    run = tmp_path / "runs" / "net.robust-1"
+    assert job(epochs=1, resume=run).run == run
