@@ -28,7 +28,7 @@ def robust_loss(margins: Tensor, counted: Tensor | None = None, batch: int | Non
 
 @dataclass(frozen=True)
 class Losses:
-    """One batch: `total` carries the gradient, the others are figures (counts, out of the batch)."""
+    """One batch: `total` carries the gradient, the others are figures (`correct` and `certified` count samples)."""
 
     total: Tensor
     standard: Tensor
@@ -38,13 +38,21 @@ class Losses:
 
 
 def batch_losses(
-    net: BoundedModel, images: Tensor, labels: Tensor, *, alpha: float, robust: bool = True, frozen: bool = True
+    net: BoundedModel,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float,
+    robust: bool = True,
+    frozen: bool = True,
+    batch: int | None = None,
 ) -> Losses:
     """Equation 7 on images `[B, C, *spatial]` in [0, 1]: cross entropy + alpha * equation 6 at the box `net` has now.
 
     The user's module runs first, in train mode: a batch norm overwrites its running statistics then, without telling
     autograd, so bounds built earlier would be differentiated with statistics they were not computed with. "Correct"
-    and the bounds come after, both in eval semantics. Bounds are built only for the correct samples.
+    and the bounds come after, both in eval semantics. Bounds are built only for the correct samples. `batch` is the
+    size of the whole batch when images are a part of it: the losses of the parts add up.
 
     `frozen` keeps the running statistics of batch norm as they are while the robust loss counts. Bounds treat them as
     constants, so an optimiser that may also move them shrinks the weights in front faster than the statistics follow,
@@ -55,7 +63,8 @@ def batch_losses(
         for module in net.model.modules():
             if isinstance(module, _BATCH_NORM):
                 module.eval()
-    standard = cross_entropy(net.model(net.normalise(images)), labels)
+    batch = batch or len(images)
+    standard = cross_entropy(net.model(net.normalise(images)), labels, reduction="sum") / batch
     net.model.eval()
     with torch.no_grad():
         right = correct(net.logits(images), labels)
@@ -63,6 +72,6 @@ def batch_losses(
     if not robust or not bool(right.any()):
         return Losses(standard, standard.detach(), zero, right.sum(), zero)
     margins = net.margins(images[right], labels[right])
-    hinge = robust_loss(margins, batch=len(images))
+    hinge = robust_loss(margins, batch=batch)
     certified = (margins.detach() < 0).all(1).sum()
     return Losses(standard + alpha * hinge, standard.detach(), hinge.detach(), right.sum(), certified)

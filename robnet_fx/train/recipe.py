@@ -44,7 +44,9 @@ class Recipe:
     """Phases in order, and what holds for all of them. `alpha` weighs the robust loss (equation 7).
 
     `augment` mirrors and shifts the training images by up to four pixels: right for photographs, wrong for digits.
-    `frozen_statistics`: robust phases leave the running statistics of batch norm alone (see `batch_losses`).
+    `micro_batch` works a batch in parts of at most that many images, for memory's sake: the same gradients but for
+    batch norm in standard phases. `frozen_statistics`: robust phases leave the running statistics of batch norm alone
+    (see `batch_losses`).
     """
 
     phases: tuple[Phase, ...]
@@ -52,6 +54,7 @@ class Recipe:
     alpha: float = 1.0
     seed: int = 0
     augment: bool = False
+    micro_batch: int | None = None
     frozen_statistics: bool = True
 
     def __post_init__(self) -> None:
@@ -59,6 +62,8 @@ class Recipe:
             raise UsageError("a recipe needs at least one epoch")
         if self.batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise UsageError(f"a micro-batch must be at least 1, not {self.micro_batch}")
         if not (math.isfinite(self.alpha) and self.alpha >= 0):
             raise UsageError(f"alpha must be finite and at least 0, not {self.alpha}")
 

@@ -87,6 +87,7 @@ def robustify(
     lr: float = 5e-4,
     batch_size: int = 128,
     augment: bool = False,
+    micro_batch: int | None = None,
     limit: int | None = None,
     test_limit: int | None = None,
     seed: int = 0,
@@ -107,6 +108,7 @@ def robustify(
     """
     arguments = {k: v for k, v in locals().items() if k not in ("model", "data", "progress")}
     common: dict[str, Any] = {"batch_size": batch_size, "alpha": alpha, "seed": seed, "augment": augment}
+    common["micro_batch"] = micro_batch
     if epochs is None:
         recipe = Recipe.paper(pretrain=pretrain, **common)
     else:

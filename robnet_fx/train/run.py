@@ -15,7 +15,7 @@ from robnet_fx.bounded import BoundedModel
 from robnet_fx.certify.verdict import classify, verdicts
 from robnet_fx.errors import Interrupted, RobnetError, UsageError
 from robnet_fx.files import sha256_of_tensors
-from robnet_fx.images import to_float
+from robnet_fx.images import batches, to_float
 from robnet_fx.progress import Progress, Task
 from robnet_fx.train import checkpoint as checkpoints
 from robnet_fx.train.augment import augment
@@ -106,18 +106,9 @@ class Run:
         if self.recipe.augment:
             images = augment(images)
         self.optimiser.zero_grad(set_to_none=True)
-        losses = batch_losses(
-            self.net,
-            images,
-            self.labels[index],
-            alpha=self.recipe.alpha,
-            robust=setting.phase.robust,
-            frozen=self.recipe.frozen_statistics,
-        )
-        losses.total.backward()
+        values = self.backward(images, self.labels[index], setting.phase.robust)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        values = torch.stack([losses.standard, losses.robust, losses.correct, losses.certified, losses.total, norm])
-        standard, robust, correct, certified, total, size = values.detach().tolist()
+        total, standard, robust, correct, certified, size = torch.cat([values, norm.reshape(1)]).tolist()
         if not (math.isfinite(total) and math.isfinite(size)):
             self.roll_back()
             raise RobnetError(self.explain_divergence(total, eps, setting.phase.lr))
@@ -129,6 +120,23 @@ class Run:
             self.sums = [a + b for a, b in zip(self.sums, step_sums, strict=True)]
             self.undo = None
         return {"loss": total, "eps": eps, "clean": correct / count, "certified": certified / count}
+
+    def backward(self, images: Tensor, labels: Tensor, robust: bool) -> Tensor:
+        """Add the batch's gradients up, part by part; its figures `[total, standard, robust, correct, certified]`."""
+        values = images.new_zeros(5)
+        for part in batches(len(images), self.recipe.micro_batch or len(images)):
+            losses = batch_losses(
+                self.net,
+                images[part],
+                labels[part],
+                alpha=self.recipe.alpha,
+                robust=robust,
+                frozen=self.recipe.frozen_statistics,
+                batch=len(images),
+            )
+            losses.total.backward()
+            values += torch.stack([value.detach() for value in vars(losses).values()])
+        return values
 
     def end_epoch(self) -> None:
         """Measure, select, and move on to the next epoch, all at once."""

@@ -206,6 +206,27 @@ def test_training_changes_the_users_own_parameters():
     assert all(not torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
 
 
+@pytest.mark.parametrize("micro_batch", [1, 10, 31])
+def test_micro_batches_add_up_to_the_batch(micro_batch, monkeypatch):
+    """Every part's gradient counts, with the whole batch as the divisor."""
+    gradients, histories = [], []
+    original = torch.optim.Adam.step
+
+    def watch(self, *args, **options):
+        gradients.append([p.grad.clone() for p in self.param_groups[0]["params"]])
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watch)
+    for size in (None, micro_batch):
+        recipe = Recipe((Phase("full", 1, 1e-3),), batch_size=32, micro_batch=size)
+        histories.append(train(bounded(eps=0.6, fit=200), X[:32], Y[:32], recipe).epochs[0])
+    assert histories[0]["robust"] > 0
+    for name in ("standard", "robust", "clean", "certified"):
+        assert histories[0][name] == pytest.approx(histories[1][name], rel=1e-4)
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
 def test_frozen_parameters_stay():
     net = bounded()
     net.model[0].requires_grad_(False)

@@ -32,10 +32,17 @@ class Data:
     name: str = "some digits"
 
 
-@pytest.fixture
-def model(tmp_path):
-    path = tmp_path / "net.onnx"
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "net.onnx"
     write_onnx(bounded(fit=200).model, path, X[:2] / 255, input_name="pixels", output_name="scores")
+    return path.read_bytes()
+
+
+@pytest.fixture
+def model(tmp_path, content):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
     return path
 
 
