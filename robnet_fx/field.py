@@ -165,10 +165,8 @@ class FieldTransform(Transform):
         self._identity = torch.cat([part[0] for part in parts])
         self._unit_center = torch.cat([part[1] for part in parts])
         self._unit_radius = torch.cat([part[2] for part in parts])
-        center, radius = self.box_at(spec.eps)
-        super().__init__(center, radius)
-        for name, part in zip(self.part_names, parts, strict=True):
-            self.register_buffer(name, basis[: len(part[0])].clone())
+        bases = {name: basis[: len(part[0])] for name, part in zip(self.part_names, parts, strict=True)}
+        super().__init__(*self.box_at(spec.eps), **bases)
 
     def box_at(self, eps: float) -> tuple[Tensor, Tensor]:
         return self._identity + eps * self._unit_center, eps * self._unit_radius

@@ -50,10 +50,12 @@ class Transform(nn.Module):
     rules: TransformRules
     max_ssip_dimensions: int | None = None
 
-    def __init__(self, center: Tensor, radius: Tensor) -> None:
+    def __init__(self, center: Tensor, radius: Tensor, **parts: Tensor) -> None:
+        """All in float64; `parts` are the tensors named by `part_names`."""
         super().__init__()
-        self.register_buffer("center", center)
-        self.register_buffer("radius", radius)
+        self._exact = parts
+        for name, value in {"center": center, "radius": radius, **parts}.items():
+            self.register_buffer(name, value.clone())
 
     @property
     def dimensions(self) -> int:
@@ -65,10 +67,13 @@ class Transform(nn.Module):
 
     @torch.no_grad()
     def set_eps(self, eps: float) -> None:
-        """Move the box to another eps in place (the ramp); 0 collapses it onto the unperturbed image."""
+        """Move the box to another eps in place (the ramp); 0 collapses it onto the unperturbed image.
+
+        Every buffer is set from its float64 original, so after `.double()` nothing of float32's rounding is left.
+        """
         center, radius = self.box_at(check_eps(eps))
-        self.center.copy_(center)
-        self.radius.copy_(radius)
+        for name, value in {"center": center, "radius": radius, **self._exact}.items():
+            getattr(self, name).copy_(value)
 
 
 class Perturbation(Protocol):
