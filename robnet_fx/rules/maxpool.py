@@ -70,8 +70,13 @@ def max_pool_rule(dims: int, pool: Callable[..., Tensor]) -> Rule:
         (pulled,) = torch.func.vjp(lambda v: _take(windows(v, dims, *args), index), start)[1](rows)
         return Form(unfold(pulled, form.coef), picked.const)
 
+    def refusal(node: fx.Node, bounded: list[fx.Node]) -> str | None:
+        if len(bounded[0].meta["shape"]) != dims + 1:
+            return "it pools without a channel axis"
+        return "ceil_mode pools windows that reach past the edge" if len(node.args) > 5 and node.args[5] else None
+
     return Rule(name, named(ibp, name, "ibp"), named(ssip, name, "ssip"), named(rsip, name, "rsip"), affine=False,
-                supports=_refusal)  # fmt: skip
+                supports=refusal)  # fmt: skip
 
 
 def windows(
@@ -108,10 +113,6 @@ def _each(value: Sequence[int] | int, dims: int) -> list[int]:
 def _take(stacked: Tensor, index: Tensor) -> Tensor:
     """`[N, window, ...]` at `index [N, 1, ...]` along the window axis."""
     return stacked.gather(1, index).squeeze(1)
-
-
-def _refusal(node: fx.Node, bounded: list[fx.Node]) -> str | None:
-    return "ceil_mode pools windows that reach past the edge" if len(node.args) > 5 and node.args[5] else None
 
 
 register(max_pool_rule(1, F.max_pool1d), aten.max_pool1d.default)

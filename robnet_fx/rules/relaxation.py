@@ -61,7 +61,12 @@ def elementwise(
         return through(form, enclosure)
 
     return Rule(
-        name, named(ibp, name, "ibp"), named(ssip, name, "ssip"), named(rsip, name, "rsip"), affine=False, unstable=unstable
+        name,
+        named(ibp, name, "ibp"),
+        named(ssip, name, "ssip"),
+        named(rsip, name, "rsip"),
+        affine=False,
+        unstable=unstable,
     )
 
 

@@ -31,13 +31,16 @@ def s_shaped(name: str, f: Callable[[Tensor], Tensor], steepest: float, turn: Ca
 
 
 def _sigmoid_turn(slope: Tensor) -> Tensor:
-    # sigmoid' = p (1 - p) = s, so p = (1 + r) / 2 with r = sqrt(1 - 4 s), and x = log(p / (1 - p)) = 2 atanh(r).
-    return 2 * torch.atanh((1 - 4 * slope).clamp(min=0).sqrt())
+    # sigmoid' = p (1 - p) = s, so p = (1 + r) / 2 with r = sqrt(1 - 4 s), and x = log(p / (1 - p)) = 2 atanh(r), written
+    # as log((1 + r)^2 / 4 s): for a tiny s the atanh is infinite, and the curve would rise over the band unseen.
+    root = (1 - 4 * slope).clamp(min=0).sqrt()
+    return 2 * torch.log1p(root) - torch.log(4 * slope)
 
 
 def _tanh_turn(slope: Tensor) -> Tensor:
-    # tanh' = 1 - tanh^2 = s.
-    return torch.atanh((1 - slope).clamp(min=0).sqrt())
+    # tanh' = 1 - tanh^2 = s, so x = atanh(r) with r = sqrt(1 - s), written as log((1 + r)^2 / s) / 2.
+    root = (1 - slope).clamp(min=0).sqrt()
+    return torch.log1p(root) - torch.log(slope) / 2
 
 
 register(s_shaped("sigmoid", torch.sigmoid, 0.25, _sigmoid_turn), aten.sigmoid.default)
