@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,10 +13,17 @@ from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.generate import Generator, method_named
 from robnet_fx.graphs import MODEL, shape_of
-from robnet_fx.passes import CLIPS, FIELD, insert_clip, insert_field, insert_normalisation, simplify
+from robnet_fx.passes import (
+    CLIPS,
+    FIELD,
+    NORMALISATION,
+    Constants,
+    insert_clip,
+    insert_field,
+    insert_normalisation,
+    simplify,
+)
 from robnet_fx.perturbation import Perturbation, Transform
-
-Constants = Sequence[float] | float | None
 
 
 def bound(
@@ -124,10 +131,10 @@ class BoundedModel(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """The images as the user's own module expects them: `(image - mean) / std` where these were given."""
-        if not hasattr(self.clean, "normalisation"):
+        if NORMALISATION not in dict(self.clean.named_children()):
             return images
-        constants = self.clean.normalisation
-        return (images - constants.mean) / constants.std
+        normalised: Tensor = self.clean.get_submodule(NORMALISATION)(images)
+        return normalised
 
     def margins(self, images: Tensor, labels: Tensor) -> Tensor:
         """Upper bounds `[B, classes]` of `logit_i - logit_label` over the box, -inf in the label's column.

@@ -89,10 +89,12 @@ def substitute(form: Form, x: Symbolic) -> Symbolic:
 
 
 def add_symbolic(a: Symbolic, b: Symbolic) -> Symbolic:
+    """The sum of two symbolic values of one shape; shared coefficients cancel, slacks add up."""
     return Symbolic(a.coef + b.coef, a.const + b.const, a.slack + b.slack)
 
 
 def upper_by_symbolic(x: Symbolic) -> Tensor:
+    """The largest value over the unit box."""
     return concretise(x).upper
 
 

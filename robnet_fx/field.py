@@ -15,7 +15,9 @@ from robnet_fx.perturbation import Transform, TransformRules, check_eps
 
 Box = Sequence[tuple[float, float]]
 
-_HIGHER_TERMS = 15  # the paper divides eps by 15 for all terms but the constant, whatever the order (design: unit of eps)
+_HIGHER_TERMS = (
+    15  # the paper divides eps by 15 for all terms but the constant, whatever the order (design: unit of eps)
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,9 @@ def ssip(image: Tensor, multiplicative: Tensor, additive: Tensor, center: Tensor
     return Symbolic(torch.cat(coef, 1), const, torch.zeros_like(const))
 
 
-def upper(form: Form, image: Tensor, multiplicative: Tensor, additive: Tensor, center: Tensor, radius: Tensor) -> Tensor:
+def upper(
+    form: Form, image: Tensor, multiplicative: Tensor, additive: Tensor, center: Tensor, radius: Tensor
+) -> Tensor:
     """`[B, K]`: the form's exact maximum over the box; `g . center + |g| . radius + const`, no W built."""
     columns = []
     const = form.const

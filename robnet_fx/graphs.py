@@ -57,5 +57,5 @@ def describe(node: fx.Node, reason: str = "") -> str:
 
 
 def dtype_name(node: fx.Node) -> str:
-    dtype = str(node.meta.get("dtype", "")).removeprefix("torch.")
-    return dtype.replace("float", "f").replace("int", "i").replace("bf", "bf")
+    """f32, f64, bf16, i64: the short name of a value's dtype."""
+    return str(node.meta.get("dtype", "")).removeprefix("torch.").replace("float", "f").replace("int", "i")

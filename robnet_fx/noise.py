@@ -36,12 +36,14 @@ def apply(coefficients: Tensor, image: Tensor) -> Tensor:
 
 
 def ibp(image: Tensor, center: Tensor, radius: Tensor) -> Interval:
+    """Exact interval of every pixel over the ball."""
     middle = apply(center, image)
     reach = radius.reshape(image.shape[1:])
     return Interval(middle - reach, middle + reach)
 
 
 def ssip(image: Tensor, center: Tensor, radius: Tensor) -> Symbolic:
+    """The noisy image as an exact symbolic value: one coefficient a pixel, no slack."""
     const = apply(center, image)
     coef = torch.diag(radius).reshape(1, -1, *image.shape[1:]).expand(len(image), *[-1] * image.dim())
     return Symbolic(coef, const, torch.zeros_like(const))
@@ -54,6 +56,8 @@ def upper(form: Form, image: Tensor, center: Tensor, radius: Tensor) -> Tensor:
 
 
 class NoiseTransform(Transform):
+    """White noise over images of one shape; the box runs over the pixels in row-major order."""
+
     max_ssip_dimensions = MAX_SSIP_DIMENSIONS
     rules = TransformRules(apply, ibp, ssip, upper)
 

@@ -77,6 +77,8 @@ class Transform(nn.Module):
 
 
 class Perturbation(Protocol):
+    """What a user writes: `BiasField(3, 40 / 255)`, `WhiteNoise(0.01)`."""
+
     @property
     def eps(self) -> float: ...
 

@@ -8,11 +8,15 @@ from typing import Protocol
 
 
 class Task(Protocol):
+    """A piece of work that is under way."""
+
     def advance(self, steps: int = 1, **figures: float | str) -> None:
         """Mark `steps` more done, with the figures worth showing beside the bar."""
 
 
 class Progress(Protocol):
+    """Where tasks are shown."""
+
     def task(self, name: str, total: int) -> AbstractContextManager[Task]:
         """Open a piece of work of `total` steps."""
 

@@ -133,10 +133,10 @@ class _Canonical:
             return
         if target is aten._native_batch_norm_legit_no_training.default:
             x, weight, bias, mean, var, momentum, eps = (self._arg(a) for a in node.args)
-            args = (x, weight, bias, mean, var, False, momentum, eps, False)
-            self.env[node] = self._make(aten.batch_norm.default, args)
+            inference = (x, weight, bias, mean, var, False, momentum, eps, False)
+            self.env[node] = self._make(aten.batch_norm.default, inference)
             return
-        if target in _IDENTITIES or (target in _CASTS and value.dtype == node.args[0].meta["val"].dtype):
+        if target in _IDENTITIES or (target in _CASTS and value.dtype == _value(node.args[0]).dtype):
             self.env[node] = self._arg(node.args[0])
             return
         if isinstance(value, Tensor) and any(isinstance(size, torch.SymInt) for size in value.shape[1:]):
@@ -147,10 +147,10 @@ class _Canonical:
         if target is aten.slice.Tensor and _whole(node):
             self.env[node] = self._arg(node.args[0])
             return
-        args, kwargs = self._arg(node.args), self._arg(node.kwargs)
+        args: tuple[Any, ...] = self._arg(node.args)
         if target in _COMMUTATIVE and not isinstance(args[0], fx.Node):
             args = (args[1], args[0])
-        self._place(node, self._make(target, args, kwargs))
+        self._place(node, self._make(target, args, self._arg(node.kwargs)))
 
     def _reshape(self, node: fx.Node, value: Tensor) -> None:
         if not (value.shape[0] == self.batch):
@@ -174,8 +174,8 @@ class _Canonical:
             args = (source, axis, start, start + int(sizes[index]))
             self._place(node, self._make(aten.slice.Tensor, args))
         elif target is aten.unbind.int:
-            args = (source, _argument(producer, "dim", 0), index)
-            self._place(node, self._make(aten.select.int, args))
+            axis = _argument(producer, "dim", 0)
+            self._place(node, self._make(aten.select.int, (source, axis, index)))
         else:
             raise UnsupportedError(f"result {index} of {target} is used by {node.name}, and only values have bounds")
 
@@ -187,10 +187,14 @@ class _Canonical:
             if spec.kind.name == "USER_OUTPUT"
         ]
         if len(user) != 1 or not isinstance(user[0], fx.Node):
-            raise UnsupportedError(f"a classifier returns one tensor of logits, and this model returns {len(user)} values")
+            raise UnsupportedError(
+                f"a classifier returns one tensor of logits, and this model returns {len(user)} values"
+            )
         value = user[0].meta["val"]
         if value.dim() != 2 or value.shape[0] != self.batch:
-            raise UnsupportedError(f"a classifier returns logits [B, classes], and this model returns {list(value.shape)}")
+            raise UnsupportedError(
+                f"a classifier returns logits [B, classes], and this model returns {list(value.shape)}"
+            )
         self.graph.output(self.env[user[0]])
 
     def _arg(self, arg: Any) -> Any:
@@ -200,7 +204,9 @@ class _Canonical:
             if isinstance(value, torch.SymInt):
                 if value == self.batch:
                     return -1
-                raise UnsupportedError(f"{arg.name} is a size computed from the batch ({value}); only B itself is known")
+                raise UnsupportedError(
+                    f"{arg.name} is a size computed from the batch ({value}); only B itself is known"
+                )
             return value if arg not in self.env and isinstance(value, (int, float, bool)) else self.env[arg]
         if isinstance(arg, (list, tuple)):
             return type(arg)(self._arg(a) for a in arg)
@@ -209,10 +215,15 @@ class _Canonical:
         return arg
 
 
+def _value(node: Any) -> Tensor:
+    value = node.meta["val"]
+    assert isinstance(value, Tensor)
+    return value
+
+
 def _whole(node: fx.Node) -> bool:
     """A slice that keeps everything."""
-    before, after = node.args[0].meta["val"], node.meta["val"]  # type: ignore[union-attr]
-    return bool(before.shape == after.shape) and _argument(node, "step", 1) == 1
+    return _value(node.args[0]).shape == _value(node).shape and _argument(node, "step", 1) == 1
 
 
 def _argument(node: fx.Node, name: str, default: Any) -> Any:

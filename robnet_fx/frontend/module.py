@@ -70,9 +70,7 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
             f"the model does not accept images of shape {list(example.shape[1:])}: {_first_line(error)}"
         ) from error
     try:
-        exported = torch.export.export(
-            model, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
-        )
+        exported = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
         return exported.run_decompositions({})
     except Exception as error:
         raise UnsupportedError(

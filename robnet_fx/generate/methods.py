@@ -28,6 +28,7 @@ METHODS = {
 
 
 def method_named(name: str) -> Method:
+    """The method of a name; `UsageError` lists the names."""
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
     return METHODS[name]

@@ -12,20 +12,18 @@ from robnet_fx.graphs import copy_graph, derive
 
 P = ParamSpec("P")
 Condition = Callable[[fx.GraphModule], bool]
+Rewrite = Callable[Concatenate[fx.GraphModule, P], None]
+Pass = Callable[Concatenate[fx.GraphModule, P], fx.GraphModule]
 
 
 class PassError(AssertionError):
     """A pass met, or left, a graph it should not have: a bug in robnet-fx, not in the model."""
 
 
-def graph_pass(
-    requires: Condition, ensures: Condition
-) -> Callable[[Callable[Concatenate[fx.GraphModule, P], None]], Callable[Concatenate[fx.GraphModule, P], fx.GraphModule]]:
-    """Turn an in-place rewrite into a pass: it works on a copy that shares the sub-modules, and both conditions hold."""
+def graph_pass(requires: Condition, ensures: Condition) -> Callable[[Rewrite[P]], Pass[P]]:
+    """Turn an in-place rewrite into a pass: it gets a copy that shares the sub-modules, and both conditions hold."""
 
-    def wrap(
-        rewrite: Callable[Concatenate[fx.GraphModule, P], None],
-    ) -> Callable[Concatenate[fx.GraphModule, P], fx.GraphModule]:
+    def wrap(rewrite: Rewrite[P]) -> Pass[P]:
         @functools.wraps(rewrite)
         def run(module: fx.GraphModule, *args: P.args, **kwargs: P.kwargs) -> fx.GraphModule:
             _check(requires, module, rewrite.__name__, "precondition")
@@ -47,6 +45,7 @@ def _check(condition: Condition, module: fx.GraphModule, name: str, kind: str) -
 
 
 def placeholders(module: fx.GraphModule) -> list[str]:
+    """The names of the graph's inputs, in order."""
     return [str(node.target) for node in module.graph.nodes if node.op == "placeholder"]
 
 

@@ -13,31 +13,49 @@ from robnet_fx.passes.base import graph_pass, input_of, is_canonical, like, put_
 
 aten = torch.ops.aten
 
+NORMALISATION = "normalisation"  # the sub-module that holds the constants
+Constants = Sequence[float] | float | None
+
+
+class Normalisation(nn.Module):
+    """Holds `mean` and `std`, `[C, 1, ...]`; called on images it is what the inserted nodes compute."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`(images - mean) / std`."""
+        return (images - self.mean) / self.std
+
 
 @graph_pass(requires=is_canonical, ensures=is_canonical)
-def insert_normalisation(module: fx.GraphModule, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+def insert_normalisation(module: fx.GraphModule, mean: Constants, std: Constants) -> None:
     """Images in [0, 1] go in; the network sees `(image - mean) / std`, one number a channel or one for all."""
     image = input_of(module)
-    shape = shape_of(image)
-    holder = nn.Module()
-    holder.register_buffer("mean", _per_channel("mean", 0.0 if mean is None else mean, shape, image.meta["dtype"]))
-    holder.register_buffer("std", _per_channel("std", 1.0 if std is None else std, shape, image.meta["dtype"]))
-    if bool((holder.std <= 0).any()):
+    shape, dtype = shape_of(image), image.meta["dtype"]
+    shift = _per_channel("mean", 0.0 if mean is None else mean, shape).to(dtype)
+    scale = _per_channel("std", 1.0 if std is None else std, shape).to(dtype)
+    if bool((scale <= 0).any()):
         raise UsageError("std must be positive")
-    module.add_module("normalisation", holder)
+    module.add_module(NORMALISATION, Normalisation(shift, scale))
     graph = module.graph
     with graph.inserting_before(image.next):
         value = image
         for name, target in (("mean", aten.sub.Tensor), ("std", aten.div.Tensor)):
-            constant = graph.get_attr(f"normalisation.{name}")
+            constant = graph.get_attr(f"{NORMALISATION}.{name}")
             value = graph.create_node("call_function", target, (value, constant), name=f"normalise_{name}")
             like(value, image, "normalisation")
     put_behind(image, value)
 
 
-def _per_channel(name: str, values: float | Sequence[float] | Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def _per_channel(name: str, values: Sequence[float] | float, shape: tuple[int, ...]) -> Tensor:
     tensor = torch.as_tensor(values, dtype=torch.float64).flatten()
     channels = shape[0] if len(shape) > 1 else 1
     if len(tensor) not in (1, channels) or not bool(tensor.isfinite().all()):
         raise UsageError(f"{name} needs 1 or {channels} finite numbers, one a channel, not {tensor.tolist()}")
-    return tensor.expand(channels).reshape(channels, *[1] * (len(shape) - 1)).to(dtype).clone()
+    return tensor.expand(channels).reshape(channels, *[1] * (len(shape) - 1)).clone()

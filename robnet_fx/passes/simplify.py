@@ -34,7 +34,9 @@ def simplify(module: fx.GraphModule) -> None:
 
 
 def _is_reshape(node: fx.Node) -> bool:
-    return node.target is aten.reshape.default and "shape" in node.meta and node.args[1][0] == -1  # type: ignore[index]
+    """A canonical reshape: `[-1, *S]`."""
+    shape = node.args[1] if node.target is aten.reshape.default else None
+    return isinstance(shape, (list, tuple)) and shape[0] == -1
 
 
 def _source(node: fx.Node) -> fx.Node:

@@ -87,6 +87,7 @@ def windows(
     padding: Sequence[int] = (0,),
     dilation: Sequence[int] = (1,),
     ceil_mode: bool = False,
+    *,
     fill: float = 0.0,
 ) -> Tensor:
     """`[N, C, *spatial] -> [N, window, C, *out]`: what every output of a pooling sees, `fill` where it sees padding."""

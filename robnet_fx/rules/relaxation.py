@@ -1,4 +1,4 @@
-"""Non-linear operations of one input: from a pair of lines that encloses the function over `pre`, all three rules follow."""
+"""Elementwise operations: from a pair of lines that encloses the function over `pre`, all three rules follow."""
 
 from __future__ import annotations
 

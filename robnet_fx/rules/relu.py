@@ -24,6 +24,7 @@ def _slope(pre: Interval) -> Tensor:
 
 
 def band(pre: Interval) -> Band:
+    """Between the chord and its parallel through the origin."""
     slope = _slope(pre)
     half = torch.where(_unstable(pre), slope * -pre.lower / 2, 0.0)
     return Band(slope, half, half)
@@ -51,6 +52,8 @@ def leaky_reach(pre: Interval, negative_slope: float = 0.01) -> Interval:
 
 
 def leaky_band(pre: Interval, negative_slope: float = 0.01) -> Band:
+    """Between the chord and its parallel through the kink, for a slope of any sign and size."""
+
     def f(x: Tensor) -> Tensor:
         return _leaky(x, negative_slope)
 

@@ -45,7 +45,9 @@ def main() -> None:
         standard = dm_small()
         example = to_float(data.x_train[:2], torch.zeros(()))
         phases = tuple(Phase(f"standard {lr:g}", options.standard // 2, lr, robust=False) for lr in (1e-3, 1e-4))
-        train(bound(standard, field, example=example), data.x_train, data.y_train, Recipe(phases, seed=seed, augment=True))
+        train(
+            bound(standard, field, example=example), data.x_train, data.y_train, Recipe(phases, seed=seed, augment=True)
+        )
         chosen = torch.randperm(len(data.x_train), generator=torch.Generator().manual_seed(seed))[: options.images]
         for name in ("Std", *METHODS):
             start = time.time()
