@@ -157,7 +157,7 @@ def _check_weights(path: Path, graph: onnx.GraphProto) -> None:
 
 @torch.no_grad()
 def _compare(model: OnnxModel, images: Tensor) -> None:
-    """The PyTorch form must give onnxruntime's numbers."""
+    """The PyTorch form must give onnxruntime's numbers, and an image the same ones alone as among others."""
     try:
         theirs = OnnxSession(model.proto)(images)
     except RobnetError as error:
@@ -167,3 +167,5 @@ def _compare(model: OnnxModel, images: Tensor) -> None:
         raise UnsupportedError(
             f"{model.path}: PyTorch and onnxruntime disagree by {worst:.2g} (1 + |logit|), more than {TOLERANCE:g}"
         )
+    if difference(model(images[:1]), theirs[:1]) > TOLERANCE:
+        raise UnsupportedError(f"{model.path}: the logits of an image depend on the other images of its batch")

@@ -157,6 +157,7 @@ def softmax(node: Node) -> Function:
     """Over one axis from opset 13 on; before, over all axes from `axis` on."""
     function = F.softmax if node.op == "Softmax" else F.log_softmax
     axis = node.axis(default=-1 if node.opset >= 13 else 1)
+    node.not_the_batch(axis)
     if node.opset >= 13 or axis == len(node.shape()) - 1:
         return lambda x: function(x, dim=axis)
     return lambda x: function(x.flatten(axis), dim=axis).reshape_as(x)
@@ -185,4 +186,6 @@ def reduction(node: Node) -> Function:
         return lambda x, *_: x
     rank = len(node.shape())
     axes = [a % rank for a in axes] if axes else list(range(rank))
+    for axis in axes:
+        node.not_the_batch(axis)
     return lambda x, *_: function(x, dim=axes, keepdim=keep)
