@@ -1,0 +1,64 @@
+"""How a command ends badly: one headline on standard error and an exit code, never a traceback unasked.
+
+0 fine, 1 failed, 2 usage, 3 unsupported network, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import traceback
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec
+
+import typer
+
+from robnet_fx.errors import Interrupted, RobnetError
+from robnet_fx.report.console import notes, say
+
+DEBUG_VARIABLE = "ROBNET_FX_DEBUG"
+"""Set, the traceback is shown too."""
+
+P = ParamSpec("P")
+
+
+def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:
+    """The command with its exceptions turned into messages and exit codes."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+            raise  # typer's own
+        except RobnetError as error:
+            _fail(str(error) + _how_to_resume(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted", Interrupted.exit_code)
+        except Exception as error:
+            summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            _fail(f"unexpected {summary}\n  set {DEBUG_VARIABLE}=1 to see the traceback", RobnetError.exit_code)
+
+    return run
+
+
+def warn(message: str) -> None:
+    """A remark about something that is probably not meant."""
+    say(notes(), f"warning: {message}", "yellow")
+
+
+def _how_to_resume(error: RobnetError) -> str:
+    if isinstance(error, Interrupted) and error.checkpoint is not None:
+        return f"\n  resume  the same command with --resume {error.checkpoint.parent}"
+    return ""
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    console = notes()
+    if os.environ.get(DEBUG_VARIABLE):
+        say(console, traceback.format_exc())
+    headline, *rest = message.splitlines()
+    say(console, f"error: {headline}", "bold red")
+    for line in rest:
+        say(console, line)
+    raise typer.Exit(code)

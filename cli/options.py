@@ -1,0 +1,89 @@
+"""The arguments that commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robnet_fx.cli.errors import warn
+from robnet_fx.errors import UsageError
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A classifier as an ONNX file.", show_default=False)]
+Eps = Annotated[
+    str,
+    typer.Option(
+        metavar="EPS",
+        help="Strength of the field in pixel levels: 40 is 40/255. Or a fraction (40/255), or per cent (15.7%).",
+        show_default=False,
+    ),
+]
+Order = Annotated[int, typer.Option(help="Order of the bias field; 0 is contrast.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATA",
+        help="digits, cifar10, mnist, a folder with train/ and test/ images, or an .npz file. "
+        "By default what the model's metadata or its input and class shape suggest.",
+        show_default=False,
+    ),
+]
+Method = Annotated[str, typer.Option(help="Bounds: ibp, ssip, rsip-ibp, rsip-ssip, or rsip (slow, the tightest).")]
+Clip = Annotated[str, typer.Option(help="Form of the pixel clip: relu (the paper's), clamp or none.")]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBERS",
+        help="The model expects (pixels in 0..1 - mean) / std: one number, or one a channel (0.485,0.456,0.406). "
+        "By default what the model's metadata say, else no normalisation.",
+        show_default=False,
+    ),
+]
+Std = Annotated[str | None, typer.Option(metavar="NUMBERS", help="See --mean.", show_default=False)]
+Limit = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Use N test images (always the same random ones).", show_default="all"),
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Device = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:1.", show_default="cuda if there is one")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else.")]
+Out = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the JSON document to FILE too.", show_default=False)
+]
+
+_LEVELS = 255
+_SUSPICIOUS = 0.5  # a bare number below this is more likely meant as a share of the pixel range
+
+
+def read_eps(text: str) -> float:
+    """eps as the plain number in [0, 1] that the library takes; a bare number counts pixel levels."""
+    scale, bare = 1 / _LEVELS, True
+    number, divisor = text.strip(), "1"
+    if number.endswith("%"):
+        number, scale, bare = number[:-1], 0.01, False
+    elif "/" in number:
+        number, divisor = number.split("/", 1)
+        scale, bare = 1.0, False
+    try:
+        value = float(number) / float(divisor)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if math.isnan(value):
+        raise UsageError(f"--eps takes pixel levels (40), a fraction (40/255) or per cent (15.7%), not {text!r}")
+    if not 0 <= value * scale <= 1:
+        raise UsageError(f"--eps must lie between 0 and 255 pixel levels (0 % and 100 %), not {text}")
+    if bare and 0 < value < _SUSPICIOUS:
+        warn(
+            f"--eps {text} is {text} of 255 pixel levels; did you mean {value * _LEVELS:.4g} levels "
+            f"(--eps {value * 100:.4g}%)?"
+        )
+    return value * scale
+
+
+def read_clip(text: str) -> str | None:
+    """The library's name of a clip; the library refuses what it does not know."""
+    return None if text == "none" else text
