@@ -1,0 +1,193 @@
+"""One or more cases for every operation of the table: what the rule tests run through.
+
+A case says which operation, the shapes S of its bounded inputs, and how its arguments are made from these and a source
+of random constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tests.soundness import Draw
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    target: Any
+    shapes: tuple[tuple[int, ...], ...]
+    args: Callable[..., tuple[Any, ...]] = lambda r, x: (x,)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def call(self, r: Draw, *inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return self.args(r, *inputs), self.kwargs
+
+
+def _positive(r: Draw, *shape: int) -> Any:
+    return r(*shape).abs() + 0.2
+
+
+def _norm(weight: Any, bias: Any, r: Draw, x: Any) -> tuple[Any, ...]:
+    return (x, weight, bias, r(3), _positive(r, 3), False, 0.1, 1e-5, False)
+
+
+AFFINE = [
+    # convolutions: stride that leaves rows at the edge, padding, dilation, groups
+    Case("conv1d", aten.conv1d.default, ((2, 6),), lambda r, x: (x, r(3, 2, 3), r(3))),
+    Case("conv1d-all", aten.conv1d.default, ((4, 8),), lambda r, x: (x, r(2, 2, 2), r(2), [2], [1], [2], 2)),
+    Case("conv1d-no-bias", aten.conv1d.default, ((2, 6),), lambda r, x: (x, r(1, 2, 3), None, [3])),
+    Case("conv1d-same", aten.conv1d.padding, ((2, 6),), lambda r, x: (x, r(3, 2, 4), r(3), [1], "same")),
+    Case("conv1d-valid", aten.conv1d.padding, ((2, 6),), lambda r, x: (x, r(3, 2, 2), r(3), [2], "valid", [2])),
+    Case("conv2d", aten.conv2d.default, ((2, 4, 4),), lambda r, x: (x, r(3, 2, 3, 3), r(3), [1, 1], [1, 1])),
+    Case("conv2d-plain", aten.conv2d.default, ((2, 4, 3),), lambda r, x: (x, r(2, 2, 3, 2), r(2))),
+    Case("conv2d-short", aten.conv2d.default, ((1, 4, 4),), lambda r, x: (x, r(2, 1, 3, 3), r(2), [2], [1])),
+    Case(
+        "conv2d-all",
+        aten.conv2d.default,
+        ((2, 6, 5),),
+        lambda r, x: (x, r(4, 1, 2, 3), r(4), [2, 3], [0, 2], [2, 1], 2),
+    ),
+    Case("conv2d-depthwise", aten.conv2d.default, ((3, 3, 3),), lambda r, x: (x, r(3, 1, 2, 2), None, [1], [0], [1], 3)),
+    Case("conv2d-same", aten.conv2d.padding, ((2, 4, 4),), lambda r, x: (x, r(2, 2, 2, 3), r(2), [1, 1], "same")),
+    Case("conv2d-same-dilated", aten.conv2d.padding, ((2, 4, 4),),
+         lambda r, x: (x, r(2, 1, 3, 3), r(2), [1, 1], "same", [2, 2], 2)),  # fmt: skip
+    Case("conv3d", aten.conv3d.default, ((2, 3, 3, 3),), lambda r, x: (x, r(2, 2, 2, 3, 1), r(2), [1, 1, 1], [1, 1, 0])),
+    Case("conv3d-all", aten.conv3d.default, ((2, 4, 4, 3),),
+         lambda r, x: (x, r(2, 1, 2, 2, 2), r(2), [2, 1, 2], [1, 0, 1], [1, 2, 1], 2)),  # fmt: skip
+    Case("conv3d-same", aten.conv3d.padding, ((1, 2, 3, 2),), lambda r, x: (x, r(1, 1, 2, 3, 1), r(1), [1, 1, 1], "same")),
+    Case("conv_transpose1d", aten.conv_transpose1d.default, ((2, 4),),
+         lambda r, x: (x, r(2, 2, 3), r(4), [2], [1], [1], 2, [2])),  # fmt: skip
+    Case("conv_transpose2d", aten.conv_transpose2d.input, ((2, 3, 2),),
+         lambda r, x: (x, r(2, 3, 3, 2), r(3), [2, 1], [1, 0], [1, 0], 1, [1, 2])),  # fmt: skip
+    Case("conv_transpose2d-plain", aten.conv_transpose2d.input, ((2, 2, 2),), lambda r, x: (x, r(2, 1, 2, 2))),
+    Case("conv_transpose3d", aten.conv_transpose3d.input, ((2, 2, 2, 2),),
+         lambda r, x: (x, r(2, 1, 2, 1, 2), r(2), [1, 2, 2], [0, 0, 1], [0, 1, 0], 2)),  # fmt: skip
+    # products with constants
+    Case("linear", aten.linear.default, ((5,),), lambda r, x: (x, r(4, 5), r(4))),
+    Case("linear-no-bias", aten.linear.default, ((5,),), lambda r, x: (x, r(4, 5))),
+    Case("linear-tokens", aten.linear.default, ((3, 5),), lambda r, x: (x, r(4, 5), r(4))),
+    Case("addmm", aten.addmm.default, ((5,),), lambda r, x: (r(4), x, r(5, 4))),
+    Case("addmm-scaled", aten.addmm.default, ((5,),), lambda r, x: (r(4), x, r(5, 4)), {"beta": -0.5, "alpha": -2.0}),
+    Case("mm", aten.mm.default, ((5,),), lambda r, x: (x, r(5, 3))),
+    Case("matmul", aten.matmul.default, ((5,),), lambda r, x: (x, r(5, 3))),
+    Case("matmul-tokens", aten.matmul.default, ((2, 5),), lambda r, x: (x, r(5, 3))),
+    Case("matmul-batched", aten.matmul.default, ((2, 3, 4),), lambda r, x: (x, r(2, 4, 3))),
+    Case("matmul-vector", aten.matmul.default, ((2, 5),), lambda r, x: (x, r(5))),
+    Case("matmul-left", aten.matmul.default, ((4, 3),), lambda r, x: (r(2, 4), x)),
+    Case("matmul-left-batched", aten.matmul.default, ((2, 4, 3),), lambda r, x: (r(2, 3, 4), x)),
+    # sums and scalings, by numbers and tensors, broadcast both ways
+    Case("add-const", aten.add.Tensor, ((2, 3),), lambda r, x: (x, r(2, 3))),
+    Case("add-const-first", aten.add.Tensor, ((2, 3),), lambda r, x: (r(3), x), {"alpha": -2.0}),
+    Case("add-const-alpha", aten.add.Tensor, ((2, 3),), lambda r, x: (x, r(2, 1)), {"alpha": 3.0}),
+    Case("add-widens", aten.add.Tensor, ((1, 3),), lambda r, x: (x, r(2, 3))),
+    Case("add-scalar", aten.add.Scalar, ((3,),), lambda r, x: (x, 0.7)),
+    Case("add-number", aten.add.Tensor, ((3,),), lambda r, x: (x, -0.7), {"alpha": 2}),
+    Case("add-both", aten.add.Tensor, ((2, 3), (2, 3)), lambda r, x, y: (x, y)),
+    Case("add-both-alpha", aten.add.Tensor, ((2, 3), (2, 3)), lambda r, x, y: (x, y), {"alpha": -1.5}),
+    Case("add-both-broadcast", aten.add.Tensor, ((2, 3), (2, 1)), lambda r, x, y: (x, y), {"alpha": 0.5}),
+    Case("sub-const", aten.sub.Tensor, ((2, 3),), lambda r, x: (x, r(2, 3))),
+    Case("sub-from-const", aten.sub.Tensor, ((2, 3),), lambda r, x: (r(2, 3), x), {"alpha": 2.0}),
+    Case("sub-scalar", aten.sub.Scalar, ((3,),), lambda r, x: (x, 0.3)),
+    Case("sub-both", aten.sub.Tensor, ((2, 3), (2, 3)), lambda r, x, y: (x, y)),
+    Case("sub-both-alpha", aten.sub.Tensor, ((2, 3), (1, 3)), lambda r, x, y: (x, y), {"alpha": -0.7}),
+    Case("rsub-scalar", aten.rsub.Scalar, ((3,),), lambda r, x: (x, 1.0)),
+    Case("rsub-scalar-alpha", aten.rsub.Scalar, ((3,),), lambda r, x: (x, 1.0, 2.5)),
+    Case("rsub-const", aten.rsub.Tensor, ((2, 3),), lambda r, x: (x, r(3))),
+    Case("rsub-from-const", aten.rsub.Tensor, ((2, 3),), lambda r, x: (r(2, 3), x), {"alpha": 1.5}),
+    Case("rsub-both", aten.rsub.Tensor, ((2, 3), (2, 3)), lambda r, x, y: (x, y), {"alpha": -1.5}),
+    Case("neg", aten.neg.default, ((2, 3),)),
+    Case("mul-const", aten.mul.Tensor, ((2, 3),), lambda r, x: (x, r(2, 3))),
+    Case("mul-const-first", aten.mul.Tensor, ((2, 3),), lambda r, x: (r(3), x)),
+    Case("mul-widens", aten.mul.Tensor, ((1, 3),), lambda r, x: (x, r(2, 1))),
+    Case("mul-number", aten.mul.Tensor, ((3,),), lambda r, x: (x, -1.3)),
+    Case("mul-scalar", aten.mul.Scalar, ((3,),), lambda r, x: (x, -1.3)),
+    Case("div-const", aten.div.Tensor, ((2, 3),), lambda r, x: (x, r(3).sign() * (r(3).abs() + 0.5))),
+    Case("div-scalar", aten.div.Scalar, ((3,),), lambda r, x: (x, -1.3)),
+    # normalisation, with weights of both signs and without any
+    Case("batch_norm-1d", aten.batch_norm.default, ((3,),), lambda r, x: _norm(r(3), r(3), r, x)),
+    Case("batch_norm-2d", aten.batch_norm.default, ((3, 2, 2),), lambda r, x: _norm(-_positive(r, 3), r(3), r, x)),
+    Case("batch_norm-plain", aten.batch_norm.default, ((3, 4),), lambda r, x: _norm(None, None, r, x)),
+    # moving values
+    Case("reshape", aten.reshape.default, ((2, 3, 2),), lambda r, x: (x, [-1, 4, 3])),
+    Case("permute", aten.permute.default, ((2, 3, 4),), lambda r, x: (x, [0, 2, 3, 1])),
+    Case("permute-negative", aten.permute.default, ((2, 3, 4),), lambda r, x: (x, [0, -1, 1, -2])),
+    Case("transpose", aten.transpose.int, ((2, 3, 4),), lambda r, x: (x, 1, -1)),
+    Case("slice", aten.slice.Tensor, ((2, 7),), lambda r, x: (x, 2, 1, 6, 2)),
+    Case("slice-negative", aten.slice.Tensor, ((5,),), lambda r, x: (x, -1, -3, 2**62)),
+    Case("select", aten.select.int, ((3, 4),), lambda r, x: (x, 1, -2)),
+    Case("cat", aten.cat.default, ((2, 3), (1, 3)), lambda r, x, y: ([x, y], 1)),
+    Case("cat-last", aten.cat.default, ((2, 3), (2, 1), (2, 2)), lambda r, x, y, z: ([x, y, z], -1)),
+    # pooling and padding
+    Case("avg_pool1d", aten.avg_pool1d.default, ((2, 6),), lambda r, x: (x, [3], [2], [1])),
+    Case("avg_pool2d", aten.avg_pool2d.default, ((2, 4, 4),), lambda r, x: (x, [2, 2])),
+    Case("avg_pool2d-padded", aten.avg_pool2d.default, ((2, 4, 4),), lambda r, x: (x, [3, 3], [2, 1], [1, 1])),
+    Case("avg_pool2d-uncounted", aten.avg_pool2d.default, ((2, 4, 4),),
+         lambda r, x: (x, [3, 3], [2, 2], [1, 1], True, False)),  # fmt: skip
+    Case("avg_pool2d-divisor", aten.avg_pool2d.default, ((1, 4, 4),),
+         lambda r, x: (x, [2, 2], [2, 2], [0, 0], False, True, 3)),  # fmt: skip
+    Case("avg_pool3d", aten.avg_pool3d.default, ((1, 3, 3, 2),), lambda r, x: (x, [2, 2, 1], [1, 1, 1], [1, 0, 0])),
+    Case("adaptive_avg_pool1d", aten.adaptive_avg_pool1d.default, ((2, 5),), lambda r, x: (x, [3])),
+    Case("adaptive_avg_pool2d", aten.adaptive_avg_pool2d.default, ((2, 4, 3),), lambda r, x: (x, [3, 2])),
+    Case("adaptive_avg_pool2d-decomposed", aten._adaptive_avg_pool2d.default, ((2, 4, 3),), lambda r, x: (x, [1, 1])),
+    Case("adaptive_avg_pool3d", aten.adaptive_avg_pool3d.default, ((1, 3, 2, 2),), lambda r, x: (x, [2, 1, 2])),
+    Case("adaptive_avg_pool3d-decomposed", aten._adaptive_avg_pool3d.default, ((1, 3, 2, 2),),
+         lambda r, x: (x, [1, 1, 1])),  # fmt: skip
+    Case("mean", aten.mean.dim, ((2, 3, 4),), lambda r, x: (x, [-1, 2])),
+    Case("mean-keep", aten.mean.dim, ((2, 3),), lambda r, x: (x, [1], True)),
+    Case("sum", aten.sum.dim_IntList, ((2, 3, 4),), lambda r, x: (x, [1, 3])),
+    Case("pad-zero", aten.pad.default, ((2, 3),), lambda r, x: (x, [1, 2])),
+    Case("pad-value", aten.pad.default, ((2, 3, 2),), lambda r, x: (x, [1, 0, 2, 1], "constant", 0.8)),
+    Case("pad-reflect", aten.pad.default, ((2, 3, 4),), lambda r, x: (x, [2, 1, 1, 2], "reflect")),
+    Case("pad-replicate", aten.pad.default, ((2, 3, 4),), lambda r, x: (x, [2, 1, 0, 3], "replicate")),
+    Case("pad-circular", aten.pad.default, ((2, 3, 4),), lambda r, x: (x, [2, 1, 1, 0], "circular")),
+    Case("constant_pad", aten.constant_pad_nd.default, ((2, 3),), lambda r, x: (x, [1, 1, 0, 2], -0.6)),
+    Case("constant_pad-crop", aten.constant_pad_nd.default, ((2, 4),), lambda r, x: (x, [-1, 2])),
+    Case("reflection_pad1d", aten.reflection_pad1d.default, ((2, 4),), lambda r, x: (x, [3, 1])),
+    Case("reflection_pad2d", aten.reflection_pad2d.default, ((1, 3, 3),), lambda r, x: (x, [2, 1, 0, 2])),
+    Case("reflection_pad3d", aten.reflection_pad3d.default, ((1, 2, 3, 2),), lambda r, x: (x, [1, 0, 2, 1, 1, 0])),
+    Case("replication_pad1d", aten.replication_pad1d.default, ((2, 3),), lambda r, x: (x, [4, 1])),
+    Case("replication_pad2d", aten.replication_pad2d.default, ((1, 3, 2),), lambda r, x: (x, [2, 1, 0, 2])),
+    Case("replication_pad3d", aten.replication_pad3d.default, ((1, 2, 2, 2),), lambda r, x: (x, [1, 0, 2, 1, 1, 0])),
+]
+
+ELEMENTWISE = [
+    Case("relu", aten.relu.default, ((2, 4),)),
+    Case("leaky_relu", aten.leaky_relu.default, ((2, 4),)),
+    Case("leaky_relu-0.1", aten.leaky_relu.default, ((2, 4),), lambda r, x: (x, 0.1)),
+    Case("leaky_relu-steep", aten.leaky_relu.default, ((2, 4),), lambda r, x: (x, 1.5)),
+    Case("leaky_relu-negative", aten.leaky_relu.default, ((2, 4),), lambda r, x: (x, -0.2)),
+    Case("leaky_relu-abs", aten.leaky_relu.default, ((2, 4),), lambda r, x: (x, -1.0)),
+    Case("sigmoid", aten.sigmoid.default, ((2, 4),)),
+    Case("tanh", aten.tanh.default, ((2, 4),)),
+    Case("clamp", aten.clamp.default, ((2, 4),), lambda r, x: (x, -0.5, 0.6)),
+    Case("clamp-positive", aten.clamp.default, ((2, 4),), lambda r, x: (x, 0.2, 0.9)),
+    Case("clamp-min", aten.clamp.default, ((2, 4),), lambda r, x: (x, -0.3)),
+    Case("clamp-max", aten.clamp.default, ((2, 4),), lambda r, x: (x, None, 0.3)),
+    Case("clamp-one-value", aten.clamp.default, ((2, 4),), lambda r, x: (x, 0.3, 0.3)),
+    Case("clamp-crossed", aten.clamp.default, ((2, 4),), lambda r, x: (x, 0.5, -0.5)),
+    Case("hardtanh", aten.hardtanh.default, ((2, 4),)),
+    Case("hardtanh-box", aten.hardtanh.default, ((2, 4),), lambda r, x: (x, -0.4, 0.7)),
+    Case("relu6", aten.relu6.default, ((2, 4),)),
+]
+
+POOLING = [
+    Case("max_pool1d", aten.max_pool1d.default, ((2, 6),), lambda r, x: (x, [3])),
+    Case("max_pool1d-all", aten.max_pool1d.default, ((2, 8),), lambda r, x: (x, [3], [2], [1], [2])),
+    Case("max_pool2d", aten.max_pool2d.default, ((2, 4, 4),), lambda r, x: (x, [2, 2])),
+    Case("max_pool2d-padded", aten.max_pool2d.default, ((1, 4, 5),), lambda r, x: (x, [3, 2], [2, 1], [1, 0])),
+    Case("max_pool2d-dilated", aten.max_pool2d.default, ((1, 5, 4),), lambda r, x: (x, [2], [1], [1], [2, 1])),
+    Case("max_pool2d-single", aten.max_pool2d.default, ((2, 3, 3),), lambda r, x: (x, [1, 1], [2, 2])),
+    Case("max_pool3d", aten.max_pool3d.default, ((1, 2, 4, 2),), lambda r, x: (x, [2, 2, 1], [1, 2, 1], [1, 0, 0])),
+]
+
+CASES = [*AFFINE, *ELEMENTWISE, *POOLING]
+
+
+def name_of(case: Case) -> str:
+    return case.name

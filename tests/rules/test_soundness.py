@@ -1,0 +1,33 @@
+"""Every operation of the table, inside a network: no coefficient found leaves a bound, at any node, by any method."""
+
+import pytest
+import torch
+
+from robnet_fx import BiasField
+from robnet_fx.rules import table
+from tests.rules.cases import CASES, Case, name_of
+from tests.soundness import Drawing, check_sound, draws
+
+aten = torch.ops.aten
+
+
+def test_every_operation_of_the_table_has_a_case():
+    assert set(table()) == {case.target for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_no_coefficient_leaves_a_bound(case: Case):
+    """image -> linear -> leaky ReLU -> linear (so that the op's inputs carry slack) -> op -> ReLU -> linear."""
+    r = draws(1)
+    drawing = Drawing(2, 3)
+    hidden = drawing(aten.leaky_relu.default, drawing(aten.linear.default, drawing.flat(drawing.x), r(5, 6), r(5)), 0.3)
+    inputs = []
+    for shape in case.shapes:
+        size = int(torch.tensor(shape).prod())
+        mixed = drawing(aten.linear.default, hidden, r(size, 5) / 2, r(size))
+        inputs.append(drawing(aten.reshape.default, mixed, [-1, *shape]))
+    args, kwargs = case.call(r, *inputs)
+    value = drawing(case.target, *args, **kwargs)
+    value = drawing(aten.relu.default, drawing(aten.add.Tensor, value, 0.1))
+    images = torch.rand(2, 2, 3, dtype=torch.float64)
+    check_sound(drawing.logits(value, r), BiasField(1, 0.4, additive=True), images)
