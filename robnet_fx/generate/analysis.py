@@ -51,6 +51,7 @@ def _has_batch(node: fx.Node) -> bool:
 def report(refused: list[tuple[fx.Node, str]]) -> str:
     """The error message that lists every node without a rule."""
     kinds = sorted({str(node.target) for node, _ in refused})
-    head = f"no bound rule for {', '.join(kinds)} ({len(refused)} node{'s' if len(refused) > 1 else ''})"
+    what = "cannot bound" if any(rule_for(node.target) for node, _ in refused) else "no bound rule for"
+    head = f"{what} {', '.join(kinds)} ({len(refused)} node{'s' if len(refused) > 1 else ''})"
     remedy = "  remedy  replace the layer, or add a rule: docs/adding-an-op.md"
     return "\n".join([head, *(describe(node, reason) for node, reason in refused), remedy])

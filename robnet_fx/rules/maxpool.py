@@ -73,7 +73,7 @@ def max_pool_rule(dims: int, pool: Callable[..., Tensor]) -> Rule:
     def refusal(node: fx.Node, bounded: list[fx.Node]) -> str | None:
         if len(bounded[0].meta["shape"]) != dims + 1:
             return "it pools without a channel axis"
-        return "ceil_mode pools windows that reach past the edge" if len(node.args) > 5 and node.args[5] else None
+        return None
 
     return Rule(name, named(ibp, name, "ibp"), named(ssip, name, "ssip"), named(rsip, name, "rsip"), affine=False,
                 supports=refusal)  # fmt: skip
@@ -93,10 +93,15 @@ def windows(
     """`[N, C, *spatial] -> [N, window, C, *out]`: what every output of a pooling sees, `fill` where it sees padding."""
     kernel, padding, dilation = (_each(value, dims) for value in (kernel, padding, dilation))
     stride = _each(stride, dims) if stride else kernel
-    widths = [side for p in reversed(padding) for side in (p, p)]
-    padded = F.pad(x, widths, value=fill) if any(widths) else x
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    outs = [(n - span) // s + 1 for n, span, s in zip(padded.shape[2:], spans, stride, strict=True)]
+    outs, widths = [], []
+    for n, span, s, p in zip(x.shape[2:], spans, stride, padding, strict=True):
+        steps = n + 2 * p - span
+        out = (-(-steps // s) if ceil_mode else steps // s) + 1
+        out -= (out - 1) * s >= n + p  # no window begins in the padding at the far end
+        outs.append(out)
+        widths = [p, max(p, (out - 1) * s + span - n - p), *widths]
+    padded = F.pad(x, widths, value=fill) if any(widths) else x
     views = []
     for offsets in itertools.product(*(range(k) for k in kernel)):
         view = padded
