@@ -75,10 +75,13 @@ def with_weights(model: OnnxModel) -> onnx.ModelProto | None:
     for node in proto.graph.node:
         if node.op_type == "Constant":
             places.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
-    state, written = model.state_dict(), dict[str, np.ndarray]()
+    trained, state = {name for name, _ in model.named_parameters(remove_duplicate=False)}, model.state_dict()
+    written: dict[str, np.ndarray] = {}
     for name, stored in model.stored.items():
         if stored is None or stored.name not in places:
-            return None
+            if name in trained:
+                return None
+            continue  # a fixed constant computed on the way: what computes it stays in the file
         old = onnx.numpy_helper.to_array(places[stored.name])
         value = state[name].detach().cpu().numpy().astype(old.dtype)
         if value.size != old.size:

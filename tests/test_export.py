@@ -89,7 +89,9 @@ def test_transposed_and_constant_weights(tmp_path):
         helper.make_node("Transpose", ["W"], ["T"]),
         helper.make_node("MatMul", ["x", "T"], ["z"]),
         helper.make_node("Constant", [], ["c"], value=onnx.numpy_helper.from_array(weight(3))),
-        helper.make_node("Add", ["z", "c"], ["y"]),
+        helper.make_node("Add", ["z", "c"], ["a"]),
+        helper.make_node("Constant", [], ["d"], value_floats=[1.0, 2.0, 3.0]),
+        helper.make_node("Div", ["a", "d"], ["y"]),
     ]
     check_round_trip(by_hand(tmp_path / "net.onnx", nodes, {"W": weight(3, 4)}), tmp_path / "out.onnx")
 
