@@ -1,17 +1,22 @@
 """robnet-fx: certified training against bias fields, as a model compiler on torch.fx."""
 
 from robnet_fx.bounded import BoundedModel, bound, margin_bounds
-from robnet_fx.errors import RobnetError, UnsupportedError, UnsupportedOpError, UsageError
+from robnet_fx.errors import Interrupted, RobnetError, UnsupportedError, UnsupportedOpError, UsageError
 from robnet_fx.field import BiasField
 from robnet_fx.frontend import trace
 from robnet_fx.generate import generate
 from robnet_fx.noise import WhiteNoise
+from robnet_fx.train.recipe import Phase, Recipe
+from robnet_fx.train.robustify import robustify
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BiasField",
     "BoundedModel",
+    "Interrupted",
+    "Phase",
+    "Recipe",
     "RobnetError",
     "UnsupportedError",
     "UnsupportedOpError",
@@ -20,5 +25,6 @@ __all__ = [
     "bound",
     "generate",
     "margin_bounds",
+    "robustify",
     "trace",
 ]
