@@ -94,7 +94,8 @@ def windows(
     kernel, padding, dilation = (_each(value, dims) for value in (kernel, padding, dilation))
     stride = _each(stride, dims) if stride else kernel
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    outs, widths = [], []
+    outs: list[int] = []
+    widths: list[int] = []
     for n, span, s, p in zip(x.shape[2:], spans, stride, padding, strict=True):
         steps = n + 2 * p - span
         out = (-(-steps // s) if ceil_mode else steps // s) + 1
