@@ -57,16 +57,19 @@ def leaky_band(pre: Interval, negative_slope: float = 0.01) -> Band:
     def f(x: Tensor) -> Tensor:
         return _leaky(x, negative_slope)
 
-    stable = torch.where(pre.lower >= 0, 1.0, negative_slope).to(pre.lower.dtype)
-    slope = torch.where(_unstable(pre), chord(f, pre), stable)
+    slope = torch.where(_unstable(pre), chord(f, pre), _branch(pre.lower >= 0, negative_slope, pre))
     return enclose(f, pre, slope, [torch.zeros_like(slope)])
+
+
+def _branch(right: Tensor, negative_slope: float, pre: Interval) -> Tensor:
+    """The slope of the right branch where asked for, else of the left one. (A `where` of two numbers is float32.)"""
+    return torch.where(right, torch.ones_like(pre.lower), negative_slope)
 
 
 def leaky_lines(pre: Interval, negative_slope: float = 0.01) -> Lines:
     """One line is the chord, the other the nearer of the two branches (both hold on that side of a single kink)."""
     slope, offset, error = leaky_band(pre, negative_slope)
-    branch = torch.where(pre.upper > -pre.lower, 1.0, negative_slope).to(slope.dtype)
-    branch = torch.where(_unstable(pre), branch, slope)
+    branch = torch.where(_unstable(pre), _branch(pre.upper > -pre.lower, negative_slope, pre), slope)
     if negative_slope <= 1:  # convex: the branches lie below
         return Lines(branch, torch.zeros_like(slope), slope, offset + error)
     return Lines(slope, offset - error, branch, torch.zeros_like(slope))
