@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import onnx2torch
 import torch
 from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
@@ -53,6 +54,7 @@ _POOLS_WITH_INDICES = {
     aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
     aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
 }
+_NOT_THE_USERS = ("<", *(str(Path(home).parent) for home in (torch.__file__, onnx2torch.__file__, __file__)))
 _COMMUTATIVE = {aten.add.Tensor, aten.mul.Tensor}
 
 
@@ -246,10 +248,9 @@ def _layer(node: fx.Node) -> tuple[str, str]:
 
 
 def source_line(stack_trace: str | None) -> str:
-    """`file.py:47    code` of the innermost frame outside torch in a stack trace, or nothing."""
-    torch_home = str(Path(torch.__file__).parent)
+    """`file.py:47    code` of the innermost frame in the user's own code, or nothing for a network read from a file."""
     frames = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n([^\n]*)', stack_trace or "")
     for path, line, code in reversed(frames):
-        if not path.startswith(torch_home):
+        if not path.startswith(_NOT_THE_USERS):
             return f"{os.path.basename(path)}:{line}    {code.strip()}"
     return ""
