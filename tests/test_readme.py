@@ -1,0 +1,63 @@
+"""What the README says is run: its Python as it stands, its commands as a stranger would type them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("console") for line in block.splitlines() if line.startswith("$ robnet-fx ")]
+    return [shlex.split(line)[2:] for line in lines]
+
+
+def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "robnet_fx", *arguments], cwd=folder, text=True, capture_output=True, check=False
+    )
+
+
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    example = next(block for block in blocks("python") if "import robnet_fx" in block)
+    names: dict[str, object] = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["margins"].shape == (4, 10)  # type: ignore[attr-defined]
+    printed = capsys.readouterr().out
+    excerpt = next(block for block in blocks("python") if "import robnet_fx" not in block)
+    for line in excerpt.strip().splitlines():
+        assert line in printed, "the excerpt of generated code is not what is generated"
+
+
+def test_the_main_job_as_shown(tmp_path: Path) -> None:
+    export, robustify, *_ = commands()
+    assert export[:2] == ["zoo", "export"] and robustify[0] == "robustify"
+    assert run(export, tmp_path).returncode == 0
+    done = run([*robustify, "--json"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    before, after = result["before"], result["after"]
+    assert before["clean"] >= 0.97
+    assert after["certified"] - before["certified"] >= 0.30
+    assert before["clean"] - after["clean"] <= 0.03
+    assert after["certified"] <= after["attacked"] <= after["clean"]
+    repeated = run(["certify", result["files"]["model"], "--order", "3", "--eps", "80", "--json"], tmp_path)
+    assert json.loads(repeated.stdout)["certified_accuracy"] == after["certified"]
+
+
+def test_the_commands_named_exist() -> None:
+    named = set(re.findall(r"`robnet-fx (\w+)", README.read_text(encoding="utf-8"))) | {line[0] for line in commands()}
+    assert named == {"robustify", "certify", "attack", "inspect", "zoo"}
+    for command in named:
+        assert run([command, "--help"], README.parent).returncode == 0
