@@ -46,9 +46,11 @@ def inspect(
     from robnet_fx.cli.output import announce, show
     from robnet_fx.cli.subject import normalisation, open_subject
     from robnet_fx.field import BiasField
+    from robnet_fx.generate import method_named
     from robnet_fx.report.console import results, say
     from robnet_fx.report.tables import graph_table, width_table
 
+    method_named(method)
     field, form = BiasField(order, share), options.read_clip(clip)
     if image is None:
         import torch

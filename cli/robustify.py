@@ -23,6 +23,12 @@ def robustify(
     alpha: Annotated[float, typer.Option(help="Weight of the robust loss.")] = 1.0,
     lr: Annotated[float, typer.Option(help="Learning rate of the first robust epochs, with --epochs.")] = 5e-4,
     batch_size: Annotated[int, typer.Option(help="Images a training step.")] = 128,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Work a batch in parts of N images: where memory is short.", show_default="a batch"
+        ),
+    ] = None,
     augment: Annotated[
         bool, typer.Option("--augment", help="Mirror and shift the training images: for photographs.")
     ] = False,
@@ -69,6 +75,7 @@ def robustify(
     from robnet_fx.report.progress import Bars
     from robnet_fx.report.tables import before_and_after
     from robnet_fx.train.robustify import robustify as run
+    from robnet_fx.zoo.data import METADATA_KEY
 
     method_named(method)
     field = BiasField(order, share)
@@ -93,6 +100,7 @@ def robustify(
         lr=lr,
         batch_size=batch_size,
         augment=augment,
+        micro_batch=micro_batch,
         limit=limit,
         test_limit=test_limit,
         seed=seed,
@@ -100,6 +108,7 @@ def robustify(
         out=out,
         runs=runs,
         resume=resume,
+        metadata={METADATA_KEY: subject.data.name},
         progress=Bars(notes()),
     )
     before, after = asdict(result.before), asdict(result.after)

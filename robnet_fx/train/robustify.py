@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,11 +14,13 @@ from robnet_fx.attack import attack
 from robnet_fx.bounded import BoundedModel, bound
 from robnet_fx.certify import Certificate, certify
 from robnet_fx.certify.certificate import versions
+from robnet_fx.device import choose_device
 from robnet_fx.errors import Interrupted, UsageError
 from robnet_fx.export import write_onnx
 from robnet_fx.field import BiasField
 from robnet_fx.frontend.onnx import OnnxModel, load_onnx
 from robnet_fx.images import check, subset, to_float
+from robnet_fx.metadata import normalisation_metadata
 from robnet_fx.progress import SILENT, Progress
 from robnet_fx.train import folder as folders
 from robnet_fx.train.loop import train
@@ -95,6 +97,7 @@ def robustify(
     out: Path | str | None = None,
     runs: Path | str = "runs",
     resume: Path | str | None = None,
+    metadata: Mapping[str, str] | None = None,
     progress: Progress = SILENT,
 ) -> RobustifyResult:
     """Train `model` (an ONNX file, or a module in place) against the fields of the box and write it as ONNX to `out`.
@@ -104,7 +107,8 @@ def robustify(
     fixed random choice. `eps` is a plain number. `out` defaults to `<model>.robust.onnx` beside the model. A new
     directory under `runs` takes arguments, versions, metrics, checkpoint, certificate and the bounds graph's code;
     `resume` names such a directory whose run was interrupted, to go on with it under the same arguments.
-    The written file is read back, certified and attacked. Raises `UsageError`, `UnsupportedError`, `Interrupted`.
+    The written file, whose properties remember `mean`, `std` and `metadata`, is read back, certified and attacked.
+    Raises `UsageError`, `UnsupportedError`, `Interrupted`.
     """
     arguments = {k: v for k, v in locals().items() if k not in ("model", "data", "progress")}
     common: dict[str, Any] = {"batch_size": batch_size, "alpha": alpha, "seed": seed, "augment": augment}
@@ -116,7 +120,7 @@ def robustify(
     target = _target(model, out)
     folder = None if resume is None else folders.reopen(Path(resume))
     field = BiasField(order, eps, multiplicative, additive)
-    place = _place(device)
+    place = choose_device(device)
     source = model if isinstance(model, nn.Module) else load_onnx(Path(model))
     example = to_float(data.x_train[:2], torch.zeros(()))
     if isinstance(source, OnnxModel) and source.input_shape != tuple(example.shape[1:]):
@@ -148,6 +152,7 @@ def robustify(
         folders.write_json(folder / "metrics.json", {"before": asdict(before)})
 
     checkpoint = folder / folders.CHECKPOINT
+    remembered = {**normalisation_metadata(mean, std), **(metadata or {})}
     history = train(
         net,
         *train_set,
@@ -158,7 +163,7 @@ def robustify(
         progress=progress,
     )
     try:
-        exported = write_onnx(net.model, target, example)
+        exported = write_onnx(net.model, target, example, metadata=remembered)
         written = bounded(load_onnx(target), VERDICT_METHOD)
         after, certificate = _measure(written, test, seed, progress, target)
     except KeyboardInterrupt:
@@ -186,18 +191,6 @@ def _target(model: nn.Module | Path | str, out: Path | str | None) -> Path:
     if not isinstance(model, nn.Module) and target.resolve() == Path(model).resolve():
         raise UsageError(f"the result would overwrite the model {model}: choose another name")
     return target
-
-
-def _place(device: str | None) -> torch.device:
-    """The device asked for, or the GPU if there is one."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.zeros(1, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return place
 
 
 def _split(

@@ -1,0 +1,34 @@
+"""A small real classifier as an ONNX file, and the command line run in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from robnet_fx.cli.main import app
+from robnet_fx.export import write_onnx
+from tests.small import bounded, digits
+
+
+@pytest.fixture(scope="session")
+def content(tmp_path_factory):
+    """A digits classifier, about 90 % right; nothing in the file names its data set."""
+    path = tmp_path_factory.mktemp("model") / "net.onnx"
+    write_onnx(bounded(fit=200).model, path, digits()[0][:2] / 255)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def model(tmp_path, content, monkeypatch):
+    """The classifier as net.onnx, alone in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.onnx").write_bytes(content)
+    return Path("net.onnx")
+
+
+@pytest.fixture
+def run(model):
+    """`run("certify", model, "--eps", 40)`: exit code, stdout and stderr, in the directory of `model`."""
+    return lambda *args: CliRunner().invoke(app, [str(arg) for arg in args])
