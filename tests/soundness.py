@@ -56,7 +56,7 @@ class Drawing:
     def _place(self, arg: Any) -> Any:
         if isinstance(arg, Tensor):
             name = f"p{len(list(self.model.parameters()))}"
-            self.model.register_parameter(name, nn.Parameter(arg))
+            self.model.register_parameter(name, nn.Parameter(arg, requires_grad=False))
             node = self.graph.get_attr(f"{MODEL}.{name}")
             self.values[node] = arg
             node.meta = {"shape": tuple(arg.shape), "dtype": arg.dtype}
@@ -146,7 +146,7 @@ def check_sound(
     nets = {method: BoundedModel(canonical, perturbation, method, clip, mean, std) for method in methods}
     net = next(iter(nets.values()))
     for parameter in net.parameters():
-        parameter.requires_grad_(False)
+        parameter.requires_grad_(False)  # only the coefficients are climbed
     spec = _rows(net.classes).expand(len(images), -1, -1)
     claims: list[tuple[str, str, Interval]] = []
     for method, other in nets.items():

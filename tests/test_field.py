@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import robnet_fx
 from robnet_fx import BiasField, UsageError, WhiteNoise
+from robnet_fx.bounded import BoundedModel
 from robnet_fx.domains import Form, concretise
 from robnet_fx.field import FieldTransform, monomials
 from robnet_fx.noise import NoiseTransform
@@ -55,6 +57,11 @@ def net_for(shape: tuple[int, ...], seed: int = 0) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(size, 6), nn.ReLU(), nn.Linear(6, 3)).double()
 
 
+@cache
+def canonical(shape: tuple[int, ...]) -> fx.GraphModule:
+    return robnet_fx.trace(net_for(shape), torch.rand(2, *shape, dtype=torch.float64))
+
+
 def box_corners(transform: Transform) -> Tensor:
     return transform.center + transform.radius * all_corners(transform.dimensions)
 
@@ -74,11 +81,11 @@ def test_the_field_is_definition_4(shape: tuple[int, ...], multiplicative: bool,
 @pytest.mark.parametrize("clip", [None, "clamp", "relu"])
 def test_theorem_1(shape: tuple[int, ...], clip: str | None):
     """The perturbed graph is the model on the transformed, clipped image."""
-    model = net_for(shape)
-    images = torch.rand(3, *shape, dtype=torch.float64)
+    traced = canonical(shape)
+    model, images = traced.model, torch.rand(3, *shape, dtype=torch.float64)
     spec = BiasField(2, 0.9, True, True)
-    net = robnet_fx.bound(model, spec, "ibp", clip=clip, example=images)
-    coefficients = net.center + net.radius * (torch.rand(3, len(net.center)) * 2 - 1).double()
+    net = BoundedModel(traced, spec, "ibp", clip)
+    coefficients = net.center + 3 * net.radius * (torch.rand(3, len(net.center)) * 2 - 1).double()
     transformed = naive_batch(images, coefficients, spec)
     assert bool((transformed < 0).any()) or bool((transformed > 1).any())
     expected = model(transformed if clip is None else transformed.clamp(0, 1))
@@ -89,9 +96,9 @@ def test_theorem_1(shape: tuple[int, ...], clip: str | None):
 @pytest.mark.parametrize("shape", [(4,), (2, 3), (2, 2, 3)])
 def test_theorem_2(shape: tuple[int, ...]):
     """IBP sees brightness of ± eps as white noise of ± eps."""
-    model, images = net_for(shape), torch.rand(2, *shape, dtype=torch.float64)
-    brightness = robnet_fx.bound(model, BiasField(0, 0.2, False, True), "ibp", example=images)
-    noise = robnet_fx.bound(model, WhiteNoise(0.2), "ibp", example=images)
+    traced, images = canonical(shape), torch.rand(2, *shape, dtype=torch.float64)
+    brightness = BoundedModel(traced, BiasField(0, 0.2, False, True), "ibp")
+    noise = BoundedModel(traced, WhiteNoise(0.2), "ibp")
     labels = torch.tensor([0, 2])
     torch.testing.assert_close(brightness.margins(images, labels), noise.margins(images, labels))
     for node, kinds in brightness.probe(images).items():
@@ -103,14 +110,14 @@ def test_theorem_2(shape: tuple[int, ...]):
 @pytest.mark.parametrize("clip", [None, "clamp", "relu"])
 @pytest.mark.parametrize("perturbation", [BiasField(1, 0.3, True, True), WhiteNoise(0.2)], ids=["field", "noise"])
 def test_at_eps_0_every_bound_is_the_network(method: str, clip: str | None, perturbation: Any):
-    model, images = net_for((2, 3)), torch.rand(3, 2, 3, dtype=torch.float64)
+    traced, images = canonical((2, 3)), torch.rand(3, 2, 3, dtype=torch.float64)
     images[0, 0, 0], images[1, 1, 2] = 0.0, 1.0  # pixels on the clip's kinks
-    net = robnet_fx.bound(model, perturbation, method, clip=clip, example=images)
+    net = BoundedModel(traced, perturbation, method, clip)
     net.set_eps(0)
     spec = torch.eye(3).double().expand(3, -1, -1)
     lower, upper = net.bounds(images, spec)
-    torch.testing.assert_close(lower, model(images))
-    torch.testing.assert_close(upper, model(images))
+    torch.testing.assert_close(lower, traced.model(images))
+    torch.testing.assert_close(upper, traced.model(images))
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 3), (2, 2, 2)])
@@ -268,10 +275,11 @@ def test_white_noise_beyond_the_limit_has_rsip_ibp_and_full_rsip_only():
     model = nn.Sequential(nn.AvgPool2d(11), nn.Flatten(), nn.Linear(9, 4), nn.ReLU(), nn.Linear(4, 3)).double()
     for method in ("ssip", "rsip-ssip"):
         with pytest.raises(UsageError, match="1089 perturbed pixels and stops at 1024; use rsip-ibp"):
-            robnet_fx.bound(model, WhiteNoise(0.1), method, example=images)
+            robnet_fx.bound(model, WhiteNoise(0.1), method, example=images[:2])
     labels = torch.tensor([0, 1])
+    traced = robnet_fx.trace(model, images)
     for method in ("ibp", "rsip-ibp", "rsip"):
-        net = robnet_fx.bound(model, WhiteNoise(0.1), method, example=images)
+        net = BoundedModel(traced, WhiteNoise(0.1), method)
         margins = net.margins(images, labels)
         noise = net.radius * torch.randint(-1, 2, (20, len(net.radius))).double()
         for image, label, bound in zip(images, labels.tolist(), margins, strict=True):

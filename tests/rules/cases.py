@@ -131,6 +131,7 @@ AFFINE = [
          lambda r, x: (x, [3, 3], [2, 2], [1, 1], True, False)),  # fmt: skip
     Case("avg_pool2d-divisor", aten.avg_pool2d.default, ((1, 4, 4),),
          lambda r, x: (x, [2, 2], [2, 2], [0, 0], False, True, 3)),  # fmt: skip
+    Case("avg_pool2d-ceil", aten.avg_pool2d.default, ((1, 5, 4),), lambda r, x: (x, [2, 3], [2, 2], [1, 1], True)),
     Case("avg_pool3d", aten.avg_pool3d.default, ((1, 3, 3, 2),), lambda r, x: (x, [2, 2, 1], [1, 1, 1], [1, 0, 0])),
     Case("adaptive_avg_pool1d", aten.adaptive_avg_pool1d.default, ((2, 5),), lambda r, x: (x, [3])),
     Case("adaptive_avg_pool2d", aten.adaptive_avg_pool2d.default, ((2, 4, 3),), lambda r, x: (x, [3, 2])),
@@ -183,6 +184,9 @@ POOLING = [
     Case("max_pool2d-padded", aten.max_pool2d.default, ((1, 4, 5),), lambda r, x: (x, [3, 2], [2, 1], [1, 0])),
     Case("max_pool2d-dilated", aten.max_pool2d.default, ((1, 5, 4),), lambda r, x: (x, [2], [1], [1], [2, 1])),
     Case("max_pool2d-single", aten.max_pool2d.default, ((2, 3, 3),), lambda r, x: (x, [1, 1], [2, 2])),
+    Case("max_pool2d-ceil", aten.max_pool2d.default, ((1, 4, 5),), lambda r, x: (x, [3, 2], [2, 2], [0, 0], [1], True)),
+    Case("max_pool2d-ceil-padded", aten.max_pool2d.default, ((1, 4, 5),),
+         lambda r, x: (x, [2, 3], [3, 2], [1, 1], [1], True)),  # fmt: skip
     Case("max_pool3d", aten.max_pool3d.default, ((1, 2, 4, 2),), lambda r, x: (x, [2, 2, 1], [1, 2, 1], [1, 0, 0])),
 ]
 
