@@ -16,8 +16,8 @@ _BUDGET = 2**25  # numbers a chunk may hold in its widest layer: 128 MiB in floa
 class Rows(nn.Module):
     """`(image, pre, *earlier pre) -> pre` tightened by RSIP through `graph`, a module `(image, rows, *pre) -> upper`.
 
-    A row is one unit of the layer, both its signs. Units that `unstable` leaves out in every sample keep their `pre`,
-    for the relaxation is exact there already.
+    A row is one unit of the layer, both its signs. A unit that `unstable` leaves out keeps its `pre`, for the
+    relaxation is exact there already; it does so whatever its neighbours in the batch need.
     """
 
     def __init__(self, graph: fx.GraphModule, unstable: Callable[[Interval], Tensor], widest: int) -> None:
@@ -28,7 +28,8 @@ class Rows(nn.Module):
 
     def forward(self, image: Tensor, pre: Interval, *earlier: Interval) -> Interval:
         batch, shape = len(pre.lower), pre.lower.shape[1:]
-        units = self.unstable(pre).flatten(1).any(0).nonzero().flatten()
+        unstable = self.unstable(pre)
+        units = unstable.flatten(1).any(0).nonzero().flatten()
         if not len(units):
             return pre
         size = math.prod(shape)
@@ -44,4 +45,5 @@ class Rows(nn.Module):
         index = units.expand(batch, -1)
         lower = pre.lower.flatten(1).scatter(1, index, torch.cat(lowers, 1)).reshape_as(pre.lower)
         upper = pre.upper.flatten(1).scatter(1, index, torch.cat(uppers, 1)).reshape_as(pre.upper)
-        return intersect(pre, Interval(lower, upper))
+        tight = intersect(pre, Interval(lower, upper))
+        return Interval(*(torch.where(unstable, new, old) for new, old in zip(tight, pre, strict=True)))
