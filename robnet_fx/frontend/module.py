@@ -90,9 +90,18 @@ def _check(traced: fx.GraphModule, model: nn.Module, example: Tensor) -> None:
     if not bool(expected.isfinite().all()):
         bad = [name for name, value in model.named_parameters() if not bool(value.isfinite().all())]
         raise UsageError(f"the model's output is not finite{': NaN or inf in ' + ', '.join(bad) if bad else ''}")
-    batch = traced(example)
-    single = torch.cat([traced(example[i : i + 1]) for i in range(len(example))])
+    try:
+        batch = traced(example)
+        single = torch.cat([traced(example[i : i + 1]) for i in range(len(example))])
+    except Exception as error:
+        raise UnsupportedError(
+            f"the canonical graph does not run: {_first_line(error)}\n"
+            "  remedy  use the batch size in reshapes only, then try again"
+        ) from error
     for name, value in (("the canonical graph", batch), ("a batch of one", single)):
+        if value.shape != expected.shape:
+            found = f"its output is {list(value.shape)} for {list(expected.shape)}"
+            raise UnsupportedError(f"{name} does not reproduce the model: {found}")
         if not torch.allclose(value, expected, rtol=_PARITY, atol=_PARITY):
             worst = float((value - expected).abs().max())
             raise UnsupportedError(f"{name} does not reproduce the model: outputs differ by {worst:.3g}")
