@@ -1,0 +1,306 @@
+"""Mutation testing of the bound rules: every sign flipped, every lower and upper swapped, one at a time.
+
+    python tests/mutation.py [--jobs 2] [--only relu.py] [--sample N] [--list]
+
+Each mutant is one edit of the syntax tree of a file under test, run against the tests that should notice, in a copy of
+the repository in a temporary folder. The exit status is 0 when every mutant is killed or stands in `EQUIVALENT` with the
+reason why no test can tell it from the original. Mutants run in forked children, so that torch is imported once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import compileall
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMEOUT = 120  # seconds a mutant may run: an endless loop is a noticed mutant
+
+# File under test -> the tests that should notice, in stages: the next stage runs only where the one before passed.
+_AFFINE = "tests/rules/test_affine.py"
+_REFUSALS = "tests/rules/test_registry.py"
+_ELEMENTWISE = "tests/rules/test_elementwise.py"
+_GRAPHS = ["tests/rules/test_soundness.py"]
+SUITES: dict[str, list[list[str]]] = {
+    "domains.py": [["tests/test_domains.py"]],
+    "field.py": [["tests/test_field.py"]],
+    "noise.py": [["tests/test_field.py", "-k", "noise"], ["tests/test_field.py"]],
+    "rules/affine.py": [[_AFFINE]],
+    "rules/arithmetic.py": [[_AFFINE, "-k", "add or sub or neg or mul or div"], [_REFUSALS]],
+    "rules/clamp.py": [[_ELEMENTWISE, "-k", "clamp or hardtanh or relu6"]],
+    "rules/conv.py": [[_AFFINE, "-k", "conv"]],
+    "rules/linear.py": [[_AFFINE, "-k", "linear or mm or matmul"], [_REFUSALS]],
+    "rules/maxpool.py": [["tests/rules/test_maxpool.py"], [_REFUSALS]],
+    "rules/norm.py": [[_AFFINE, "-k", "norm"], [_REFUSALS]],
+    "rules/pad.py": [[_AFFINE, "-k", "pad"], [_REFUSALS]],
+    "rules/pool.py": [[_AFFINE, "-k", "pool or mean or sum"], [_REFUSALS]],
+    "rules/registry.py": [[_REFUSALS, _ELEMENTWISE]],
+    "rules/relaxation.py": [[_ELEMENTWISE]],
+    "rules/relu.py": [[_ELEMENTWISE, "-k", "relu"]],
+    "rules/shape.py": [[_AFFINE, "-k", "reshape or permute or transpose or slice or select or cat"], [_REFUSALS]],
+    "rules/sigmoid.py": [[_ELEMENTWISE, "-k", "sigmoid or tanh or curves"]],
+}
+
+# "file: original -> mutant" -> why it cannot be told apart.
+EQUIVALENT: dict[str, str] = {}
+
+_SWAPS = {
+    "lower": "upper",
+    "low": "high",
+    "lowest": "highest",
+    "first": "last",
+    "minimum": "maximum",
+    "amin": "amax",
+    "argmin": "argmax",
+    "min": "max",
+}
+SWAPS = {**_SWAPS, **{b: a for a, b in _SWAPS.items()}}
+BINARY = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.BitAnd: ast.BitOr,
+}
+COMPARE = {ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE}
+
+
+@dataclass
+class Mutant:
+    file: str
+    line: int
+    before: str
+    after: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}:{self.line}  {self.before}  ->  {self.after}"
+
+    @property
+    def key(self) -> str:
+        return f"{self.file}: {self.before} -> {self.after}"
+
+
+def edits(node: ast.AST, names: set[str]) -> Iterator[ast.AST]:
+    """Every mutation of one node."""
+    if isinstance(node, ast.BinOp) and type(node.op) in BINARY:
+        yield _changed(node, op=BINARY[type(node.op)]())
+    if isinstance(node, ast.AugAssign) and type(node.op) in BINARY:
+        yield _changed(node, op=BINARY[type(node.op)]())
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        yield node.operand
+    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in COMPARE:
+        yield _changed(node, ops=[COMPARE[type(node.ops[0])]()])
+    if isinstance(node, ast.Attribute) and node.attr in SWAPS and isinstance(node.ctx, ast.Load):
+        yield _changed(node, attr=SWAPS[node.attr])
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and SWAPS.get(node.id) in names:
+        yield _changed(node, id=SWAPS[node.id])
+    if isinstance(node, ast.Call):
+        yield from _calls(node)
+
+
+def _calls(node: ast.Call) -> Iterator[ast.AST]:
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if name == "abs" and isinstance(node.func, ast.Attribute) and not node.args:
+        yield node.func.value
+    elif name == "abs" and len(node.args) == 1:
+        yield node.args[0]
+    for position, keyword in enumerate(node.keywords):
+        if keyword.arg in ("min", "max"):
+            keywords = list(node.keywords)
+            keywords[position] = ast.keyword(SWAPS[keyword.arg], keyword.value)
+            yield _changed(node, keywords=keywords)
+    if name == "Interval" and len(node.args) == 2:
+        yield _changed(node, args=node.args[::-1])
+    if name == "Lines" and len(node.args) == 4:
+        yield _changed(node, args=[*node.args[2:], *node.args[:2]])
+
+
+def _changed(node: ast.AST, **fields: object) -> ast.AST:
+    kept = {name: value for name, value in ast.iter_fields(node) if name not in fields}
+    return ast.copy_location(type(node)(**kept, **fields), node)
+
+
+class _Replace(ast.NodeTransformer):
+    def __init__(self, old: ast.AST, new: ast.AST) -> None:
+        self.old, self.new = old, new
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        return self.new if node is self.old else self.generic_visit(node)
+
+
+def _code(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but annotations, imports, messages of exceptions and default arguments' annotations."""
+    for field, value in ast.iter_fields(tree):
+        if field in ("annotation", "returns", "exc") or isinstance(tree, (ast.Import, ast.ImportFrom)):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield child
+                yield from _code(child)
+
+
+def mutants_of(file: str) -> list[Mutant]:
+    """Every mutant of one file, in the order of the code."""
+    text = (ROOT / "robnet_fx" / file).read_text()
+    tree = ast.parse(text)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    made = []
+    for node in _code(tree):
+        for new in edits(node, names | {"min", "max"}):
+            fresh = ast.parse(text)  # a new tree for each mutant: the transformer edits in place
+            twin = next(b for a, b in zip(ast.walk(tree), ast.walk(fresh), strict=True) if a is node)
+            source = ast.unparse(ast.fix_missing_locations(_Replace(twin, new).visit(fresh)))
+            made.append(Mutant(file, node.lineno, ast.unparse(node), ast.unparse(new), source))
+    return made
+
+
+class Workplace:
+    """A copy of the package and its tests, where one mutant at a time takes a file's place."""
+
+    def __init__(self, parent: Path, number: int) -> None:
+        self.root = parent / f"copy{number}"
+        ignored = shutil.ignore_patterns("__pycache__", "*.onnx", "runs", ".*")
+        for folder in ("robnet_fx", "cli", "zoo", "tests"):
+            shutil.copytree(ROOT / folder, self.root / folder, symlinks=True, ignore=ignored)
+        shutil.copy(ROOT / "pyproject.toml", self.root)
+        compileall.compile_dir(self.root, quiet=2)
+        self.changed: Path | None = None
+        self.original = ""
+
+    def put(self, mutant: Mutant) -> None:
+        self.restore()
+        self.changed = self.root / "robnet_fx" / mutant.file
+        self.original = self.changed.read_text()
+        for compiled in (self.changed.parent / "__pycache__").glob(f"{self.changed.stem}.*.pyc"):
+            compiled.unlink()
+        self.changed.write_text(mutant.source)
+
+    def restore(self) -> None:
+        if self.changed is not None:
+            self.changed.write_text(self.original)
+            self.changed = None
+
+    def start(self, file: str) -> int:
+        """Run the stages for `file` in a child; its pid. Exit status 0 means that nothing was noticed."""
+        pid = os.fork()
+        if pid:
+            return pid
+        status = 70
+        try:
+            status = _run_stages(self.root, SUITES[file])
+        finally:
+            os._exit(status)
+
+
+def _run_stages(root: Path, stages: list[list[str]]) -> int:
+    import pytest
+    import torch
+
+    signal.alarm(TIMEOUT)
+    silent = os.open(os.environ.get("ROBNET_FX_MUTATION_LOG", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    os.chdir(root)
+    sys.dont_write_bytecode = True
+    sys.path[:] = [str(root), *(entry for entry in sys.path if Path(entry or ".").resolve() not in (ROOT, ROOT / "tests"))]
+
+    class Seeded:
+        """What tests/conftest.py does, without its imports."""
+
+        def pytest_runtest_setup(self) -> None:
+            torch.manual_seed(0)
+
+    options = ["-x", "-q", "--tb=line", "--noconftest", "--assert=plain", "-p", "no:cacheprovider"]
+    for stage in stages:
+        status = int(pytest.main([*options, *stage], plugins=[Seeded()]))
+        if status:
+            return status
+    return 0
+
+
+def preload() -> None:
+    """What every child needs and no mutant touches."""
+    import hypothesis  # noqa: F401
+    import onnx2torch  # noqa: F401
+    import pytest  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def run(mutants: list[Mutant], jobs: int) -> list[Mutant]:
+    """The mutants that no test noticed."""
+    preload()
+    survivors: list[Mutant] = []
+    with tempfile.TemporaryDirectory() as folder:
+        free = [Workplace(Path(folder), number) for number in range(jobs)]
+        for file in sorted({mutant.file for mutant in mutants}):
+            started = time.monotonic()
+            _, status = os.waitpid(free[0].start(file), 0)
+            if status:
+                raise SystemExit(f"the tests for {file} do not pass without a mutant (status {status})")
+            print(f"{file}: unchanged, {time.monotonic() - started:.1f} s", flush=True)
+        queue, running = list(mutants), {}
+        while queue or running:
+            while queue and free:
+                place, mutant = free.pop(), queue.pop(0)
+                place.put(mutant)
+                running[place.start(mutant.file)] = place, mutant, time.monotonic()
+            pid, status = os.wait()
+            place, mutant, started = running.pop(pid)
+            place.restore()
+            free.append(place)
+            verdict = "killed"
+            if status == 0:
+                verdict = "equivalent" if mutant.key in EQUIVALENT else "SURVIVED"
+                survivors.append(mutant)
+            elif os.waitstatus_to_exitcode(status) not in (1, 2, 4, -signal.SIGALRM):
+                verdict = f"killed (status {os.waitstatus_to_exitcode(status)})"
+            print(f"{verdict:10} {time.monotonic() - started:5.1f} s  {mutant.name}", flush=True)
+    return survivors
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", default="", help="a regular expression on 'file:line  before  ->  after'")
+    parser.add_argument("--sample", type=int, default=0, help="every so many mutants only")
+    parser.add_argument("--list", action="store_true", help="list the mutants and stop")
+    options = parser.parse_args()
+    mutants = [mutant for file in SUITES for mutant in mutants_of(file)]
+    unknown = set(EQUIVALENT) - {mutant.key for mutant in mutants}
+    if unknown:
+        print(f"in EQUIVALENT but no mutant any more: {sorted(unknown)}")
+        return 1
+    mutants = [mutant for mutant in mutants if re.search(options.only, mutant.name)]
+    mutants = mutants[:: max(1, options.sample)]
+    if options.list:
+        print("\n".join(mutant.name for mutant in mutants))
+        return 0
+    started = time.monotonic()
+    survivors = run(mutants, options.jobs)
+    alive = [mutant for mutant in survivors if mutant.key not in EQUIVALENT]
+    print(
+        f"{len(mutants)} mutants, {len(mutants) - len(survivors)} killed, {len(survivors) - len(alive)} equivalent, "
+        f"{len(alive)} survived; {time.monotonic() - started:.0f} s"
+    )
+    for mutant in alive:
+        print(f"SURVIVED {mutant.name}")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,149 @@
+"""The op table, and what a rule refuses: by graphs drawn by hand, where no front end stands in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import fx
+
+from robnet_fx import BiasField, UnsupportedOpError
+from robnet_fx.bounded import BoundedModel
+from robnet_fx.domains import Interval
+from robnet_fx.rules import register, rule_for, table
+from robnet_fx.rules.registry import every_unit, named
+from tests.soundness import Draw, Drawing, draws
+
+aten = torch.ops.aten
+FIELD = BiasField(0, 0.1)
+
+
+def test_a_second_rule_for_one_operation_is_refused():
+    rule = rule_for(aten.relu.default)
+    with pytest.raises(ValueError, match=r"aten.relu.default already has the rule relu"):
+        register(rule, aten.relu.default)
+    assert rule_for(aten.erf.default) is None
+    copy = table()
+    copy.clear()
+    assert table()
+
+
+def test_every_rule_has_a_name_for_the_code():
+    for target, rule in table().items():
+        for kind in ("ibp", "ssip", "rsip"):
+            function = getattr(rule, kind)
+            assert function.__module__ == f"robnet_fx.rules.{rule.name}", target
+            assert function.__name__ == function.__qualname__ == kind
+
+
+def test_named_gives_the_function_back():
+    def function() -> None: ...
+
+    assert named(function, "x", "ibp") is function
+
+
+def test_every_unit_that_moves_matters_by_default():
+    pre = Interval(torch.tensor([0.0, 1.0, -1.0]), torch.tensor([0.0, 2.0, 1.0]))
+    assert every_unit(pre).tolist() == [False, True, True]
+    assert every_unit(pre, 3, mode="x").tolist() == [False, True, True]
+
+
+def compile_(draw: Callable[[Drawing, Draw, fx.Node], fx.Node], *shape: int) -> BoundedModel:
+    drawing, r = Drawing(*shape), draws(1)
+    value = draw(drawing, r, drawing.x)
+    return BoundedModel(drawing.logits(value, r), FIELD, "rsip-ssip", clip=None)
+
+
+X = (2, 3, 4)
+REFUSED = [
+    # along the batch axis, by a positive and by a negative number
+    ("transpose", X, lambda g, r, x: _batch_second(g, aten.transpose.int, x, 0, 1), "along the batch axis"),
+    ("transpose-back", X, lambda g, r, x: _batch_second(g, aten.transpose.int, x, 1, -4), "along the batch axis"),
+    ("permute", X, lambda g, r, x: _batch_second(g, aten.permute.default, x, [1, 0, 2, 3]), "moves the batch axis"),
+    ("slice", X, lambda g, r, x: _anyhow(g, aten.slice.Tensor, x, 0, 0, 1), "along the batch axis"),
+    ("slice-default", X, lambda g, r, x: _anyhow(g, aten.slice.Tensor, x), "along the batch axis"),
+    ("slice-back", X, lambda g, r, x: _anyhow(g, aten.slice.Tensor, x, -4, 0, 1), "along the batch axis"),
+    ("select", X, lambda g, r, x: _anyhow(g, aten.select.int, x, 0, 0), "along the batch axis"),
+    ("mean", X, lambda g, r, x: _anyhow(g, aten.mean.dim, x, [0], True), "reduces over the batch axis"),
+    ("mean-back", X, lambda g, r, x: _anyhow(g, aten.mean.dim, x, [1, -4], True), "reduces over the batch axis"),
+    ("mean-all", X, lambda g, r, x: _anyhow(g, aten.mean.dim, x, [], True), "reduces over the batch axis"),
+    ("sum-all", X, lambda g, r, x: _anyhow(g, aten.sum.dim_IntList, x, None, True), "reduces over the batch axis"),
+    ("sum", X, lambda g, r, x: _anyhow(g, aten.sum.dim_IntList, x, [2, 0], True), "reduces over the batch axis"),
+    ("cat", X, lambda g, r, x: _anyhow(g, aten.cat.default, [x, x]), "joins along the batch axis"),
+    ("cat-back", X, lambda g, r, x: _anyhow(g, aten.cat.default, [x, x], -4), "joins along the batch axis"),
+    ("pad", (2,), lambda g, r, x: _anyhow(g, aten.constant_pad_nd.default, x, [0, 0, 1, 0]), "pads the batch axis"),
+    ("pad-mode", (2,), lambda g, r, x: _anyhow(g, aten.pad.default, x, [0, 0, 1, 0]), "pads the batch axis"),
+    ("mm-left", (5,), lambda g, r, x: _anyhow(g, aten.mm.default, r(5, 5), x), "contracts the batch axis"),
+    ("matmul-left", (5,), lambda g, r, x: _anyhow(g, aten.matmul.default, r(5, 5), x), "contracts the batch axis"),
+    # what is not affine, or not in the place the rule knows
+    ("square", X, lambda g, r, x: g(aten.mul.Tensor, x, x), "mul of two values that both depend on the perturb"),
+    ("ratio", X, lambda g, r, x: g(aten.div.Tensor, x, x), "argument 1 depends on the perturbation"),
+    ("inverse", X, lambda g, r, x: g(aten.div.Tensor, r(2, 3, 4), x), "argument 1 depends on the perturbation"),
+    ("by-name", X, lambda g, r, x: g(aten.add.Tensor, r(2, 3, 4), other=x), "argument given by name depends"),
+    ("product", (5, 5), lambda g, r, x: g(aten.matmul.default, x, x), "matmul of two values that both depend"),
+    ("weights", (5,), lambda g, r, x: g(aten.linear.default, x, g(aten.select.int, x, 0, 0)), "argument 1|batch"),
+    ("cat-constant", (2, 3), lambda g, r, x: g(aten.cat.default, [x, r(5, 2, 3)], 1), "joins bounded values with"),
+    ("norm-training", (3, 2), lambda g, r, x: g(aten.batch_norm.default, x, None, None, r(3), r(3).abs(), True, 0.1,
+                                                1e-5, False), "training mode"),  # fmt: skip
+    ("divisor", X, lambda g, r, x: g(aten.avg_pool2d.default, x, [2, 2], [1], [0], False, True, -1), "divisor"),
+    ("divisor-3d", (1, *X), lambda g, r, x: g(aten.avg_pool3d.default, x, [1, 2, 2], [1], [0], False, True, -2), "divisor"),
+    ("max-pool-no-channels", (3, 4), lambda g, r, x: g(aten.max_pool2d.default, x, [2, 2]), "without a channel axis"),
+    ("max-pool-1d-flat", (4,), lambda g, r, x: g(aten.max_pool1d.default, x, [2]), "without a channel axis"),
+    ("no-rule", X, lambda g, r, x: g(aten.erf.default, x), "no bound rule for aten.erf.default"),
+]
+
+
+def _anyhow(g: Drawing, target: object, *args: object) -> fx.Node:
+    """A node whose result has lost the batch: described as if it had it, for the refusal must come from the rule."""
+    node = g.graph.create_node("call_function", target, tuple(g._place(arg) for arg in args))
+    source = g.x
+    return g._record(node, g.values[source])
+
+
+_batch_second = _anyhow
+
+
+@pytest.mark.parametrize(("name", "shape", "draw", "reason"), REFUSED, ids=[case[0] for case in REFUSED])
+def test_a_rule_refuses_what_it_would_misread(name: str, shape: tuple[int, ...], draw, reason: str):
+    with pytest.raises(UnsupportedOpError, match=reason):
+        compile_(draw, *shape)
+
+
+ACCEPTED = [
+    ("transpose", X, lambda g, r, x: g(aten.transpose.int, x, 1, 3)),
+    ("transpose-back", X, lambda g, r, x: g(aten.transpose.int, x, -1, -3)),
+    ("permute", X, lambda g, r, x: g(aten.permute.default, x, [0, 3, 1, 2])),
+    ("slice", X, lambda g, r, x: g(aten.slice.Tensor, x, -3, 0, 1)),
+    ("select", X, lambda g, r, x: g(aten.select.int, x, 3, 0)),
+    ("mean", X, lambda g, r, x: g(aten.mean.dim, x, [1, 2, 3], True)),
+    ("sum", X, lambda g, r, x: g(aten.sum.dim_IntList, x, [-1])),
+    ("cat", X, lambda g, r, x: g(aten.cat.default, [x, x], -3)),
+    ("pad", (2,), lambda g, r, x: g(aten.constant_pad_nd.default, x, [1, 1])),
+    ("pad-mode", (2, 3), lambda g, r, x: g(aten.pad.default, x, [1, 1, 2, 0])),
+    ("matmul-left", (5, 2), lambda g, r, x: g(aten.matmul.default, r(3, 5), x)),
+    ("matmul-right", (5,), lambda g, r, x: g(aten.matmul.default, x, r(5, 3))),
+    ("joint", X, lambda g, r, x: g(aten.add.Tensor, x, x)),
+    ("divisor", X, lambda g, r, x: g(aten.avg_pool2d.default, x, [2, 2], [1], [0], False, True, 3)),
+    ("no-divisor", X, lambda g, r, x: g(aten.avg_pool2d.default, x, [2, 2], [1], [0], False, True, None)),
+    ("max-pool", X, lambda g, r, x: g(aten.max_pool2d.default, x, [2, 2])),
+    ("constant-alone", X, lambda g, r, x: g(aten.add.Tensor, x, g_erf(g, r))),
+]
+
+
+def g_erf(g: Drawing, r: Draw) -> fx.Node:
+    """A constant with an operation that has no rule: it is computed, not bounded."""
+    constant = g._place(r(2, 3, 4))
+    node = g.graph.create_node("call_function", aten.erf.default, (constant,))
+    g.values[node] = torch.erf(g.values[constant])
+    node.meta = dict(constant.meta)
+    return node
+
+
+@pytest.mark.parametrize(("name", "shape", "draw"), ACCEPTED, ids=[case[0] for case in ACCEPTED])
+def test_and_takes_what_it_can(name: str, shape: tuple[int, ...], draw):
+    net = compile_(draw, *shape)
+    images = torch.rand(2, *shape, dtype=torch.float64)
+    lower, upper = net.bounds(images, torch.eye(3, dtype=torch.float64).expand(2, -1, -1))
+    logits = net(net.center.expand(2, -1), images)
+    assert bool((lower <= logits + 1e-9).all() and (logits <= upper + 1e-9).all())
