@@ -96,6 +96,22 @@ def test_transposed_and_constant_weights(tmp_path):
     check_round_trip(by_hand(tmp_path / "net.onnx", nodes, {"W": weight(3, 4)}), tmp_path / "out.onnx")
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"alpha": 0.5, "beta": 2.0}, {"transB": 1}], ids=["as it is", "scaled", "turned"]
+)
+def test_every_form_of_a_linear_layer(tmp_path, options):
+    """Square weights: shapes alone would not tell a transposed one. The first is used twice, and is one parameter."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "W", "b"], ["h"], **options),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "W", "c"], ["y"], **options),
+    ]
+    weights = {"W": weight(4, 4), "b": weight(4, seed=1), "c": weight(1, 4, seed=2)}
+    path = by_hand(tmp_path / "net.onnx", nodes, weights)
+    assert len(list(load_onnx(path).parameters())) == 3
+    check_round_trip(path, tmp_path / "out.onnx")
+
+
 @pytest.mark.parametrize("batch", [1, "N"])
 def test_re_export_where_a_weight_has_no_place(tmp_path, batch):
     """The product of two stored matrices is one trained weight."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robnet_fx.errors import RobnetError, UnsupportedError, UsageError
 from robnet_fx.frontend.onnx_graph import GraphReader
-from robnet_fx.frontend.onnx_ops import Stored
+from robnet_fx.frontend.onnx_ops.node import Stored
 from robnet_fx.frontend.onnx_runtime import TOLERANCE, OnnxSession, difference
 
 _FREE_BATCH = 7  # sample batch size for a file that leaves it open: a prime that shapes seldom contain

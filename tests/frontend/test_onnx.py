@@ -9,10 +9,14 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from onnx2torch.node_converters import OnnxBinaryMathOperation, get_converter
+from onnx2torch.utils.common import OperationConverterResult, onnx_mapping_from_node
+from torch import nn
 
 from robnet_fx.errors import RobnetError, UnsupportedError, UsageError
+from robnet_fx.frontend import trace
 from robnet_fx.frontend.onnx import load_onnx
-from robnet_fx.frontend.onnx_ops import layers
+from robnet_fx.frontend.onnx_ops import convert
 from robnet_fx.frontend.onnx_runtime import OnnxSession, difference
 from tests.onnx_files import CLASSES, SIZE, Residual, by_hand, convnet, exported, settled, weight
 
@@ -267,5 +271,57 @@ def test_training_mode_is_refused(tmp_path):
 
 def test_a_disagreement_with_onnxruntime_is_an_error(tmp_path, monkeypatch):
     path = exported(settled(convnet()), tmp_path / "net.onnx", dynamo=False, dynamic=True, opset=17)
-    monkeypatch.setitem(layers._CONV, 2, lambda x, w, b, *rest: torch.conv2d(x, w, None, *rest))
+    wrong = lambda node, graph: OperationConverterResult(nn.Tanh(), onnx_mapping_from_node(node))  # noqa: E731
+    found = convert._find
+    monkeypatch.setattr(convert, "_find", lambda op, *rest: (wrong, 14) if op == "Relu" else found(op, *rest))
     assert "PyTorch and onnxruntime disagree by" in refused(path)
+
+
+# ---- what it is made of --------------------------------------------------------------------------------------------
+
+
+def test_layers_are_those_of_onnx2torch(tmp_path):
+    model = load_onnx(exported(settled(Residual()), tmp_path / "net.onnx", dynamo=False, dynamic=True, opset=20))
+    layers = {type(layer).__name__: layer for layer in model.network.children()}
+    assert isinstance(layers["Conv"], nn.Conv2d) and isinstance(layers["Gemm"], nn.Linear)
+    assert isinstance(layers["Relu"], nn.ReLU) and isinstance(layers["Add"], OnnxBinaryMathOperation)
+    assert isinstance(layers["AveragePool"], nn.AvgPool2d)  # of opset 19, by the converter of opset 11
+    assert get_converter("Gelu", 20) is not None  # added
+
+
+def test_messages_name_the_node(tmp_path):
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["h"], name="/body/dense/MatMul"),
+        helper.make_node("Erf", ["h"], ["e"], name="odd"),
+        helper.make_node("Add", ["e", "b"], ["y"]),
+    ]
+    graph = trace(by_hand(tmp_path / "net.onnx", nodes, {"W": weight(4, 3), "b": weight(3)}))
+    layers = {node.name: node.meta.get("layer") for node in graph.graph.nodes if node.op == "call_function"}
+    assert layers == {
+        "matmul": ("network.body_dense_MatMul", "onnx.MatMul /body/dense/MatMul"),
+        "erf": ("network.odd", "onnx.Erf"),
+        "add": ("network.add_2", "onnx.Add"),
+    }
+
+
+def test_reading_draws_no_random_numbers(tmp_path):
+    path = exported(settled(convnet()), tmp_path / "net.onnx", dynamo=False, dynamic=True, opset=17)
+    state = torch.get_rng_state()
+    load_onnx(path)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_constants_beside_data_serve_any_batch(tmp_path):
+    """A class token: [1, 1, 4] repeated for each image, before four patches and after them."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"], start=0, end=1),
+        helper.make_node("Concat", ["s", "rest"], ["shape"], axis=0),
+        helper.make_node("Expand", ["token", "shape"], ["tokens"]),
+        helper.make_node("Concat", ["tokens", "x", "tokens"], ["all"], axis=1),
+        helper.make_node("Flatten", ["all"], ["y"]),
+    ]
+    weights = {"token": weight(1, 1, 4), "rest": np.array([1, 4], np.int64)}
+    model = load_onnx(by_hand(tmp_path / "net.onnx", nodes, weights, inputs=[("x", 1, ["N", 3, 4])]))
+    images = torch.rand(3, 3, 4)
+    graph, _ = traced(model, images)
+    torch.testing.assert_close(graph(images), OnnxSession(model.proto)(images))

@@ -7,11 +7,9 @@ import pytest
 import torch
 from onnx import helper
 from torch import nn
-from torch.nn import functional as F
 
 from robnet_fx.errors import UnsupportedError
 from robnet_fx.frontend.onnx import load_onnx
-from robnet_fx.frontend.onnx_ops import OPS, op
 from tests.onnx_files import by_hand, exported, weight
 
 C, H, W = 4, 6, 8
@@ -142,6 +140,7 @@ BY_HAND = {  # nodes, constants, opset
     "uneven pads": (node("Conv", "w", pads=[0, 1, 1, 0]), {"w": weight(3, C, 3, 3)}, 11),
     "uneven max pool": (node("MaxPool", kernel_shape=[3, 3], pads=[0, 0, 1, 1], strides=[2, 2]), {}, 12),
     "uneven average": (node("AveragePool", kernel_shape=[2, 2], pads=[0, 0, 1, 1], count_include_pad=1), {}, 11),
+    "wide max pool": (node("MaxPool", kernel_shape=[3, 3], pads=[2, 2, 2, 2], strides=[2, 2]), {}, 12),
     "global max": (node("GlobalMaxPool"), {}, 9),
     "lrn": (node("LRN", size=3, alpha=0.1), {}, 13),
     "clip attributes": (node("Clip", min=0.2, max=0.6), {}, 6),
@@ -173,13 +172,28 @@ BY_HAND = {  # nodes, constants, opset
     "prelu of odd shape": (node("PRelu", "w"), {"w": weight(H, 1)}, 9),
     "thresholded relu": (node("ThresholdedRelu", alpha=0.5), {}, 10),
     "hard sigmoid": (node("HardSigmoid", alpha=0.3, beta=0.4), {}, 6),
+    "selu of its own": (node("Selu", alpha=1.5, gamma=1.1), {}, 6),
+    "from a number": (
+        [make("Sub", ["c", "x"], ["d"]), make("Div", ["c", "d"], ["h"]), *FLAT],
+        {"c": np.array(1.5, np.float32)},
+        13,
+    ),
     "softsign": (node("Softsign"), {}, 9),
     "sum of three": (node("Sum", "x", "w"), {"w": weight(C, 1, 1)}, 13),
     "max with zero": (node("Max", "zero"), {"zero": np.zeros((), np.float32)}, 13),
     "from depth": (node("DepthToSpace", blocksize=2), {}, 13),
     "to depth": (node("SpaceToDepth", blocksize=2), {}, 13),
     "upsample": (node("Upsample", "s"), {"s": np.array([1, 1, 2, 2], np.float32)}, 9),
+    "batch norm of old": (
+        node("BatchNormalization", "s", "c", "m", "v"),
+        {"s": weight(C), "c": weight(C), "m": weight(C), "v": weight(C) + 1},
+        7,
+    ),
+    "reduce, no axes": (node("ReduceSum", noop_with_empty_axes=1), {}, 13),
+    "sum of squares": (node("ReduceSumSquare", "a", keepdims=0), {"a": ints(-1, -2)}, 18),
+    "largest of two axes": (node("ReduceMax", "a", keepdims=0), {"a": ints(-1, -2)}, 18),
     "group norm": (node("GroupNormalization", "w", "b", num_groups=2), {"w": weight(C), "b": weight(C)}, 21),
+    "group norm of old": (node("GroupNormalization", "w", "b", num_groups=2), {"w": weight(2), "b": weight(2)}, 18),
     "times itself": (node("Mul", "x"), {}, 13),
     "flatten elsewhere": (
         [make("Flatten", ["x"], ["f"], axis=2), make("Reshape", ["f", "s"], ["y"])],
@@ -212,9 +226,3 @@ def test_operators_by_hand(tmp_path, name):
 def test_refusals(tmp_path, nodes, constants, reason):
     with pytest.raises(UnsupportedError, match=rf"1 node\(s\) cannot be converted to PyTorch\n.*{reason}"):
         load_onnx(by_hand(tmp_path / "net.onnx", nodes, constants, opset=13, **IMAGE))
-
-
-def test_two_builders_for_an_operator_are_refused():
-    with pytest.raises(ValueError, match="two builders for the ONNX operator Relu"):
-        op("Relu")(lambda node: F.relu)
-    assert len(OPS) > 70
