@@ -60,13 +60,11 @@ def clamp_rule(name: str, limits: Limits) -> Rule:
         # From below: flat at f(l), or through (max(l, low), f(l)) and (u, f(u)).
         start = lower.clamp(min=low)
         rise = _ratio(last - first, upper - start)
-        steep = (lower >= low) | (upper - start > start - lower)
-        lower_slope = torch.where(steep & (upper > low), rise, 0.0)
+        lower_slope = torch.where(upper - start > start - lower, rise, 0.0)
         # From above: flat at f(u), or through (l, f(l)) and (min(u, high), f(u)).
         stop = upper.clamp(max=high)
         climb = _ratio(last - first, stop - lower)
-        steep = (upper <= high) | (stop - lower > upper - stop)
-        upper_slope = torch.where(steep & (lower < high), climb, 0.0)
+        upper_slope = torch.where(stop - lower > upper - stop, climb, 0.0)
         return Lines(lower_slope, first - lower_slope * start, upper_slope, last - upper_slope * stop)
 
     return elementwise(name, reach, band, lines, unstable)

@@ -114,5 +114,5 @@ def outward(band: Band, pre: Interval, ulps: float = 8.0) -> Band:
     """Widen a band of a curved function by a few ulps of its terms: its values are rounded and cancel against
     `slope * x`, and a saturated sigmoid is not 1."""
     unit = torch.finfo(band.slope.dtype).eps
-    size = 1.0 + band.slope.abs() * torch.maximum(pre.lower.abs(), pre.upper.abs()).detach()
+    size = 1.0 + band.slope.abs() * torch.maximum(-pre.lower, pre.upper).detach()
     return Band(band.slope, band.offset, band.error + ulps * unit * size)
