@@ -150,6 +150,24 @@ def test_bounds_of_the_field_are_exact(shape: tuple[int, ...], multiplicative: b
     torch.testing.assert_close(upper, exact)
 
 
+def test_bounds_are_exact_whatever_the_signs_of_basis_and_image():
+    """The monomials are never negative; another basis may be, and so may an image."""
+    r = draws(5)
+    bases, images = (r(2, 1, 3), r(2, 1, 3)), r(2, 2, 3)
+    center, radius = r(4), r(4).abs()
+    corners = center + radius * all_corners(4)
+    rules = FieldTransform.rules
+    values = torch.stack([rules.apply(corner.expand(2, -1), images, *bases) for corner in corners])
+    ibp = rules.ibp(images, *bases, center, radius)
+    torch.testing.assert_close(ibp.lower, values.amin(0))
+    torch.testing.assert_close(ibp.upper, values.amax(0))
+    for a, b in zip(concretise(rules.ssip(images, *bases, center, radius)), ibp, strict=True):
+        torch.testing.assert_close(a, b)
+    form = Form(r(2, 4, 2, 3), r(2, 4))
+    exact = torch.einsum("bkp,nbp->nbk", form.coef.flatten(2), values.flatten(2)).amax(0) + form.const
+    torch.testing.assert_close(rules.upper(form, images, *bases, center, radius), exact)
+
+
 @pytest.mark.parametrize("shape", [(3,), (1, 4), (2, 1, 2)])
 def test_bounds_of_white_noise_are_exact(shape: tuple[int, ...]):
     images, r = draws(3)(2, *shape), draws(4)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robnet_fx.domains import Form, Interval, Shape, Symbolic
 from robnet_fx.rules import rule_for
-from robnet_fx.rules.relaxation import Band, outward
+from robnet_fx.rules.relaxation import Band, enclose, outward
 from tests.rules.cases import ELEMENTWISE, Case, name_of
 from tests.soundness import draws
 
@@ -280,9 +280,24 @@ def test_curves_are_enclosed_over_huge_intervals(case: Case, dtype: torch.dtype)
             assert abs(value - slope * x - offset) <= error * (1 + 1e-6)
 
 
-def test_outward_widens_by_ulps_of_its_terms():
+@pytest.mark.parametrize("slope", [-1.0, 0.0, 0.4, 2.0])
+def test_enclose_is_tight_for_any_slope(slope: float):
+    """Not only for the chord's, where both ends are equally far off."""
+    case = next(case for case in ELEMENTWISE if case.name == "clamp")
+    pre = intervals(case)
+    x = grid(case, pre)
+    turns = [torch.full_like(pre.lower, kink) for kink in kinks(case)]
+    band = enclose(lambda v: function(case, v), pre, torch.full_like(pre.lower, slope), turns)
+    gap = function(case, x) - slope * x
+    highest, lowest = gap.amax(1, keepdim=True), gap.amin(1, keepdim=True)
+    assert float(((band.offset + band.error - highest) / scale_of(pre)).abs().max()) < 1e-12
+    assert float(((band.offset - band.error - lowest) / scale_of(pre)).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("ends", [(-3.0, 1.0), (-1.0, 3.0), (-3.0, -1.0), (1.0, 3.0)])
+def test_outward_widens_by_ulps_of_its_terms(ends: tuple[float, float]):
     band = Band(*(torch.tensor([[v]]) for v in (-2.0, 0.5, 0.25)))
-    pre = Interval(torch.tensor([[-3.0]]), torch.tensor([[1.0]]))
+    pre = Interval(*(torch.tensor([[end]]) for end in ends))
     got = outward(band, pre, 1e6)
     unit = torch.finfo(torch.float32).eps
     assert got.slope == -2
