@@ -1,10 +1,11 @@
+# ruff: noqa: T201
 """Mutation testing of the bound rules: every sign flipped, every lower and upper swapped, one at a time.
 
     python tests/mutation.py [--jobs 2] [--only relu.py] [--sample N] [--list]
 
-Each mutant is one edit of the syntax tree of a file under test, run against the tests that should notice, in a copy of
-the repository in a temporary folder. The exit status is 0 when every mutant is killed or stands in `EQUIVALENT` with the
-reason why no test can tell it from the original. Mutants run in forked children, so that torch is imported once.
+Each mutant is one edit of the syntax tree of a file under test, run against the tests that should notice, in a copy
+of the repository in a temporary folder. The exit status is 0 when every mutant is killed or stands in `EQUIVALENT`
+with the reason why no test can tell it from the original. Mutants run in forked children: torch is imported once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import ast
 import compileall
+import copy
+import itertools
 import os
 import re
 import shutil
@@ -60,6 +63,7 @@ EQUIVALENT: dict[str, str] = {
     "rules/relu.py: return torch.where(open_, pre.upper / width, (pre.lower >= 0).to(pre.lower.dtype))": (
         "only its dtype is read"
     ),
+    "rules/sigmoid.py: unit = 2 * torch.finfo(pre.upper.dtype).eps": "only its dtype is read",
     "rules/maxpool.py: others = torch.where(beaten, high, others)": "any number will do: nothing reads a beaten rival",
     "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span - n + p), *widths]": _PADDING,
     "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span + n - p), *widths]": _PADDING,
@@ -87,14 +91,17 @@ BINARY = {
 COMPARE = {ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Mutant:
+    """Node `index` of a file's tree (in the order of `ast.walk`) replaced by `new`."""
+
     file: str
+    index: int
+    new: ast.AST
     line: int
     before: str
     after: str
     statement: str  # the statement as the mutant has it, its first line only
-    source: str
 
     @property
     def name(self) -> str:
@@ -103,6 +110,16 @@ class Mutant:
     @property
     def key(self) -> str:
         return f"{self.file}: {self.statement}"
+
+    @property
+    def source(self) -> str:
+        return _replaced(ast.parse((ROOT / "robnet_fx" / self.file).read_text()), self.index, self.new)
+
+
+def _replaced(tree: ast.AST, index: int, new: ast.AST) -> str:
+    """The code of a tree, which is lost to this, with one node replaced."""
+    old = next(itertools.islice(ast.walk(tree), index, None))
+    return ast.unparse(ast.fix_missing_locations(_Replace(old, new).visit(tree)))
 
 
 def edits(node: ast.AST, names: set[str]) -> Iterator[ast.AST]:
@@ -166,25 +183,22 @@ def _code(tree: ast.AST) -> Iterator[ast.AST]:
 
 def mutants_of(file: str) -> list[Mutant]:
     """Every mutant of one file, in the order of the code."""
-    text = (ROOT / "robnet_fx" / file).read_text()
-    tree = ast.parse(text)
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    tree = ast.parse((ROOT / "robnet_fx" / file).read_text())
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {"min", "max"}
     names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    made = []
+    positions = {node: index for index, node in enumerate(ast.walk(tree))}
+    home: dict[ast.AST, ast.stmt] = {}
+    for statement in positions:
+        if isinstance(statement, ast.stmt):  # outer statements come first, so the inner ones stay
+            home.update(dict.fromkeys(ast.walk(statement), statement))
+    found = []
     for node in _code(tree):
-        for new in edits(node, names | {"min", "max"}):
-            fresh = ast.parse(text)  # a new tree for each mutant: the transformer edits in place
-            twin = next(b for a, b in zip(ast.walk(tree), ast.walk(fresh), strict=True) if a is node)
-            statement = next(s for s in reversed([*_statements(fresh)]) if any(part is twin for part in ast.walk(s)))
-            source = ast.unparse(ast.fix_missing_locations(_Replace(twin, new).visit(fresh)))
-            first = ast.unparse(statement).split("\n")[0]
-            made.append(Mutant(file, node.lineno, ast.unparse(node), ast.unparse(new), first, source))
-    return made
-
-
-def _statements(tree: ast.AST) -> Iterator[ast.stmt]:
-    """Outer statements before the ones they hold."""
-    return (node for node in ast.walk(tree) if isinstance(node, ast.stmt))
+        for new in edits(node, names):
+            statement = home[node]
+            inside = next(i for i, part in enumerate(ast.walk(statement)) if part is node)
+            first = _replaced(copy.deepcopy(statement), inside, new).split("\n")[0]
+            found.append(Mutant(file, positions[node], new, node.lineno, ast.unparse(node), ast.unparse(new), first))
+    return found
 
 
 class Workplace:
@@ -235,7 +249,10 @@ def _run_stages(root: Path, stages: list[list[str]]) -> int:
     os.dup2(silent, 2)
     os.chdir(root)
     sys.dont_write_bytecode = True
-    sys.path[:] = [str(root), *(entry for entry in sys.path if Path(entry or ".").resolve() not in (ROOT, ROOT / "tests"))]
+    sys.path[:] = [
+        str(root),
+        *(entry for entry in sys.path if Path(entry or ".").resolve() not in (ROOT, ROOT / "tests")),
+    ]
 
     class Seeded:
         """What tests/conftest.py does, without its imports."""

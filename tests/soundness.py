@@ -168,7 +168,7 @@ def check_sound(
 
 
 def assert_inside(claims: list[tuple[str, str, Interval]], values: dict[str, Tensor], index: Tensor) -> None:
-    """Every value of a node `[N, *S]`, each under the image `index [N]`, inside each interval `[B, *S]` claimed for it."""
+    """Every value of a node `[N, *S]`, each under the image `index [N]`, inside every interval claimed for it."""
     for node, kind, bounds in claims:
         assert values[node].shape[1:] == bounds.lower.shape[1:] == bounds.upper.shape[1:], f"shape of {kind} of {node}"
         gap = _outside(values[node], Interval(bounds.lower[index], bounds.upper[index]))
@@ -191,7 +191,7 @@ def _values(net: BoundedModel, t: Tensor, images: Tensor, spec: Tensor) -> dict[
 
 
 def _goals(claims: Any, values: dict[str, Tensor], index: Tensor, climbs: int) -> list[tuple[str, int, int, float]]:
-    """(node, image, unit, sign) to climb: for each node, image and side the unit nearest to its bound, and random ones."""
+    """(node, image, unit, sign) to climb: for each node and side the unit nearest to its bound, and random ones."""
     tightest = {node: bounds for node, _, bounds in claims}
     goals = []
     for node, bounds in tightest.items():
@@ -219,9 +219,7 @@ def _climb(net: BoundedModel, goals: list[tuple[str, int, int, float]], images: 
     for step in (2.0, 0.5, 0.25):
         t = t.requires_grad_(True)
         values = _values(net, t, images[index], spec[index])
-        goal = sum(
-            (values[node].flatten(1)[rows, units[rows]] * signs[rows]).sum() for node, rows in by_node.items()
-        )
+        goal = sum((values[node].flatten(1)[rows, units[rows]] * signs[rows]).sum() for node, rows in by_node.items())
         (slope,) = torch.autograd.grad(goal, t)
         t = (t.detach() + step * slope.sign()).clamp(-1, 1)
         path.append(t.clone())

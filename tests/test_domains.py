@@ -117,7 +117,7 @@ def test_both_sides_of_a_spec():
     lower, upper = domains.split_sides((rows @ value).squeeze(2))
     torch.testing.assert_close(lower, (spec @ value).squeeze(2))
     torch.testing.assert_close(upper, (spec @ value).squeeze(2))
-    lower, upper = domains.split_sides(torch.tensor([[2.0, 5.0, 1.0, -3.0]]))  # uppers of two rows, then of their negatives
+    lower, upper = domains.split_sides(torch.tensor([[2.0, 5.0, 1.0, -3.0]]))  # of two rows, then of their negatives
     assert lower.tolist() == [[-1.0, 3.0]]
     assert upper.tolist() == [[2.0, 5.0]]
 

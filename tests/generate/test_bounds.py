@@ -123,7 +123,9 @@ def test_pre_is_inside_both_forward_domains_and_stand_alone_ibp(method: str, cli
     checked = 0
     for node, kinds in net.probe(images).items():
         outer = alone[node]["ibp"]
-        assert bool((kinds["ibp"].lower >= outer.lower - 1e-12).all() and (kinds["ibp"].upper <= outer.upper + 1e-12).all())
+        assert bool(
+            (kinds["ibp"].lower >= outer.lower - 1e-12).all() and (kinds["ibp"].upper <= outer.upper + 1e-12).all()
+        )
         if "pre" not in kinds:
             continue
         checked += 1
@@ -237,7 +239,9 @@ def test_margins_are_upper_bounds_with_minus_infinity_at_the_label(method: str):
 def test_generate_is_the_bounds_graph():
     images = torch.rand(2, 1, 4, 4, dtype=torch.float64)
     net = compiled(conv_net, FIELD, "rsip-ibp")
-    for a, b in zip(generate(net.perturbed, "rsip-ibp")(images, spec_for(2)), net.bounds(images, spec_for(2)), strict=True):
+    for a, b in zip(
+        generate(net.perturbed, "rsip-ibp")(images, spec_for(2)), net.bounds(images, spec_for(2)), strict=True
+    ):
         assert torch.equal(a, b)
     with pytest.raises(UsageError, match="perturbed graph"):
         generate(net.clean)
@@ -271,7 +275,9 @@ def test_images_and_labels_that_do_not_fit_are_refused(images: Tensor, labels: T
 def test_options_that_do_not_exist_are_errors():
     """Design §13: never ignored."""
     images = torch.rand(2, 1, 5, dtype=torch.float64)
-    with pytest.raises(UsageError, match=r"unknown method 'crown': choose one of ibp, ssip, rsip-ibp, rsip-ssip, rsip$"):
+    with pytest.raises(
+        UsageError, match=r"unknown method 'crown': choose one of ibp, ssip, rsip-ibp, rsip-ssip, rsip$"
+    ):
         robnet_fx.bound(dense_net(), FIELD, "crown", example=images)
     for clip in ("sigmoid", "", True):
         with pytest.raises(UsageError, match="clip must be one of"):

@@ -115,7 +115,9 @@ def test_loading_a_state_reaches_every_graph():
     model, net, _ = compiled("rsip-ssip")
     images, labels = torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 2])
     torch.manual_seed(5)
-    other: dict[str, Tensor] = {k: torch.rand_like(v) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    other: dict[str, Tensor] = {
+        k: torch.rand_like(v) if v.is_floating_point() else v for k, v in model.state_dict().items()
+    }
     before = net.margins(images, labels)
     model.load_state_dict(other)
     assert not torch.allclose(before, net.margins(images, labels))

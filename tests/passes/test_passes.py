@@ -111,7 +111,9 @@ def test_simplify_merges_reshapes_and_drops_what_nobody_reads():
     value = drawing(aten.reshape.default, value, [-1, 6])
     value = drawing(aten.reshape.default, value, [-1, 3, 2])
     value = drawing(aten.reshape.default, value, [-1, 6])
-    both = drawing(aten.add.Tensor, value, drawing(aten.reshape.default, drawing(aten.reshape.default, value, [-1, 2, 3]), [-1, 6]))
+    both = drawing(
+        aten.add.Tensor, value, drawing(aten.reshape.default, drawing(aten.reshape.default, value, [-1, 2, 3]), [-1, 6])
+    )
     source = drawing.finish(drawing(aten.linear.default, both, r(3, 6), r(3)))
     made = simplify(source)
     x = torch.rand(4, 2, 3, dtype=torch.float64)

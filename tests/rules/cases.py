@@ -53,21 +53,47 @@ AFFINE = [
         ((2, 6, 5),),
         lambda r, x: (x, r(4, 1, 2, 3), r(4), [2, 3], [0, 2], [2, 1], 2),
     ),
-    Case("conv2d-depthwise", aten.conv2d.default, ((3, 3, 3),), lambda r, x: (x, r(3, 1, 2, 2), None, [1], [0], [1], 3)),
+    Case(
+        "conv2d-depthwise", aten.conv2d.default, ((3, 3, 3),), lambda r, x: (x, r(3, 1, 2, 2), None, [1], [0], [1], 3)
+    ),
     Case("conv2d-same", aten.conv2d.padding, ((2, 4, 4),), lambda r, x: (x, r(2, 2, 2, 3), r(2), [1, 1], "same")),
-    Case("conv2d-same-dilated", aten.conv2d.padding, ((2, 4, 4),),
-         lambda r, x: (x, r(2, 1, 3, 3), r(2), [1, 1], "same", [2, 2], 2)),  # fmt: skip
-    Case("conv3d", aten.conv3d.default, ((2, 3, 3, 3),), lambda r, x: (x, r(2, 2, 2, 3, 1), r(2), [1, 1, 1], [1, 1, 0])),
-    Case("conv3d-all", aten.conv3d.default, ((2, 4, 4, 3),),
-         lambda r, x: (x, r(2, 1, 2, 2, 2), r(2), [2, 1, 2], [1, 0, 1], [1, 2, 1], 2)),  # fmt: skip
-    Case("conv3d-same", aten.conv3d.padding, ((1, 2, 3, 2),), lambda r, x: (x, r(1, 1, 2, 3, 1), r(1), [1, 1, 1], "same")),
-    Case("conv_transpose1d", aten.conv_transpose1d.default, ((2, 4),),
-         lambda r, x: (x, r(2, 2, 3), r(4), [2], [1], [1], 2, [2])),  # fmt: skip
-    Case("conv_transpose2d", aten.conv_transpose2d.input, ((2, 3, 2),),
-         lambda r, x: (x, r(2, 3, 3, 2), r(3), [2, 1], [1, 0], [1, 0], 1, [1, 2])),  # fmt: skip
+    Case(
+        "conv2d-same-dilated",
+        aten.conv2d.padding,
+        ((2, 4, 4),),
+        lambda r, x: (x, r(2, 1, 3, 3), r(2), [1, 1], "same", [2, 2], 2),
+    ),
+    Case(
+        "conv3d", aten.conv3d.default, ((2, 3, 3, 3),), lambda r, x: (x, r(2, 2, 2, 3, 1), r(2), [1, 1, 1], [1, 1, 0])
+    ),
+    Case(
+        "conv3d-all",
+        aten.conv3d.default,
+        ((2, 4, 4, 3),),
+        lambda r, x: (x, r(2, 1, 2, 2, 2), r(2), [2, 1, 2], [1, 0, 1], [1, 2, 1], 2),
+    ),
+    Case(
+        "conv3d-same", aten.conv3d.padding, ((1, 2, 3, 2),), lambda r, x: (x, r(1, 1, 2, 3, 1), r(1), [1, 1, 1], "same")
+    ),
+    Case(
+        "conv_transpose1d",
+        aten.conv_transpose1d.default,
+        ((2, 4),),
+        lambda r, x: (x, r(2, 2, 3), r(4), [2], [1], [1], 2, [2]),
+    ),
+    Case(
+        "conv_transpose2d",
+        aten.conv_transpose2d.input,
+        ((2, 3, 2),),
+        lambda r, x: (x, r(2, 3, 3, 2), r(3), [2, 1], [1, 0], [1, 0], 1, [1, 2]),
+    ),
     Case("conv_transpose2d-plain", aten.conv_transpose2d.input, ((2, 2, 2),), lambda r, x: (x, r(2, 1, 2, 2))),
-    Case("conv_transpose3d", aten.conv_transpose3d.input, ((2, 2, 2, 2),),
-         lambda r, x: (x, r(2, 1, 2, 1, 2), r(2), [1, 2, 2], [0, 0, 1], [0, 1, 0], 2)),  # fmt: skip
+    Case(
+        "conv_transpose3d",
+        aten.conv_transpose3d.input,
+        ((2, 2, 2, 2),),
+        lambda r, x: (x, r(2, 1, 2, 1, 2), r(2), [1, 2, 2], [0, 0, 1], [0, 1, 0], 2),
+    ),
     # products with constants
     Case("linear", aten.linear.default, ((5,),), lambda r, x: (x, r(4, 5), r(4))),
     Case("linear-no-bias", aten.linear.default, ((5,),), lambda r, x: (x, r(4, 5))),
@@ -127,18 +153,30 @@ AFFINE = [
     Case("avg_pool1d", aten.avg_pool1d.default, ((2, 6),), lambda r, x: (x, [3], [2], [1])),
     Case("avg_pool2d", aten.avg_pool2d.default, ((2, 4, 4),), lambda r, x: (x, [2, 2])),
     Case("avg_pool2d-padded", aten.avg_pool2d.default, ((2, 4, 4),), lambda r, x: (x, [3, 3], [2, 1], [1, 1])),
-    Case("avg_pool2d-uncounted", aten.avg_pool2d.default, ((2, 4, 4),),
-         lambda r, x: (x, [3, 3], [2, 2], [1, 1], True, False)),  # fmt: skip
-    Case("avg_pool2d-divisor", aten.avg_pool2d.default, ((1, 4, 4),),
-         lambda r, x: (x, [2, 2], [2, 2], [0, 0], False, True, 3)),  # fmt: skip
+    Case(
+        "avg_pool2d-uncounted",
+        aten.avg_pool2d.default,
+        ((2, 4, 4),),
+        lambda r, x: (x, [3, 3], [2, 2], [1, 1], True, False),
+    ),
+    Case(
+        "avg_pool2d-divisor",
+        aten.avg_pool2d.default,
+        ((1, 4, 4),),
+        lambda r, x: (x, [2, 2], [2, 2], [0, 0], False, True, 3),
+    ),
     Case("avg_pool2d-ceil", aten.avg_pool2d.default, ((1, 5, 4),), lambda r, x: (x, [2, 3], [2, 2], [1, 1], True)),
     Case("avg_pool3d", aten.avg_pool3d.default, ((1, 3, 3, 2),), lambda r, x: (x, [2, 2, 1], [1, 1, 1], [1, 0, 0])),
     Case("adaptive_avg_pool1d", aten.adaptive_avg_pool1d.default, ((2, 5),), lambda r, x: (x, [3])),
     Case("adaptive_avg_pool2d", aten.adaptive_avg_pool2d.default, ((2, 4, 3),), lambda r, x: (x, [3, 2])),
     Case("adaptive_avg_pool2d-decomposed", aten._adaptive_avg_pool2d.default, ((2, 4, 3),), lambda r, x: (x, [1, 1])),
     Case("adaptive_avg_pool3d", aten.adaptive_avg_pool3d.default, ((1, 3, 2, 2),), lambda r, x: (x, [2, 1, 2])),
-    Case("adaptive_avg_pool3d-decomposed", aten._adaptive_avg_pool3d.default, ((1, 3, 2, 2),),
-         lambda r, x: (x, [1, 1, 1])),  # fmt: skip
+    Case(
+        "adaptive_avg_pool3d-decomposed",
+        aten._adaptive_avg_pool3d.default,
+        ((1, 3, 2, 2),),
+        lambda r, x: (x, [1, 1, 1]),
+    ),
     Case("mean", aten.mean.dim, ((2, 3, 4),), lambda r, x: (x, [-1, 2])),
     Case("mean-keep", aten.mean.dim, ((2, 3),), lambda r, x: (x, [1], True)),
     Case("sum", aten.sum.dim_IntList, ((2, 3, 4),), lambda r, x: (x, [1, 3])),
@@ -185,8 +223,12 @@ POOLING = [
     Case("max_pool2d-dilated", aten.max_pool2d.default, ((1, 5, 4),), lambda r, x: (x, [2], [1], [1], [2, 1])),
     Case("max_pool2d-single", aten.max_pool2d.default, ((2, 3, 3),), lambda r, x: (x, [1, 1], [2, 2])),
     Case("max_pool2d-ceil", aten.max_pool2d.default, ((1, 4, 5),), lambda r, x: (x, [3, 2], [2, 2], [0, 0], [1], True)),
-    Case("max_pool2d-ceil-padded", aten.max_pool2d.default, ((1, 4, 5),),
-         lambda r, x: (x, [2, 3], [3, 2], [1, 1], [1], True)),  # fmt: skip
+    Case(
+        "max_pool2d-ceil-padded",
+        aten.max_pool2d.default,
+        ((1, 4, 5),),
+        lambda r, x: (x, [2, 3], [3, 2], [1, 1], [1], True),
+    ),
     Case("max_pool3d", aten.max_pool3d.default, ((1, 2, 4, 2),), lambda r, x: (x, [2, 2, 1], [1, 2, 1], [1, 0, 0])),
 ]
 

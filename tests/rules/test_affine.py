@@ -102,7 +102,7 @@ def test_the_operation_is_affine(case: Case):
 
 @pytest.mark.parametrize(("dims", "dilation", "stride"), [*itertools.product((1, 2, 3), (1, 2), (1, 2, 3))])
 def test_a_transposed_convolution_gives_back_every_size(dims: int, dilation: int, stride: int):
-    """Whatever rows at the far edge no window reached: the pulled-back form has the input's shape, and autograd's value."""
+    """Whatever rows at the far edge no window reached: the pulled-back form has the input's shape."""
     op = getattr(torch.ops.aten, f"conv{dims}d").default
     for size, padding in itertools.product((4, 5, 6), (0, 1)):
         r = draws(7)

@@ -1,4 +1,4 @@
-"""Max pooling against loops over windows: which input is followed, what the others may add, and what RSIP makes of it."""
+"""Max pooling against loops over windows: which input is followed, what the others add, what RSIP makes of it."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ def test_points_need_no_chord():
     """l = u: the highest input is known, the others decide; no division by the width 0, and finite gradients."""
     lower = torch.tensor([[[1.0, 2.0, 2.0, 0.0]]], dtype=torch.float64, requires_grad=True)
     upper = torch.tensor([[[1.0, 2.0, 3.0, 0.0]]], dtype=torch.float64, requires_grad=True)
-    form = Form(torch.tensor([[[[1.0, -1.0]]], [[[1.0, -1.0]]]], dtype=torch.float64).transpose(0, 1)[:, :1], torch.zeros(1, 1))
+    form = Form(
+        torch.tensor([[[[1.0, -1.0]]], [[[1.0, -1.0]]]], dtype=torch.float64).transpose(0, 1)[:, :1], torch.zeros(1, 1)
+    )
     rule = rule_for(torch.ops.aten.max_pool1d.default)
     got = rule.rsip(form, Shape((1, 4)), [2], pre=Interval(lower, upper))
     assert got.coef.flatten().tolist() == [0.0, 1.0, -1.0, 0.0]
@@ -130,7 +132,7 @@ def test_points_need_no_chord():
 
 
 def test_a_point_among_rivals_gives_a_flat_line():
-    """The followed input cannot move but a rival reaches above it: from above the maximum is the rival's upper bound."""
+    """The followed input cannot move but a rival reaches above it: from above only the rival counts."""
     pre = Interval(torch.tensor([[[1.0, 0.0]]], dtype=torch.float64), torch.tensor([[[1.0, 2.0]]], dtype=torch.float64))
     for sign, expected in ((1.0, 2.0), (-1.0, -1.0)):
         form = Form(torch.full((1, 1, 1, 1), sign, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))

@@ -84,10 +84,19 @@ REFUSED = [
     ("product", (5, 5), lambda g, r, x: g(aten.matmul.default, x, x), "matmul of two values that both depend"),
     ("weights", (5,), lambda g, r, x: g(aten.linear.default, x, g(aten.select.int, x, 0, 0)), "argument 1|batch"),
     ("cat-constant", (2, 3), lambda g, r, x: g(aten.cat.default, [x, r(5, 2, 3)], 1), "joins bounded values with"),
-    ("norm-training", (3, 2), lambda g, r, x: g(aten.batch_norm.default, x, None, None, r(3), r(3).abs(), True, 0.1,
-                                                1e-5, False), "training mode"),  # fmt: skip
+    (
+        "norm-training",
+        (3, 2),
+        lambda g, r, x: g(aten.batch_norm.default, x, None, None, r(3), r(3).abs(), True, 0.1, 1e-5, False),
+        "training mode",
+    ),
     ("divisor", X, lambda g, r, x: g(aten.avg_pool2d.default, x, [2, 2], [1], [0], False, True, -1), "divisor"),
-    ("divisor-3d", (1, *X), lambda g, r, x: g(aten.avg_pool3d.default, x, [1, 2, 2], [1], [0], False, True, -2), "divisor"),
+    (
+        "divisor-3d",
+        (1, *X),
+        lambda g, r, x: g(aten.avg_pool3d.default, x, [1, 2, 2], [1], [0], False, True, -2),
+        "divisor",
+    ),
     ("max-pool-no-channels", (3, 4), lambda g, r, x: g(aten.max_pool2d.default, x, [2, 2]), "without a channel axis"),
     ("max-pool-1d-flat", (4,), lambda g, r, x: g(aten.max_pool1d.default, x, [2]), "without a channel axis"),
     ("no-rule", X, lambda g, r, x: g(aten.erf.default, x), "no bound rule for aten.erf.default"),

@@ -1,0 +1,42 @@
+"""The mutation script itself, on a handful of mutants; `make mutants` runs them all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.mutation import EQUIVALENT, ROOT, SUITES, mutants_of
+
+
+def test_every_file_of_rules_is_mutated():
+    rules = {f"rules/{path.name}" for path in (ROOT / "robnet_fx" / "rules").glob("*.py")} - {"rules/__init__.py"}
+    assert set(SUITES) == rules | {"domains.py", "field.py", "noise.py"}
+
+
+def test_mutants_are_single_edits_of_every_kind():
+    mutants = [mutant for file in ("domains.py", "rules/relu.py", "rules/clamp.py") for mutant in mutants_of(file)]
+    edits = {(mutant.before, mutant.after) for mutant in mutants}
+    assert ("x.const - radius", "x.const + radius") in edits
+    assert ("x.coef.abs()", "x.coef") in edits
+    assert ("pre.lower < 0", "pre.lower > 0") in edits
+    assert ("-pre.lower", "pre.lower") in edits
+    assert ("minimum", "maximum") in edits
+    assert ("form.coef.clamp(min=0)", "form.coef.clamp(max=0)") in edits
+    assert ("x.upper", "x.lower") in edits
+    originals = {file: (ROOT / "robnet_fx" / file).read_text() for file in ("domains.py", "rules/relu.py")}
+    assert all(mutant.source not in originals.values() for mutant in mutants)
+    for mutant in mutants:
+        compile(mutant.source, mutant.file, "exec")
+
+
+def test_equivalent_mutants_are_still_mutants():
+    assert set(EQUIVALENT) <= {mutant.key for file in SUITES for mutant in mutants_of(file)}
+
+
+def test_a_handful_is_killed():
+    options = ["--jobs", "1", "--only", r"^(domains|rules/arithmetic)", "--sample", "12"]
+    command = [sys.executable, "tests/mutation.py", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 survived" in done.stdout
+    assert done.stdout.count("killed  ") == 5
