@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: test lint types unit demo clean
+.PHONY: test lint types unit mutants demo clean
 
 test: lint types unit
 
@@ -22,6 +22,10 @@ unit: $(INSTALLED)
 
 # One thread: the network is so small that two only wait for each other.
 demo: export OMP_NUM_THREADS = 1
+# Every sign and every lower/upper of the bound rules flipped, one at a time: minutes, and each must be noticed.
+mutants: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation.py
+
 demo: $(INSTALLED)
 	mkdir -p $(DEMO)
 	$(BIN)/robnet-fx zoo export digits $(DEMO)/digits.onnx
