@@ -20,12 +20,12 @@ types: $(INSTALLED)
 unit: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -q
 
-# One thread: the network is so small that two only wait for each other.
-demo: export OMP_NUM_THREADS = 1
 # Every sign and every lower/upper of the bound rules flipped, one at a time: minutes, and each must be noticed.
 mutants: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation.py
 
+# One thread: the network is so small that two only wait for each other.
+demo: export OMP_NUM_THREADS = 1
 demo: $(INSTALLED)
 	mkdir -p $(DEMO)
 	$(BIN)/robnet-fx zoo export digits $(DEMO)/digits.onnx
