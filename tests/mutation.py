@@ -201,7 +201,7 @@ def mutants_of(file: str) -> list[Mutant]:
     return found
 
 
-class Workplace:
+class Sandbox:
     """A copy of the package and its tests, where one mutant at a time takes a file's place."""
 
     def __init__(self, parent: Path, number: int) -> None:
@@ -283,7 +283,7 @@ def run(mutants: list[Mutant], jobs: int) -> list[Mutant]:
     preload()
     survivors: list[Mutant] = []
     with tempfile.TemporaryDirectory() as folder:
-        free = [Workplace(Path(folder), number) for number in range(jobs)]
+        free = [Sandbox(Path(folder), number) for number in range(jobs)]
         for file in sorted({mutant.file for mutant in mutants}):
             started = time.monotonic()
             _, status = os.waitpid(free[0].start(file), 0)
