@@ -14,7 +14,9 @@ MEAN, STD = "robnet_fx.mean", "robnet_fx.std"
 def normalisation_metadata(mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, str]:
     """The entries that remember `mean` and `std`; none for what is None."""
     given = {MEAN: mean, STD: std}
-    return {key: ",".join(repr(float(value)) for value in values) for key, values in given.items() if values is not None}
+    return {
+        key: ",".join(repr(float(value)) for value in values) for key, values in given.items() if values is not None
+    }
 
 
 def normalisation_of(metadata: Mapping[str, str]) -> tuple[list[float] | None, list[float] | None]:

@@ -15,7 +15,7 @@ aten = torch.ops.aten
 
 
 def s_shaped(name: str, f: Callable[[Tensor], Tensor], steepest: float, turn: Callable[[Tensor], Tensor]) -> Rule:
-    """The rule of an increasing f with one inflection, at 0: `steepest` is f'(0), `turn(s) >= 0` solves f'(x) = s."""
+    """The rule of an increasing f with one inflection, at 0: `steepest` is f'(0); `turn(s) >= 0` solves f'(x) = s."""
 
     def reach(pre: Interval) -> Interval:
         unit = 2 * torch.finfo(pre.lower.dtype).eps  # f is rounded, and saturates: 1 - 1e-9 is 1 in float32
@@ -31,8 +31,8 @@ def s_shaped(name: str, f: Callable[[Tensor], Tensor], steepest: float, turn: Ca
 
 
 def _sigmoid_turn(slope: Tensor) -> Tensor:
-    # sigmoid' = p (1 - p) = s, so p = (1 + r) / 2 with r = sqrt(1 - 4 s), and x = log(p / (1 - p)) = 2 atanh(r), written
-    # as log((1 + r)^2 / 4 s): for a tiny s the atanh is infinite, and the curve would rise over the band unseen.
+    # sigmoid' = p (1 - p) = s, so p = (1 + r) / 2 with r = sqrt(1 - 4 s), and x = log(p / (1 - p)) = 2 atanh(r),
+    # written as log((1 + r)^2 / 4 s): for a tiny s the atanh is infinite, and the band would miss the curve's rise.
     root = (1 - 4 * slope).clamp(min=0).sqrt()
     return 2 * torch.log1p(root) - torch.log(4 * slope)
 
