@@ -13,7 +13,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import onnx2torch
 import torch
 from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
@@ -54,7 +53,9 @@ _POOLS_WITH_INDICES = {
     aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
     aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
 }
-_NOT_THE_USERS = ("<", *(str(Path(home).parent) for home in (torch.__file__, onnx2torch.__file__, __file__)))
+_NOT_THE_USERS = re.compile(
+    "^<|/onnx2torch/|" + "|".join("^" + re.escape(str(Path(home).parent)) for home in (torch.__file__, __file__))
+)
 _COMMUTATIVE = {aten.add.Tensor, aten.mul.Tensor}
 
 
@@ -251,6 +252,6 @@ def source_line(stack_trace: str | None) -> str:
     """`file.py:47    code` of the innermost frame in the user's own code, or nothing for a network read from a file."""
     frames = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n([^\n]*)', stack_trace or "")
     for path, line, code in reversed(frames):
-        if not path.startswith(_NOT_THE_USERS):
+        if not _NOT_THE_USERS.search(path):
             return f"{os.path.basename(path)}:{line}    {code.strip()}"
     return ""
