@@ -13,16 +13,8 @@ from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.generate import Generator, method_named
 from robnet_fx.graphs import MODEL, shape_of
-from robnet_fx.passes import (
-    CLIPS,
-    FIELD,
-    NORMALISATION,
-    Constants,
-    insert_clip,
-    insert_field,
-    insert_normalisation,
-    simplify,
-)
+from robnet_fx.passes import CLIPS, FIELD, NORMALISATION, Constants
+from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbation import Perturbation, Transform
 
 
@@ -83,11 +75,8 @@ class BoundedModel(nn.Module):
             raise UsageError(f"clip must be one of 'relu', 'clamp' or None, not {clip!r}")
         self.perturbation, self.method, self.clip = perturbation, method, clip
         self.eps = perturbation.eps
-        clean = simplify(canonical)
-        if mean is not None or std is not None:
-            clean = insert_normalisation(clean, mean, std)
-        self.clean = clean
-        self.perturbed = simplify(insert_field(insert_clip(clean, clip), perturbation))
+        self.clean = clean(canonical, mean, std)
+        self.perturbed = perturb(self.clean, perturbation, clip)
         (self.classes,) = _output_shape(self.perturbed)
         self.input_shape = shape_of(_image(self.perturbed))
         self.add_module("bounds", Generator(self.perturbed, method).bounds(two_sided=True))

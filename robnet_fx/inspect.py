@@ -16,7 +16,7 @@ from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.generate import generate, unsupported
 from robnet_fx.graphs import MODEL
-from robnet_fx.passes import insert_clip, insert_field, insert_normalisation, simplify
+from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbation import Perturbation
 from robnet_fx.rules import rule_for
 
@@ -72,10 +72,7 @@ def stage_graph(
     graph = trace(model, example)
     if stage == "source":
         return graph
-    graph = simplify(graph)
-    if mean is not None or std is not None:
-        graph = insert_normalisation(graph, mean, std)
-    graph = simplify(insert_field(insert_clip(graph, clip), perturbation))
+    graph = perturb(clean(graph, mean, std), perturbation, clip)
     return graph if stage == "passes" else generate(graph, method)
 
 
