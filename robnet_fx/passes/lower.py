@@ -110,7 +110,10 @@ def _div(build: Builder, node: fx.Node) -> fx.Node | None:
 
 @lowers(aten.softmax.int, aten._softmax.default)
 def _softmax(build: Builder, node: fx.Node) -> fx.Node:
-    x, axis = node.args[:2]
+    return _softmax_of(build, node.args[0], node.args[1])
+
+
+def _softmax_of(build: Builder, x: Any, axis: Any) -> fx.Node:
     powers = build.call(aten.exp.default, x)
     total = build.call(aten.sum.dim_IntList, powers, [axis], True)
     return build.call(product, powers, build.call(aten.reciprocal.default, total))
@@ -121,6 +124,18 @@ def _log_softmax(build: Builder, node: fx.Node) -> fx.Node:
     x, axis = node.args[:2]
     total = build.call(aten.sum.dim_IntList, build.call(aten.exp.default, x), [axis], True)
     return build.call(aten.sub.Tensor, x, build.call(aten.log.default, total))
+
+
+@lowers(aten.scaled_dot_product_attention.default)
+def _attention(build: Builder, node: fx.Node) -> fx.Node | None:
+    q, k, v = node.args[:3]
+    mask, _, causal = (*node.args[3:], None, 0.0, False)[:3] if len(node.args) < 6 else node.args[3:6]
+    scale = node.kwargs.get("scale")
+    if mask is not None or causal or not isinstance(q, fx.Node):
+        return None
+    factor = float(shape_of(q)[-1]) ** -0.5 if scale is None else scale
+    scores = build.call(matrix_product, q, build.call(aten.transpose.int, k, -2, -1))
+    return build.call(matrix_product, _softmax_of(build, build.call(aten.mul.Tensor, scores, factor), -1), v)
 
 
 def _standardise(build: Builder, x: fx.Node, axes: list[int], eps: float) -> fx.Node:

@@ -9,6 +9,7 @@ from robnet_fx.rules import (  # noqa: F401  (importing a family enters its rule
     norm,
     pad,
     pool,
+    product,
     relu,
     shape,
     sigmoid,
