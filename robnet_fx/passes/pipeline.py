@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
+from robnet_fx.passes import lower_einsum, lower_extremes, lower_statistics  # noqa: F401  (they enter lowerings)
 from robnet_fx.passes.insert_clip import insert_clip
 from robnet_fx.passes.insert_field import insert_field
 from robnet_fx.passes.insert_normalisation import Constants, insert_normalisation
