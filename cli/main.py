@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import robnet_fx
-from robnet_fx.cli import attack, certify, inspect, robustify, zoo
+from robnet_fx.cli import attack, certify, check, inspect, robustify, zoo
 from robnet_fx.cli.errors import DEBUG_VARIABLE, reporting_errors
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 networks = typer.Typer(no_args_is_help=True, context_settings=_SETTINGS, help="The networks that come with robnet-fx.")
 
-for command in (robustify.robustify, certify.certify, attack.attack, inspect.inspect):
+for command in (robustify.robustify, certify.certify, attack.attack, check.check, inspect.inspect):
     app.command()(reporting_errors(command))
 networks.command("list")(reporting_errors(zoo.list_networks))
 networks.command("export")(reporting_errors(zoo.export))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import fx, nn
 
 MODEL = "model"  # the sub-module of every graph module that is the user's own module, the very same object
@@ -41,6 +43,15 @@ def prune(graph: fx.Graph) -> None:
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """The value's own shape S, without the batch axis."""
     return tuple(node.meta["shape"])
+
+
+def argument(node: fx.Node, name: str, default: Any) -> Any:
+    """An argument of an ATen call by its schema name."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    for position, entry in enumerate(schema):
+        if entry.name == name:
+            return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)
+    return default
 
 
 def describe(node: fx.Node, reason: str = "") -> str:

@@ -55,8 +55,11 @@ class Drawing:
 
     def _place(self, arg: Any) -> Any:
         if isinstance(arg, Tensor):
-            name = f"p{len(list(self.model.parameters()))}"
-            self.model.register_parameter(name, nn.Parameter(arg, requires_grad=False))
+            name = f"p{len(self.values)}"
+            if arg.is_floating_point():
+                self.model.register_parameter(name, nn.Parameter(arg, requires_grad=False))
+            else:  # an index or a mask
+                self.model.register_buffer(name, arg)
             node = self.graph.get_attr(f"{MODEL}.{name}")
             self.values[node] = arg
             node.meta = {"shape": tuple(arg.shape), "dtype": arg.dtype}

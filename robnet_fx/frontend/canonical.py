@@ -18,7 +18,8 @@ from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
 
 from robnet_fx.errors import UnsupportedError
-from robnet_fx.graphs import MODEL, prune
+from robnet_fx.frontend.rewrites import FIRST_RESULTS, REWRITES
+from robnet_fx.graphs import MODEL, argument, prune
 
 aten = torch.ops.aten
 
@@ -61,15 +62,19 @@ _COMMUTATIVE = {aten.add.Tensor, aten.mul.Tensor}
 
 def canonicalise(exported: torch.export.ExportedProgram) -> tuple[fx.Graph, dict[str, Tensor]]:
     """The canonical graph of a decomposed program, and the constant tensors it reads as `constants.<name>`."""
-    return _Canonical(exported).run()
+    return Canonical(exported).run()
 
 
-class _Canonical:
+class Canonical:
+    """The canonical graph in the making: `env` maps traced nodes to canonical ones."""
+
     def __init__(self, exported: torch.export.ExportedProgram) -> None:
         self.source = exported
         self.graph = fx.Graph()
         self.env: dict[fx.Node, fx.Node] = {}
         self.constants: dict[str, Tensor] = {}
+        self.varying: set[fx.Node] = set()
+        self.example: Tensor
         self.batch: Any = None
 
     def run(self) -> tuple[fx.Graph, dict[str, Tensor]]:
@@ -88,9 +93,11 @@ class _Canonical:
 
     def _placeholder(self, node: fx.Node, spec: Any) -> None:
         if spec.kind == InputKind.USER_INPUT:
-            value = node.meta["val"]
-            self.batch = value.shape[0]
-            self._place(node, self.graph.placeholder("x"))
+            self.example = node.meta["val"]
+            self.batch = self.example.shape[0]
+            image = self.graph.placeholder("x")
+            self.varying.add(image)
+            self._place(node, image)
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             self._place(node, self.graph.get_attr(f"{MODEL}.{spec.target}"))
         elif spec.kind == InputKind.CONSTANT_TENSOR:
@@ -105,16 +112,44 @@ class _Canonical:
         self.env[node] = made
         value = node.meta.get("val")
         if isinstance(value, Tensor) and "val" not in made.meta:
-            made.meta["val"] = value
-            made.meta["dtype"] = value.dtype
-            made.meta["shape"] = self._tail(value)
-            made.meta["layer"] = _layer(node)
-            made.meta["source"] = source_line(node.meta.get("stack_trace"))
+            self._describe(made, value, node)
 
-    def _make(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> fx.Node:
+    def _describe(self, made: fx.Node, value: Tensor, node: fx.Node) -> None:
+        if self._has_batch(value) and not self.varies(made):
+            value = value.new_empty((1, *value.shape[1:]))  # a constant stands once for all samples
+        made.meta["val"] = value
+        made.meta["dtype"] = value.dtype
+        made.meta["shape"] = self._tail(value)
+        made.meta["layer"] = _layer(node)
+        made.meta["source"] = source_line(node.meta.get("stack_trace"))
+
+    def varies(self, made: fx.Node) -> bool:
+        """Whether a canonical node depends on the image."""
+        return made in self.varying
+
+    def derived(self, node: fx.Node, target: Any, *args: Any) -> fx.Node:
+        """A call on the way to what replaces `node`; its shape is worked out on the fake values of the trace."""
+        made = self.make(target, args)
+        self._describe(made, target(*fx.node.map_arg(args, lambda n: n.meta["val"])), node)
+        return made
+
+    def constant(self, node: fx.Node, value: Tensor) -> fx.Node:
+        """A constant tensor made for what replaces `node`."""
+        name = node.name
+        while name in self.constants:
+            name += "_"
+        self.constants[name] = value
+        made = self.graph.get_attr(f"constants.{name}")
+        self._describe(made, self.example.new_empty(value.shape, dtype=value.dtype), node)
+        return made
+
+    def make(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> fx.Node:
         """A call named after the operation: conv2d, conv2d_1, ..."""
         name = getattr(target, "__name__", str(target)).split(".")[0].strip("_")
-        return self.graph.create_node("call_function", target, args, kwargs, name=name)
+        made = self.graph.create_node("call_function", target, args, kwargs, name=name)
+        if any(source in self.varying for source in made.all_input_nodes):
+            self.varying.add(made)
+        return made
 
     def _tail(self, value: Tensor) -> tuple[Any, ...]:
         """S for a value whose first axis is the batch, else the whole shape (constants)."""
@@ -131,13 +166,13 @@ class _Canonical:
         if target is operator.getitem:
             self._getitem(node)
             return
-        if target in _SPLITS or target in _POOLS_WITH_INDICES or target is aten.unbind.int:
+        if target in _SPLITS or target in _POOLS_WITH_INDICES or target in FIRST_RESULTS or target is aten.unbind.int:
             self.env[node] = self._arg(node.args[0])  # its getitems take what they need
             return
         if target is aten._native_batch_norm_legit_no_training.default:
             x, weight, bias, mean, var, momentum, eps = (self._arg(a) for a in node.args)
             inference = (x, weight, bias, mean, var, False, momentum, eps, False)
-            self.env[node] = self._make(aten.batch_norm.default, inference)
+            self.env[node] = self.make(aten.batch_norm.default, inference)
             return
         if target in _IDENTITIES or (target in _CASTS and value.dtype == _value(node.args[0]).dtype):
             self.env[node] = self._arg(node.args[0])
@@ -150,16 +185,23 @@ class _Canonical:
         if target is aten.slice.Tensor and _whole(node):
             self.env[node] = self._arg(node.args[0])
             return
+        rewritten = REWRITES[target](self, node) if target in REWRITES else None
+        if rewritten is not None:
+            self._place(node, rewritten)
+            return
         args: tuple[Any, ...] = self._arg(node.args)
         if target in _COMMUTATIVE and not isinstance(args[0], fx.Node):
             args = (args[1], args[0])
-        self._place(node, self._make(target, args, self._arg(node.kwargs)))
+        made = self.make(target, args, self._arg(node.kwargs))
+        if not self.varies(made) and any(isinstance(n.meta.get("val"), torch.SymInt) for n in node.all_input_nodes):
+            raise UnsupportedError(f"{node.name} makes a constant out of the batch size")
+        self._place(node, made)
 
     def _reshape(self, node: fx.Node, value: Tensor) -> None:
         if not (value.shape[0] == self.batch):
             raise UnsupportedError(f"{node.name} moves or merges the batch axis: {list(value.shape)}")
         shape = [-1, *(int(size) for size in value.shape[1:])]
-        self._place(node, self._make(aten.reshape.default, (self._arg(node.args[0]), shape)))
+        self._place(node, self.make(aten.reshape.default, (self._arg(node.args[0]), shape)))
 
     def _getitem(self, node: fx.Node) -> None:
         producer, index = node.args
@@ -169,16 +211,20 @@ class _Canonical:
             self._place(node, source)
         elif target in _POOLS_WITH_INDICES and index == 0:
             args = (source, *self._arg(producer.args[1:]))
-            self._place(node, self._make(_POOLS_WITH_INDICES[target], args))
+            self._place(node, self.make(_POOLS_WITH_INDICES[target], args))
         elif target in _SPLITS:
-            axis = _argument(producer, "dim", 0)
+            axis = argument(producer, "dim", 0)
             sizes = [part.shape[axis] for part in producer.meta["val"]]
             start = sum(int(size) for size in sizes[:index])
             args = (source, axis, start, start + int(sizes[index]))
-            self._place(node, self._make(aten.slice.Tensor, args))
+            self._place(node, self.make(aten.slice.Tensor, args))
         elif target is aten.unbind.int:
-            axis = _argument(producer, "dim", 0)
-            self._place(node, self._make(aten.select.int, (source, axis, index)))
+            axis = argument(producer, "dim", 0)
+            self._place(node, self.make(aten.select.int, (source, axis, index)))
+        elif index == 0 and target in FIRST_RESULTS and (first := FIRST_RESULTS[target](self, producer)) is not None:
+            self._place(node, first)
+        elif source.target is target and not self.varies(source):
+            self._place(node, self.make(operator.getitem, (source, index)))
         else:
             raise UnsupportedError(f"result {index} of {target} is used by {node.name}, and only values have bounds")
 
@@ -226,16 +272,7 @@ def _value(node: Any) -> Tensor:
 
 def _whole(node: fx.Node) -> bool:
     """A slice that keeps everything."""
-    return _value(node.args[0]).shape == _value(node).shape and _argument(node, "step", 1) == 1
-
-
-def _argument(node: fx.Node, name: str, default: Any) -> Any:
-    """An argument of an ATen call by its schema name."""
-    schema = node.target._schema.arguments  # type: ignore[union-attr]
-    for position, argument in enumerate(schema):
-        if argument.name == name:
-            return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)
-    return default
+    return _value(node.args[0]).shape == _value(node).shape and argument(node, "step", 1) == 1
 
 
 def _layer(node: fx.Node) -> tuple[str, str]:

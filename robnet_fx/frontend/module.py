@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from robnet_fx.errors import UnsupportedError, UsageError
+from robnet_fx.frontend.attention import batch_first_attention
 from robnet_fx.frontend.canonical import canonicalise
 from robnet_fx.graphs import MODEL, derive
 
@@ -33,7 +34,7 @@ def trace_module(model: nn.Module, example: Tensor) -> fx.GraphModule:
     example = example.detach()
     if len(example) < 2:
         example = torch.cat([example, example])
-    with evaluating(model):
+    with evaluating(model), batch_first_attention(model):
         exported = _export(model, example)
         graph, constants = canonicalise(exported)
         root = nn.Module()

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from torch import fx
+from torch import Tensor, fx
 
 from robnet_fx import domains
 from robnet_fx.domains import Shape
@@ -15,6 +15,7 @@ from robnet_fx.generate.analysis import bounded_inputs
 from robnet_fx.generate.rows import Rows
 from robnet_fx.graphs import derive, prune, shape_of
 from robnet_fx.passes import FIELD
+from robnet_fx.rules.registry import every_unit
 
 if TYPE_CHECKING:
     from robnet_fx.generate.generate import Generator
@@ -92,18 +93,23 @@ class Emitter:
                 args_, kwargs = self.arguments(node, self.ssip.__getitem__)
                 self.ssip[node] = self.call(rule.ssip, f"{node.name}_ssip", *args_, **kwargs, **extra)
 
-    def before(self, node: fx.Node) -> fx.Node:
-        """`pre` of a non-affine node's input, made where it does not exist yet."""
-        value = node.args[0]
-        assert isinstance(value, fx.Node)
-        if value not in self.pre:
-            pre = self.ibp[value]
-            if self.plan.symbolic:
-                pre = self.call(domains.intersect, f"{node.name}_pre", pre, self.ssip[value])
-            if self.plan.method.everywhere:
-                pre = self.tightened(node, value, pre)
-            self.pre[value] = pre
-        return self.pre[value]
+    def before(self, node: fx.Node) -> Any:
+        """`pre` of a non-affine node's input, made where it does not exist yet; a tuple where it has several."""
+        sources = bounded_inputs(node, self.plan.dependent)
+        for value in sources:
+            if value not in self.pre:
+                pre = self.ibp[value]
+                if self.plan.symbolic:
+                    pre = self.call(domains.intersect, f"{node.name}_pre", pre, self.ssip[value])
+                if self.plan.method.everywhere:
+                    pre = self.tightened(node, value, pre)
+                self.pre[value] = pre
+        return self.known(sources)
+
+    def known(self, sources: list[fx.Node]) -> Any:
+        """The `pre` of a node's bounded inputs as its rule takes them."""
+        pres = tuple(self.pre[value] for value in sources)
+        return pres[0] if len(pres) == 1 else pres
 
     def tightened(self, node: fx.Node, value: fx.Node, pre: fx.Node) -> fx.Node:
         """`pre` intersected with RSIP from this value back to the field, in a sub-module that loops over rows."""
@@ -115,15 +121,21 @@ class Emitter:
         upper = inner.backward(value, made[1], set())
         inner.graph.output(upper)
         prune(inner.graph)
-        name = f"rsip_{node.name}"
+        name = f"rsip_{value.name}"
         graph = derive(self.plan.source, inner.graph, "Rsip")
-        rule = self.plan.rule(node)
-        args, kwargs = node.args[1:], dict(node.kwargs)
+        unstable = self.unstable(node)
         widest = max(math.prod(shape_of(n)) for n in self.plan.dependent)
-        self.children[name] = Rows(graph, lambda bounds: rule.unstable(bounds, *args, **kwargs), widest)
+        self.children[name] = Rows(graph, unstable, widest)
         return self.graph.create_node(
             "call_module", name, (self.image, pre, *known.values()), name=f"{node.name}_rsip_pre"
         )
+
+    def unstable(self, node: fx.Node) -> Callable[[domains.Interval], Tensor]:
+        """Which units of the node's input are worth tightening."""
+        rule, args, kwargs = self.plan.rule(node), node.args[1:], dict(node.kwargs)
+        if any(isinstance(arg, fx.Node) for arg in (*args, *kwargs.values())):
+            return every_unit
+        return lambda pre: rule.unstable(pre, *args, **kwargs)
 
     def backward(self, start: fx.Node, rows: fx.Node, stops: set[fx.Node]) -> fx.Node:
         """The upper bound `[B, K]` of `rows @ value of start`, rows being `[B, K, *S]`."""
@@ -139,7 +151,7 @@ class Emitter:
             rule = self.plan.rule(node)
             sources = bounded_inputs(node, self.plan.dependent)
             args, kwargs = self.arguments(node, lambda n: Shape(shape_of(n)))
-            extra = {} if rule.affine else {"pre": self.pre[sources[0]]}
+            extra = {} if rule.affine else {"pre": self.known(sources)}
             made = self.call(rule.rsip, self._fresh(sources[0], pending), form, *args, **kwargs, **extra)
             if len(sources) > 1:
                 parts = [self.item(made, i, self._fresh(source, pending)) for i, source in enumerate(sources)]

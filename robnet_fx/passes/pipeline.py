@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from torch import fx
 
+from robnet_fx.passes import lower_einsum, lower_extremes, lower_statistics  # noqa: F401  (they enter lowerings)
 from robnet_fx.passes.insert_clip import insert_clip
 from robnet_fx.passes.insert_field import insert_field
 from robnet_fx.passes.insert_normalisation import Constants, insert_normalisation
+from robnet_fx.passes.lower import lower
 from robnet_fx.passes.simplify import simplify
 from robnet_fx.perturbation import Perturbation
 
 
 def clean(canonical: fx.GraphModule, mean: Constants = None, std: Constants = None) -> fx.GraphModule:
-    """`image -> logits`: simplified, and with normalisation in front if it is given."""
-    graph = simplify(canonical)
+    """`image -> logits`: composite operations written out, and normalisation in front if it is given."""
+    graph = simplify(lower(canonical))
     return graph if mean is None and std is None else insert_normalisation(graph, mean, std)
 
 

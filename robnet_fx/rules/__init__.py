@@ -4,14 +4,20 @@ from robnet_fx.rules import (  # noqa: F401  (importing a family enters its rule
     arithmetic,
     clamp,
     conv,
+    einsum,
+    extremes,
     linear,
     maxpool,
+    moves,
     norm,
     pad,
     pool,
+    product,
     relu,
+    resample,
     shape,
     sigmoid,
+    where,
 )
 from robnet_fx.rules.affine import affine
 from robnet_fx.rules.registry import Rule, register, rule_for, table

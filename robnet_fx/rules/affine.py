@@ -24,21 +24,21 @@ def affine(
     *,
     inputs: tuple[int, ...] = (0,),
     joint: bool = False,
-    offset: bool = False,
+    offset: tuple[int, ...] = (),
     supports: Refusal | None = None,
 ) -> Rule:
     """The rule of `y = f(x, ...) = W x + b`, for one bounded input or several.
 
     `lin` is W without b (default: f itself); `abs_f` is |W| without b, left out where W >= 0, as for pooling and moves.
     `transpose(g [N, *S_out], *args)` is W^T g with a `Shape` where x was, left out where autograd's will do.
-    `offset` says that constants among the arguments are b (add, cat): W is f with these set to zero.
+    `offset` are the arguments that belong to b where they are constant (add, cat, where): W is f with these set to 0.
     """
     slope = lin or f
     magnitude = abs_f or slope
     pure = lin is None and not offset  # f has no b
 
     def part(function: Function, args: Any, kwargs: Any, domain: type, pick: Callable[[Any], Tensor]) -> Tensor:
-        return function(*_place(args, domain, pick, zero=offset), **kwargs)
+        return function(*_place(args, domain, pick, offset), **kwargs)
 
     def whole(args: Any, kwargs: Any, domain: type, pick: Callable[[Any], Tensor]) -> Tensor:
         return f(*_place(args, domain, pick), **kwargs)
@@ -96,10 +96,16 @@ def _bounded(args: Any, domain: type) -> list[Any]:
     return []
 
 
-def _place(args: Any, domain: type, pick: Callable[[Any], Tensor], zero: bool = False) -> Any:
-    """The arguments with every value of `domain` replaced by `pick(value)`, and if `zero` every other tensor by 0."""
-    if isinstance(args, domain):
-        return pick(args)
-    if isinstance(args, (list, tuple)):
-        return type(args)([_place(arg, domain, pick, zero) for arg in args])
-    return torch.zeros_like(args) if zero and isinstance(args, Tensor) else args
+def _place(args: Any, domain: type, pick: Callable[[Any], Tensor], zero: tuple[int, ...] = ()) -> Any:
+    """The arguments with every value of `domain` replaced by `pick(value)`, and constants at `zero` by 0."""
+    return [_put(arg, domain, pick, position in zero) for position, arg in enumerate(args)]
+
+
+def _put(arg: Any, domain: type, pick: Callable[[Any], Tensor], zero: bool) -> Any:
+    if isinstance(arg, domain):
+        return pick(arg)
+    if isinstance(arg, (list, tuple)):
+        return type(arg)([_put(a, domain, pick, zero) for a in arg])
+    if zero and isinstance(arg, (Tensor, int, float)):
+        return torch.zeros_like(arg) if isinstance(arg, Tensor) else 0
+    return arg

@@ -76,5 +76,7 @@ def _ratio(rise: Tensor, run: Tensor) -> Tensor:
 
 
 register(clamp_rule("clamp", _clamp_limits), aten.clamp.default)
+register(clamp_rule("clamp_min", lambda low: (low, math.inf)), aten.clamp_min.default)
+register(clamp_rule("clamp_max", lambda high: (-math.inf, high)), aten.clamp_max.default)
 register(clamp_rule("hardtanh", _hardtanh_limits), aten.hardtanh.default)
 register(clamp_rule("relu6", _relu6_limits), aten.relu6.default)

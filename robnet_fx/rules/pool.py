@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import fx
 
 from robnet_fx.rules.affine import affine
+from robnet_fx.rules.axes import keeps_batch
 from robnet_fx.rules.registry import register
 
 aten = torch.ops.aten
@@ -29,14 +28,5 @@ for _dims, _pool, _adaptive in (
     register(affine(_names[0], _adaptive), *(getattr(aten, name).default for name in _names))
 
 
-def _over_batch(node: fx.Node, bounded: list[fx.Node]) -> str | None:
-    axes = node.args[1] if len(node.args) > 1 else None
-    rank = len(bounded[0].meta["shape"]) + 1
-    named = [axes] if isinstance(axes, int) else axes
-    if not isinstance(named, Sequence) or not named or any(int(axis) % rank == 0 for axis in named):  # type: ignore[arg-type]
-        return "it reduces over the batch axis"
-    return None
-
-
-register(affine("mean", torch.mean, supports=_over_batch), aten.mean.dim)
-register(affine("sum", torch.sum, supports=_over_batch), aten.sum.dim_IntList)
+register(affine("mean", torch.mean, supports=keeps_batch(1)), aten.mean.dim)
+register(affine("sum", torch.sum, supports=keeps_batch(1)), aten.sum.dim_IntList)

@@ -8,21 +8,12 @@ import torch
 from torch import Tensor, fx
 
 from robnet_fx.domains import Shape
+from robnet_fx.ops import join
 from robnet_fx.rules.affine import affine
-from robnet_fx.rules.registry import Refusal, register
+from robnet_fx.rules.axes import keeps_batch
+from robnet_fx.rules.registry import register
 
 aten = torch.ops.aten
-
-
-def _keeps_batch(*positions: int) -> Refusal:
-    """Refuse a node whose axis arguments at `positions` name the batch."""
-
-    def refuse(node: fx.Node, bounded: list[fx.Node]) -> str | None:
-        rank = len(bounded[0].meta["shape"]) + 1
-        axes = [node.args[p] if p < len(node.args) else 0 for p in positions]
-        return "it works along the batch axis" if any(int(axis) % rank == 0 for axis in axes) else None  # type: ignore[arg-type]
-
-    return refuse
 
 
 def _permute_transpose(g: Tensor, x: Shape, dims: Sequence[int]) -> Tensor:
@@ -49,26 +40,30 @@ register(
         "transpose",
         torch.transpose,
         transpose=lambda g, x, a, b: g.transpose(a, b),
-        supports=_keeps_batch(1, 2),
+        supports=keeps_batch(1, 2),
     ),
     aten.transpose.int,
 )
-register(affine("slice", aten.slice.Tensor, supports=_keeps_batch(1)), aten.slice.Tensor)
-register(affine("select", torch.select, supports=_keeps_batch(1)), aten.select.int)
-
-
-def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    return torch.cat(list(tensors), dim)
+register(affine("slice", aten.slice.Tensor, supports=keeps_batch(1)), aten.slice.Tensor)
+register(affine("select", torch.select, supports=keeps_batch(1)), aten.select.int)
 
 
 def _cat_refusal(node: fx.Node, bounded: list[fx.Node]) -> str | None:
-    tensors = node.args[0]
-    assert isinstance(tensors, (list, tuple))
-    if any(tensor not in bounded for tensor in tensors):
-        return "it joins bounded values with constants"
     rank = len(bounded[0].meta["shape"]) + 1
     axis = node.args[1] if len(node.args) > 1 else 0
     return "it joins along the batch axis" if isinstance(axis, int) and axis % rank == 0 else None
 
 
-register(affine("cat", _cat, joint=True, supports=_cat_refusal), aten.cat.default)
+def _all_bounded(node: fx.Node, bounded: list[fx.Node]) -> str | None:
+    tensors = node.args[0]
+    assert isinstance(tensors, (list, tuple))
+    if any(tensor not in bounded for tensor in tensors):
+        return "it joins bounded values with constants"
+    return _cat_refusal(node, bounded)
+
+
+register(
+    affine("cat", lambda tensors, dim=0: torch.cat(list(tensors), dim), joint=True, supports=_all_bounded),
+    aten.cat.default,
+)
+register(affine("join", join, joint=True, offset=(0,), supports=_cat_refusal), join)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from robnet_fx.ops import join, matrix_product, product
 from tests.soundness import Draw
 
 aten = torch.ops.aten
@@ -131,6 +132,7 @@ AFFINE = [
     Case("mul-const", aten.mul.Tensor, ((2, 3),), lambda r, x: (x, r(2, 3))),
     Case("mul-const-first", aten.mul.Tensor, ((2, 3),), lambda r, x: (r(3), x)),
     Case("mul-widens", aten.mul.Tensor, ((1, 3),), lambda r, x: (x, r(2, 1))),
+    Case("mul-mask", aten.mul.Tensor, ((2, 3),), lambda r, x: (x, r(2, 3) > 0)),
     Case("mul-number", aten.mul.Tensor, ((3,),), lambda r, x: (x, -1.3)),
     Case("mul-scalar", aten.mul.Scalar, ((3,),), lambda r, x: (x, -1.3)),
     Case("div-const", aten.div.Tensor, ((2, 3),), lambda r, x: (x, r(3).sign() * (r(3).abs() + 0.5))),
@@ -149,6 +151,64 @@ AFFINE = [
     Case("select", aten.select.int, ((3, 4),), lambda r, x: (x, 1, -2)),
     Case("cat", aten.cat.default, ((2, 3), (1, 3)), lambda r, x, y: ([x, y], 1)),
     Case("cat-last", aten.cat.default, ((2, 3), (2, 1), (2, 2)), lambda r, x, y, z: ([x, y, z], -1)),
+    Case("join", join, ((2, 3), (1, 3)), lambda r, x, y: ([r(1, 1, 3), x, r(1, 2, 3), y], 1)),
+    Case("expand", aten.expand.default, ((1, 3, 1),), lambda r, x: (x, [-1, 2, 3, 4])),
+    Case("expand-keep", aten.expand.default, ((2, 1),), lambda r, x: (x, [-1, -1, 3])),
+    Case("repeat", aten.repeat.default, ((2, 3),), lambda r, x: (x, [1, 3, 2])),
+    Case("tile", aten.tile.default, ((2, 3),), lambda r, x: (x, [1, 3, 2])),
+    Case("tile-last", aten.tile.default, ((2, 3),), lambda r, x: (x, [2])),
+    Case("repeat_interleave", aten.repeat_interleave.self_int, ((2, 3),), lambda r, x: (x, 2, 1)),
+    Case("flip", aten.flip.default, ((2, 3, 2),), lambda r, x: (x, [1, -2])),
+    Case("roll", aten.roll.default, ((3, 4),), lambda r, x: (x, [1, -2], [1, 2])),
+    Case("rot90", aten.rot90.default, ((2, 3),), lambda r, x: (x, 1, [1, 2])),
+    Case("index", aten.index.Tensor, ((2, 4),), lambda r, x: (x, [None, None, torch.tensor([3, 0, 3, 3])])),
+    Case("index-negative", aten.index.Tensor, ((4, 2),), lambda r, x: (x, [None, torch.tensor([[-1, 0], [2, 2]])])),
+    Case("index-pairs", aten.index.Tensor, ((3, 4, 2),), lambda r, x: (x, [None, *torch.tensor([[0, 2, 2], [1, 3, 3]])])),
+    Case("index_select", aten.index_select.default, ((2, 4),), lambda r, x: (x, 2, torch.tensor([1, 1, 3]))),
+    Case("take_along", aten.take_along_dim.default, ((2, 3),), lambda r, x: (x, torch.tensor([[[2, 2], [0, 1]]]), 2)),
+    Case("diagonal", aten.diagonal.default, ((2, 3, 4),), lambda r, x: (x, 1, 2, 3)),
+    Case("tril", aten.tril.default, ((3, 3),), lambda r, x: (x, -1)),
+    Case("triu", aten.triu.default, ((2, 3, 3),)),
+    Case("pixel_shuffle", aten.pixel_shuffle.default, ((4, 2, 3),), lambda r, x: (x, 2)),
+    Case("pixel_unshuffle", aten.pixel_unshuffle.default, ((1, 4, 2),), lambda r, x: (x, 2)),
+    Case("channel_shuffle", aten.channel_shuffle.default, ((6, 2),), lambda r, x: (x, 2)),
+    Case("unfold", aten.unfold.default, ((2, 5),), lambda r, x: (x, 2, 3, 1)),
+    Case("im2col", aten.im2col.default, ((2, 3, 4),), lambda r, x: (x, [2, 2], [1, 2], [1, 0], [2, 1])),
+    Case("col2im", aten.col2im.default, ((8, 6),), lambda r, x: (x, [3, 4], [2, 2], [1, 1], [0, 0], [1, 1])),
+    Case("cumsum", aten.cumsum.default, ((2, 4),), lambda r, x: (x, -1)),
+    Case("cumsum-first", aten.cumsum.default, ((3, 2),), lambda r, x: (x, 1)),
+    Case("where-number", aten.where.ScalarOther, ((2, 3),), lambda r, x: (r(2, 3) > 0, x, 0.7)),
+    Case("where-number-first", aten.where.ScalarSelf, ((2, 3),), lambda r, x: (r(2, 1) > 0, -0.7, x)),
+    Case("where-const", aten.where.self, ((2, 3),), lambda r, x: (r(1, 2, 3) > 0, x, r(3))),
+    Case("where-const-first", aten.where.self, ((1, 3),), lambda r, x: (r(2, 3) > 0, r(1, 2, 3), x)),
+    Case("where-both", aten.where.self, ((2, 3), (2, 1)), lambda r, x, y: (r(2, 3) > 0, x, y)),
+    Case("masked_fill", aten.masked_fill.Scalar, ((2, 3),), lambda r, x: (x, r(2, 3) > 0, 1.5)),
+    Case("masked_fill-tensor", aten.masked_fill.Tensor, ((2, 3),), lambda r, x: (x, r(3) > 0, r(1)[0])),
+    # interpolation: up, down, by size and by scale
+    Case("nearest1d", aten.upsample_nearest1d.vec, ((2, 4),), lambda r, x: (x, [7], None)),
+    Case("nearest2d", aten.upsample_nearest2d.vec, ((1, 3, 2),), lambda r, x: (x, None, [2.0, 2.0])),
+    Case("nearest2d-down", aten.upsample_nearest2d.vec, ((1, 4, 3),), lambda r, x: (x, [3, 4], None)),
+    Case("nearest3d", aten.upsample_nearest3d.vec, ((1, 2, 2, 1),), lambda r, x: (x, None, [2.0, 1.0, 2.0])),
+    Case("exact1d", aten._upsample_nearest_exact1d.vec, ((2, 5),), lambda r, x: (x, [3], None)),
+    Case("exact2d", aten._upsample_nearest_exact2d.vec, ((1, 4, 3),), lambda r, x: (x, [3, 5], None)),
+    Case("exact3d", aten._upsample_nearest_exact3d.vec, ((1, 2, 3, 2),), lambda r, x: (x, [3, 2, 2], None)),
+    Case("linear1d", aten.upsample_linear1d.vec, ((2, 4),), lambda r, x: (x, None, False, [1.5])),
+    Case("bilinear2d", aten.upsample_bilinear2d.vec, ((2, 3, 2),), lambda r, x: (x, None, False, [2.0, 2.0])),
+    Case("bilinear2d-corners", aten.upsample_bilinear2d.vec, ((1, 4, 3),), lambda r, x: (x, [3, 5], True, None)),
+    Case("bilinear2d-smooth", aten._upsample_bilinear2d_aa.vec, ((1, 5, 3),), lambda r, x: (x, [3, 4], False, None)),
+    Case("trilinear3d", aten.upsample_trilinear3d.vec, ((1, 2, 2, 2),), lambda r, x: (x, [3, 2, 4], False, None)),
+    Case("bicubic2d", aten.upsample_bicubic2d.vec, ((2, 4, 3),), lambda r, x: (x, None, False, [1.5, 2.0])),
+    Case("bicubic2d-corners", aten.upsample_bicubic2d.vec, ((1, 5, 3),), lambda r, x: (x, [3, 4], True, None)),
+    Case("bicubic2d-lines", aten.upsample_bicubic2d.vec, ((1, 1, 4),), lambda r, x: (x, [2, 6], False, None)),
+    Case("bicubic2d-smooth", aten._upsample_bicubic2d_aa.vec, ((1, 6, 4),), lambda r, x: (x, [3, 5], False, None)),
+    # contractions by label
+    Case("einsum", aten.einsum.default, ((2, 3),), lambda r, x: ("bij,jk->bik", [x, r(3, 4)])),
+    Case("einsum-left", aten.einsum.default, ((2, 3),), lambda r, x: ("oi,bij->bjo", [r(4, 2), x])),
+    Case("einsum-sum", aten.einsum.default, ((2, 3, 2),), lambda r, x: ("bijk,jk->bi", [x, r(3, 2)])),
+    Case("einsum-token", aten.einsum.default, ((2, 3),), lambda r, x: ("bij,bkj->bik", [x, r(1, 2, 3)])),
+    Case("einsum-dots", aten.einsum.default, ((2, 3),), lambda r, x: ("...j,kj->...k", [x, r(4, 3)])),
+    Case("einsum-implied", aten.einsum.default, ((2, 3),), lambda r, x: ("bij,jk", [x, r(3, 2)])),
+    Case("tensordot", aten.tensordot.default, ((2, 3, 2),), lambda r, x: (x, r(2, 4, 2), [1, 3], [0, 2])),
     # pooling and padding
     Case("avg_pool1d", aten.avg_pool1d.default, ((2, 6),), lambda r, x: (x, [3], [2], [1])),
     Case("avg_pool2d", aten.avg_pool2d.default, ((2, 4, 4),), lambda r, x: (x, [2, 2])),
@@ -208,6 +268,8 @@ ELEMENTWISE = [
     Case("clamp-positive", aten.clamp.default, ((2, 4),), lambda r, x: (x, 0.2, 0.9)),
     Case("clamp-min", aten.clamp.default, ((2, 4),), lambda r, x: (x, -0.3)),
     Case("clamp-max", aten.clamp.default, ((2, 4),), lambda r, x: (x, None, 0.3)),
+    Case("clamp_min", aten.clamp_min.default, ((2, 4),), lambda r, x: (x, -0.3)),
+    Case("clamp_max", aten.clamp_max.default, ((2, 4),), lambda r, x: (x, 0.3)),
     Case("clamp-one-value", aten.clamp.default, ((2, 4),), lambda r, x: (x, 0.3, 0.3)),
     Case("clamp-crossed", aten.clamp.default, ((2, 4),), lambda r, x: (x, 0.5, -0.5)),
     Case("hardtanh", aten.hardtanh.default, ((2, 4),)),
@@ -232,7 +294,13 @@ POOLING = [
     Case("max_pool3d", aten.max_pool3d.default, ((1, 2, 4, 2),), lambda r, x: (x, [2, 2, 1], [1, 2, 1], [1, 0, 0])),
 ]
 
-CASES = [*AFFINE, *ELEMENTWISE, *POOLING]
+OTHER = [
+    Case("product", product, ((2, 3), (2, 3)), lambda r, x, y: (x, y)),
+    Case("product-broadcast", product, ((2, 3), (1, 3)), lambda r, x, y: (x, y)),
+    Case("matrix_product", matrix_product, ((2, 2, 3), (2, 3, 2)), lambda r, x, y: (x, y)),
+]
+
+CASES = [*AFFINE, *ELEMENTWISE, *POOLING, *OTHER]
 
 
 def name_of(case: Case) -> str:

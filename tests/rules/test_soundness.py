@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from robnet_fx import BiasField
+from robnet_fx.ops import larger
 from robnet_fx.rules import table
 from tests.rules.cases import CASES, Case, name_of
 from tests.soundness import Drawing, check_sound, draws
@@ -12,7 +13,8 @@ aten = torch.ops.aten
 
 
 def test_every_operation_of_the_table_has_a_case():
-    assert set(table()) == {case.target for case in CASES}
+    alone = {larger}  # holds only beside what it is lowered with: test_extremes.py
+    assert set(table()) - alone == {case.target for case in CASES}
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)

@@ -1,0 +1,63 @@
+"""`robnet-fx check`: the dry run, before anything is trained or bounded."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from robnet_fx.cli import options
+from robnet_fx.errors import UnsupportedError
+
+
+def check(
+    model: options.ModelFile,
+    order: options.Order = 3,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Estimate the memory of batches of N images.")] = 128,
+    clip: options.Clip = "relu",
+    device: options.Device = None,
+    json: options.Json = False,
+    out: options.Out = None,
+) -> None:
+    """Say whether MODEL can be bounded, before any work is done: the share of its operations with bound rules, every
+    other one with shape, layer, source line and remedy, and the memory that bounds will need.
+
+    Ends with 3 when something is missing.
+
+    Example: `robnet-fx check digits.onnx --order 3 --batch 256`
+    """
+    from dataclasses import asdict
+
+    from robnet_fx.cli.output import show
+    from robnet_fx.coverage import coverage
+    from robnet_fx.device import choose_device
+    from robnet_fx.field import BiasField
+    from robnet_fx.memory import available_memory
+    from robnet_fx.report.coverage import coverage_report
+
+    place = choose_device(device)
+    available = available_memory(place)
+    heading = {"model": str(model), "order": order, "clip": clip}
+    try:
+        found = coverage(model, BiasField(order, 0.0), options.read_clip(clip))
+    except UnsupportedError as error:  # the front end stops before the operations can be counted
+        if json:
+            show({**heading, "supported": False, "coverage": None, "error": str(error)}, "", as_json=True, out=out)
+        raise
+    memory = {
+        name: {"image": need.image, f"batch_{batch}": need.of(batch), "largest_batch": need.fits(available)}
+        for name, need in (("training", found.training), ("verdicts", found.verdicts))
+    }
+    document = {
+        **heading,
+        "supported": not found.gaps,
+        "coverage": found.share,
+        "nodes": found.nodes,
+        "bounded": found.bounded,
+        "unsupported": [asdict(gap) for gap in found.gaps],
+        "memory_bytes": {"device": str(place), "available": available, **memory},
+    }
+    report = coverage_report(str(model), found, batch, available, str(place))
+    show(document, report, as_json=json, out=out)
+    if found.gaps:
+        raise typer.Exit(UnsupportedError.exit_code)

@@ -1,0 +1,123 @@
+"""How much memory bounds take, from the shapes of a graph alone: an estimate good to a factor of about 3.
+
+Counted are the numbers a sample keeps alive, for a value of S numbers, D coefficients and K rows of the spec:
+SSIP holds `coef` (D S), `const` and `slack`, IBP two ends: (D + 4) S, and concretising needs `|coef|`, D S more;
+`pre` stays (2 S) until RSIP has passed; RSIP holds a form of K S and, at a relaxation, four more of its size.
+Without gradients values die after their last use. With gradients all of them stay, and with them the slopes and the
+parts that the rules multiply by: some (D + 2 K + 10) S a node, as measured in `tests/test_memory.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import fx
+
+from robnet_fx.generate.analysis import bounded_inputs, dependent_nodes
+from robnet_fx.graphs import shape_of
+from robnet_fx.passes import FIELD
+
+_KEEP_FREE = 0.8  # of the available memory: libraries need work space, and the estimate is one
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes: `fixed` whatever the batch (weights, their gradients, Adam's two moments), `image` more for each image."""
+
+    fixed: int
+    image: int
+
+    def of(self, batch: int) -> int:
+        """Bytes of a batch."""
+        return self.fixed + batch * self.image
+
+    def fits(self, available: int) -> int:
+        """The largest batch that fits into `available` bytes, a fifth of them kept free; 0 if none does."""
+        return max(0, int(_KEEP_FREE * available - self.fixed) // max(1, self.image))
+
+
+def of_verdicts(perturbed: fx.GraphModule) -> Memory:
+    """RSIP-SSIP margins in float64 without gradients: what `certify` computes."""
+    dimensions, rows = _sizes(perturbed)
+    image = max(_forward_peak(perturbed, dimensions), _backward_peak(perturbed, rows))
+    return Memory(8 * _weights(perturbed), 8 * image)
+
+
+def of_training(perturbed: fx.GraphModule) -> Memory:
+    """RSIP-SSIP margins in float32 and their gradients: what a step of robust training computes."""
+    dimensions, rows = _sizes(perturbed)
+    numbers = sum(_numel(node) for node in dependent_nodes(perturbed))
+    return Memory(4 * 4 * _weights(perturbed), 4 * numbers * (dimensions + 2 * rows + 10))
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that can be had on a device now; on a CPU what the system and the process's container leave."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    left = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    try:  # where the system says it, memory that caches would give back counts too
+        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+        left = [int(lines["MemAvailable"].split()[0]) * 1024]
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        limit, used = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        left.append(int(limit) - int(used))
+    except (OSError, ValueError):  # no container, or one without a limit
+        pass
+    return max(0, min(left))
+
+
+def _forward_peak(perturbed: fx.GraphModule, dimensions: int) -> int:
+    """The most numbers that IBP and SSIP keep at once, value by value in the order of the graph."""
+    dependent = dependent_nodes(perturbed)
+    order = [node for node in perturbed.graph.nodes if node in dependent]
+    readers = {node: {user for user in node.users if user in dependent} for node in order}
+    alive = kept = peak = 0
+    for node in order:
+        sources = set(bounded_inputs(node, dependent))
+        alive += _numel(node)
+        widest = max(map(_numel, (node, *sources)))
+        peak = max(peak, (dimensions + 4) * alive + kept + dimensions * widest)
+        kept += 2 * _numel(node)
+        for source in sources:
+            readers[source].discard(node)
+            if not readers[source]:
+                alive -= _numel(source)
+    return peak
+
+
+def _backward_peak(perturbed: fx.GraphModule, rows: int) -> int:
+    """The most numbers that RSIP keeps at once: all `pre`, the forms at open branches, the work of one relaxation."""
+    dependent = dependent_nodes(perturbed)
+    kept = sum(2 * _numel(node) for node in dependent)
+    waiting: set[fx.Node] = set()
+    peak = 0
+    for node in reversed(perturbed.graph.nodes):
+        if node in dependent:
+            waiting.discard(node)
+            widest = max(map(_numel, (node, *bounded_inputs(node, dependent))))
+            peak = max(peak, rows * (5 * widest + sum(_numel(n) for n in waiting)))
+            waiting.update(bounded_inputs(node, dependent))
+    return kept + peak
+
+
+def _sizes(perturbed: fx.GraphModule) -> tuple[int, int]:
+    """(D, K): K is one less than the number of classes, the other labels."""
+    output = next(node for node in perturbed.graph.nodes if node.op == "output").args[0]
+    (classes,) = shape_of(output)
+    return perturbed.get_submodule(FIELD).dimensions, max(1, classes - 1)  # type: ignore[return-value]
+
+
+def _weights(perturbed: fx.GraphModule) -> int:
+    return sum(parameter.numel() for parameter in perturbed.parameters())
+
+
+def _numel(node: fx.Node) -> int:
+    return math.prod(shape_of(node))

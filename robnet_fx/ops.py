@@ -1,0 +1,33 @@
+"""Operations that ATen has no name of its own for: what lowering puts in a graph in place of an overloaded one.
+
+`aten.mul` by a constant is affine and `aten.mul` of two values that both depend on the perturbation is not; a graph that
+says which is which needs no rule that looks at its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """`x * y`, broadcast, of two bounded values."""
+    return x * y
+
+
+def matrix_product(x: Tensor, y: Tensor) -> Tensor:
+    """`x @ y` of two bounded values, batched over the leading axes."""
+    return torch.matmul(x, y)
+
+
+def larger(x: Tensor, y: Tensor, excess: Tensor) -> Tensor:
+    """`maximum(x, y)` of two bounded values, given `excess = relu(x - y)`."""
+    return y + excess
+
+
+def join(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """`cat` along an axis behind the batch, where constants stand once, `[1, *S]`, for all samples."""
+    batch = next((t.shape[0] for t in tensors if t.shape[0] != 1), 1)
+    return torch.cat([t.expand(batch, *t.shape[1:]) for t in tensors], dim)

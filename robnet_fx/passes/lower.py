@@ -1,0 +1,186 @@
+"""Write composite operations out in those that have a rule: softmax, normalisations, quotients, attention products.
+
+Every relaxation is exact to first order in the width of its input, so what is written out stays as tight as what it is
+made of; only products of two bounded values and functions of one value need rules of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from robnet_fx.graphs import prune, shape_of
+from robnet_fx.ops import matrix_product, product
+from robnet_fx.passes.base import graph_pass, is_canonical
+
+aten = torch.ops.aten
+
+Lowering = Callable[["Builder", fx.Node], fx.Node | None]
+_TABLE: dict[Any, Lowering] = {}
+
+
+def lowers(*targets: Any) -> Callable[[Lowering], Lowering]:
+    """Enter a lowering for ATen operations. It returns the value that replaces the node, or None to leave it."""
+
+    def enter(lowering: Lowering) -> Lowering:
+        _TABLE.update(dict.fromkeys(targets, lowering))
+        return lowering
+
+    return enter
+
+
+class Builder:
+    """Adds nodes in front of the one that is lowered; shapes are worked out on the fake values of the trace."""
+
+    def __init__(self, graph: fx.Graph, node: fx.Node, bounded: set[fx.Node]) -> None:
+        self.graph, self.node, self.bounded = graph, node, bounded
+
+    def call(self, target: Any, *args: Any) -> fx.Node:
+        """`target(*args)` as a node with its shape, from the layer of the lowered node."""
+        name = getattr(target, "__name__", str(target)).split(".")[0].strip("_")
+        made = self.graph.create_node("call_function", target, args, name=name)
+        made.meta = {key: value for key, value in self.node.meta.items() if key in ("layer", "source", "dtype")}
+        value = target(*fx.node.map_arg(args, lambda n: n.meta["val"]))
+        made.meta["val"] = value
+        dependent = any(n in self.bounded for n in made.all_input_nodes)
+        made.meta["shape"] = tuple(value.shape[1:]) if dependent else tuple(value.shape)
+        if dependent:
+            self.bounded.add(made)
+        return made
+
+    def depends(self, value: Any) -> bool:
+        """Whether a value depends on the image."""
+        return value in self.bounded
+
+
+def _nothing_left(module: fx.GraphModule) -> bool:
+    """No composite operation of bounded values is left."""
+    bounded = _bounded(module)
+    return not any(n in bounded and n.target in _COMPOSITE for n in module.graph.nodes)
+
+
+@graph_pass(requires=is_canonical, ensures=_nothing_left)
+def lower(module: fx.GraphModule) -> None:
+    """Replace composite operations of bounded values, front to back, until none is left."""
+    bounded = _bounded(module)
+    for node in list(module.graph.nodes):
+        lowering = _TABLE.get(node.target) if node in bounded else None
+        if lowering is None:
+            continue
+        with module.graph.inserting_before(node):
+            replacement = lowering(Builder(module.graph, node, bounded), node)
+        if replacement is not None:
+            node.replace_all_uses_with(replacement)
+    prune(module.graph)
+
+
+def _bounded(module: fx.GraphModule) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        if node.op == "placeholder" or (node.op != "output" and any(n in found for n in node.all_input_nodes)):
+            found.add(node)
+    return found
+
+
+@lowers(aten.mul.Tensor)
+def _mul(build: Builder, node: fx.Node) -> fx.Node | None:
+    x, y = node.args[:2]
+    if not (build.depends(x) and build.depends(y)):
+        return None
+    return build.call(aten.pow.Tensor_Scalar, x, 2) if x is y else build.call(product, x, y)
+
+
+@lowers(aten.matmul.default, aten.bmm.default)
+def _matmul(build: Builder, node: fx.Node) -> fx.Node | None:
+    x, y = node.args[:2]
+    return build.call(matrix_product, x, y) if build.depends(x) and build.depends(y) else None
+
+
+@lowers(aten.div.Tensor)
+def _div(build: Builder, node: fx.Node) -> fx.Node | None:
+    x, y = node.args[:2]
+    if not build.depends(y):
+        return None
+    inverse = build.call(aten.reciprocal.default, y)
+    return build.call(product if build.depends(x) else aten.mul.Tensor, *((x, inverse) if build.depends(x) else (inverse, x)))
+
+
+@lowers(aten.softmax.int, aten._softmax.default)
+def _softmax(build: Builder, node: fx.Node) -> fx.Node:
+    return _softmax_of(build, node.args[0], node.args[1])
+
+
+def _softmax_of(build: Builder, x: Any, axis: Any) -> fx.Node:
+    powers = build.call(aten.exp.default, x)
+    total = build.call(aten.sum.dim_IntList, powers, [axis], True)
+    return build.call(product, powers, build.call(aten.reciprocal.default, total))
+
+
+@lowers(aten.log_softmax.int, aten._log_softmax.default)
+def _log_softmax(build: Builder, node: fx.Node) -> fx.Node:
+    x, axis = node.args[:2]
+    total = build.call(aten.sum.dim_IntList, build.call(aten.exp.default, x), [axis], True)
+    return build.call(aten.sub.Tensor, x, build.call(aten.log.default, total))
+
+
+@lowers(aten.scaled_dot_product_attention.default)
+def _attention(build: Builder, node: fx.Node) -> fx.Node | None:
+    q, k, v = node.args[:3]
+    mask, _, causal = (*node.args[3:], None, 0.0, False)[:3] if len(node.args) < 6 else node.args[3:6]
+    scale = node.kwargs.get("scale")
+    if mask is not None or causal or not isinstance(q, fx.Node):
+        return None
+    factor = float(shape_of(q)[-1]) ** -0.5 if scale is None else scale
+    scores = build.call(matrix_product, q, build.call(aten.transpose.int, k, -2, -1))
+    return build.call(matrix_product, _softmax_of(build, build.call(aten.mul.Tensor, scores, factor), -1), v)
+
+
+def _standardise(build: Builder, x: fx.Node, axes: list[int], eps: float) -> fx.Node:
+    """`(x - mean) / sqrt(var + eps)` over the axes."""
+    centred = build.call(aten.sub.Tensor, x, build.call(aten.mean.dim, x, axes, True))
+    variance = build.call(aten.mean.dim, build.call(aten.pow.Tensor_Scalar, centred, 2), axes, True)
+    scale = build.call(aten.rsqrt.default, build.call(aten.add.Tensor, variance, eps))
+    return build.call(product, centred, scale)
+
+
+def _affine(build: Builder, x: fx.Node, weight: Any, bias: Any) -> fx.Node:
+    if weight is not None:
+        x = build.call(aten.mul.Tensor, x, weight)
+    return x if bias is None else build.call(aten.add.Tensor, x, bias)
+
+
+@lowers(aten.layer_norm.default)
+def _layer_norm(build: Builder, node: fx.Node) -> fx.Node:
+    x, shape, weight, bias, eps = (*node.args, None, None, 1e-5)[:5] if len(node.args) < 5 else node.args[:5]
+    axes = list(range(-len(shape), 0))  # type: ignore[arg-type]
+    return _affine(build, _standardise(build, x, axes, eps), weight, bias)  # type: ignore[arg-type]
+
+
+@lowers(aten.group_norm.default)
+def _group_norm(build: Builder, node: fx.Node) -> fx.Node:
+    x, groups, weight, bias, eps = (*node.args, None, None, 1e-5)[:5] if len(node.args) < 5 else node.args[:5]
+    return _grouped(build, x, groups, weight, bias, eps)
+
+
+@lowers(aten.instance_norm.default)
+def _instance_norm(build: Builder, node: fx.Node) -> fx.Node | None:
+    x, weight, bias, _, _, from_input, _, eps = node.args[:8]
+    if not from_input:
+        return None
+    return _grouped(build, x, shape_of(x)[0], weight, bias, eps)  # type: ignore[arg-type]
+
+
+def _grouped(build: Builder, x: Any, groups: Any, weight: Any, bias: Any, eps: Any) -> fx.Node:
+    shape = shape_of(x)
+    flat = build.call(aten.reshape.default, x, [-1, groups, shape[0] // groups, *shape[1:]])
+    axes = list(range(2, len(shape) + 2))
+    back = build.call(aten.reshape.default, _standardise(build, flat, axes, eps), [-1, *shape])
+    tail = [1] * (len(shape) - 1)
+    constants = [c if c is None else build.call(aten.reshape.default, c, [-1, *tail]) for c in (weight, bias)]
+    return _affine(build, back, *constants)
+
+
+_COMPOSITE = {aten.softmax.int, aten._softmax.default, aten.log_softmax.int, aten.layer_norm.default, aten.group_norm.default}

@@ -1,0 +1,66 @@
+"""The dry run as a person reads it: coverage, what is missing and where, memory."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.text import Text
+
+from robnet_fx.coverage import Coverage, Gap
+from robnet_fx.report.tables import table
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def coverage_report(title: str, found: Coverage, batch: int, available: int, device: str) -> Group:
+    """Coverage in per cent, a block for each node without a rule, and what a batch needs of the available memory."""
+    head = Text.assemble(
+        (f"{title}: ", "bold"),
+        (percent(found), "bold green" if not found.gaps else "bold red"),
+        f" of the operations that depend on the image have bound rules ({found.bounded} of {found.nodes})\n",
+    )
+    return Group(head, *map(_gap, found.gaps), _memory(found, batch, available, device))
+
+
+def percent(found: Coverage) -> str:
+    """The share in per cent; 100 % only where nothing is missing."""
+    share = found.share if not found.gaps else min(found.share, 0.999)
+    return f"{share:.1%}" if found.gaps else f"{share:.0%}"
+
+
+def bytes_text(size: int) -> str:
+    """1.4 GB: three digits at most, decimal units."""
+    value, unit = float(size), 0
+    while value >= 999.5 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.0f} {_UNITS[unit]}" if value >= 9.95 or unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def _rounded(count: int) -> int:
+    """Two digits, rounded down: an estimate."""
+    unit = 10 ** max(0, len(str(count)) - 2)
+    return count // unit * unit
+
+
+def _gap(gap: Gap) -> Text:
+    lines = [("node", f"{gap.node}    {gap.shape}    {gap.operation}"), ("layer", gap.layer), ("source", gap.source)]
+    lines += [("reason", gap.reason), ("remedy", gap.remedy)]
+    block = Text()
+    for name, value in lines:
+        if value:
+            block.append(f"  {name:<8}", "bold").append(f"{value}\n", "red" if name == "node" else "")
+    return block
+
+
+def _memory(found: Coverage, batch: int, available: int, device: str) -> Group:
+    columns = ["estimated memory", "an image", f"batch of {batch}", "largest batch that fits"]
+    rows = [
+        [
+            name,
+            bytes_text(need.image),
+            bytes_text(need.of(batch)),
+            f"{_rounded(need.fits(available)):,}" if need.fits(available) else "none",
+        ]
+        for name, need in (("robust training, float32", found.training), ("verdicts, float64", found.verdicts))
+    ]
+    title = f"rsip-ssip bounds on {device}, {bytes_text(available)} free (good to a factor of about 3)"
+    return table(title, columns, rows, right=columns[1:])

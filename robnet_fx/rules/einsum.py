@@ -1,0 +1,64 @@
+"""Contractions with constants by label or axis number; of two bounded values they are lowered to matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx
+
+from robnet_fx.rules.affine import affine
+from robnet_fx.rules.axes import positional, rank_of
+from robnet_fx.rules.registry import register
+
+aten = torch.ops.aten
+
+
+def labels(equation: str) -> tuple[list[str], str]:
+    """The labels of each operand and of the result, an ellipsis as the one label `.`."""
+    left, _, out = equation.replace(" ", "").replace("...", ".").partition("->")
+    terms = left.split(",")
+    if "->" not in equation:
+        out = "".join(sorted(label for label in set(left) - {","} if label == "." or left.count(label) == 1))
+    return terms, out
+
+
+def _moves_batch(node: fx.Node, bounded: list[fx.Node]) -> str | None:
+    if len(bounded) > 1:
+        return "it contracts several values that depend on the perturbation"
+    terms, out = labels(str(node.args[0]))
+    operands = positional(node, 1)
+    term = terms[operands.index(bounded[0])]
+    if not out or term[0] != out[0] or term.count(term[0]) > 1:
+        return "the batch axis does not stay first"
+    return None
+
+
+def _sums_batch(node: fx.Node, bounded: list[fx.Node]) -> str | None:
+    axes = positional(node, 2)
+    return "it contracts the batch axis" if any(axis % rank_of(bounded) == 0 for axis in axes) else None
+
+
+def _absolute(equation: str, operands: Sequence[Tensor]) -> Tensor:
+    return torch.einsum(equation, [operand.abs() for operand in operands])
+
+
+register(
+    affine(
+        "einsum",
+        lambda equation, operands: torch.einsum(equation, list(operands)),
+        abs_f=_absolute,
+        inputs=(1,),
+        supports=_moves_batch,
+    ),
+    aten.einsum.default,
+)
+register(
+    affine(
+        "tensordot",
+        lambda x, y, dims, others: torch.tensordot(x, y, (list(dims), list(others))),
+        abs_f=lambda x, y, dims, others: torch.tensordot(x.abs(), y.abs(), (list(dims), list(others))),
+        supports=_sums_batch,
+    ),
+    aten.tensordot.default,
+)

@@ -1,0 +1,54 @@
+"""`robnet-fx check`: 0 for a network that can be bounded, 3 with every gap named for one that cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from onnx import helper
+
+from tests.gaps import Gappy, forgetful  # noqa: F401  (a fixture)
+from tests.onnx_files import by_hand, exported
+
+
+def test_a_network_that_can_be_bounded(run, model):
+    result = run("check", model)
+    assert result.exit_code == 0, result.output
+    assert "100% of the operations" in result.stdout
+    assert "robust training" in result.stdout and "batch of 128" in result.stdout
+
+
+def test_the_document(run, model):
+    small, large = (json.loads(run("check", model, "--json", "--batch", n, "--order", n).stdout) for n in (1, 3))
+    assert small["supported"] and small["coverage"] == 1 and small["unsupported"] == []
+    assert small["nodes"] == small["bounded"] == 6
+    for use in ("training", "verdicts"):
+        needs = small["memory_bytes"][use], large["memory_bytes"][use]
+        assert 0 < needs[0]["image"] < needs[0]["batch_1"] < needs[1]["batch_3"]
+        assert needs[0]["largest_batch"] > needs[1]["largest_batch"] > 0
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_three_gaps_in_three_layers(run):
+    path = exported(Gappy().eval(), Path("gappy.onnx"), dynamo=True, dynamic=True, opset=18, size=(1, 8, 8))
+    result = run("check", path, "--out", "report.json")
+    assert result.exit_code == 3
+    assert "57.1% of the operations" in result.stdout and "4 of 7" in result.stdout
+    gaps = json.loads(Path("report.json").read_text())["unsupported"]
+    assert [gap["node"] for gap in gaps] == ["tanh", "sigmoid", "leaky_relu"]
+    for gap in gaps:
+        assert gap["source"].startswith("gaps.py:")
+        for text in (gap["shape"], gap["layer"], gap["source"], gap["reason"], gap["remedy"]):
+            assert text and text in result.stdout
+
+
+def test_a_file_that_cannot_be_converted(run):
+    shape = (("x", 1, ["N", 4]),)
+    nodes = [helper.make_node("Det", ["x"], ["a"], name="first"), helper.make_node("Relu", ["a"], ["y"], name="last")]
+    by_hand(Path("strange.onnx"), nodes, inputs=shape)
+    result = run("check", "strange.onnx", "--json")
+    assert result.exit_code == 3
+    document = json.loads(result.stdout)
+    assert document["supported"] is False and document["coverage"] is None
+    assert "first" in document["error"] and "first" in result.stderr
