@@ -8,7 +8,8 @@ import torch
 
 from robnet_fx import domains
 from robnet_fx.domains import Form, Interval, Symbolic
-from tests.soundness import all_corners, draws
+from robnet_fx.testing import all_corners
+from tests.soundness import draws
 
 B, D, K, S = 2, 3, 4, (2, 3)
 

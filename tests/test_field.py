@@ -17,7 +17,8 @@ from robnet_fx.domains import Form, concretise
 from robnet_fx.field import FieldTransform, monomials
 from robnet_fx.noise import NoiseTransform
 from robnet_fx.perturbation import Transform
-from tests.soundness import all_corners, draws
+from robnet_fx.testing import all_corners
+from tests.soundness import draws
 
 SHAPES = [(5,), (2, 4), (1, 3, 4), (3, 2, 3), (2, 2, 3, 2)]
 PARTS = [(True, False), (False, True), (True, True)]

@@ -17,8 +17,9 @@ from robnet_fx.bounded import BoundedModel, margin_spec, other_classes
 from robnet_fx.generate.generate import generate
 from robnet_fx.generate.methods import METHODS
 from robnet_fx.perturbation import Perturbation
+from robnet_fx.testing import all_corners, check_sound, node_values
 from tests.rules.cases import AFFINE, Case, name_of
-from tests.soundness import Drawing, all_corners, check_sound, draws, node_values
+from tests.soundness import Drawing, draws
 
 aten = torch.ops.aten
 FIELD = BiasField(1, 0.3, True, True)

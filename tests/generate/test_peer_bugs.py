@@ -10,7 +10,8 @@ import robnet_fx
 from robnet_fx import BiasField, UnsupportedError
 from robnet_fx.domains import Interval, Shape
 from robnet_fx.rules import rule_for
-from tests.soundness import Drawing, all_corners, check_sound, draws
+from robnet_fx.testing import all_corners, check_sound
+from tests.soundness import Drawing, draws
 
 aten = torch.ops.aten
 FIELD = BiasField(1, 0.4, True, True)

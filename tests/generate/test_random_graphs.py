@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import fx
 
 from robnet_fx import BiasField, WhiteNoise
-from tests.soundness import Draw, Drawing, check_sound, draws
+from robnet_fx.testing import check_sound
+from tests.soundness import Draw, Drawing, draws
 
 aten = torch.ops.aten
 SHAPE = (2, 3, 3)

@@ -11,8 +11,8 @@ from robnet_fx.domains import Interval
 from robnet_fx.ops import larger
 from robnet_fx.passes.lower import lower
 from robnet_fx.rules import rule_for
+from robnet_fx.testing import check_sound
 from tests.rules.around import IMAGE, names, traced
-from tests.soundness import check_sound
 
 FUNCTIONS = {
     "maximum": lambda m, x: torch.maximum(x, x.flip(1) * 2 - 0.1),

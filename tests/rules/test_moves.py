@@ -16,8 +16,8 @@ from robnet_fx import BiasField, UnsupportedError, UnsupportedOpError
 from robnet_fx.bounded import BoundedModel
 from robnet_fx.ops import join
 from robnet_fx.rules import rule_for
+from robnet_fx.testing import all_corners, check_sound
 from tests.rules.around import IMAGE, Around, names, traced
-from tests.soundness import all_corners, check_sound
 
 aten = torch.ops.aten
 

@@ -6,8 +6,9 @@ import torch
 from robnet_fx import BiasField
 from robnet_fx.ops import larger
 from robnet_fx.rules import table
+from robnet_fx.testing import check_sound
 from tests.rules.cases import CASES, Case, name_of
-from tests.soundness import Drawing, check_sound, draws
+from tests.soundness import Drawing, draws
 
 aten = torch.ops.aten
 

@@ -1,0 +1,179 @@
+"""A soundness harness for rules, yours or ours: it hunts for a coefficient that leaves a bound.
+
+```python
+from robnet_fx.testing import check_sound
+
+check_sound(MyNetwork().double(), BiasField(1, 0.1), images)  # AssertionError if any bound of any node, by any method, is left
+```
+
+It samples interior and corner coefficients and climbs by gradient ascent, node by node, towards the units nearest to
+their bounds. Passing is evidence, not proof; failing is a bug in a rule.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from robnet_fx.bounded import BoundedModel
+from robnet_fx.domains import Interval
+from robnet_fx.errors import UsageError
+from robnet_fx.frontend import trace
+from robnet_fx.generate.methods import METHODS
+from robnet_fx.graphs import MODEL
+from robnet_fx.perturbation import Perturbation
+
+TOLERANCE = 1e-9  # of 1 + |bound|, in float64
+
+
+def _is_canonical(network: nn.Module) -> bool:
+    return isinstance(network, fx.GraphModule) and MODEL in dict(network.named_children())
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph and keeps the value of every call."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.values: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.op == "call_function" and isinstance(value, Tensor):
+            self.values[n.name] = value
+        return value
+
+
+def node_values(perturbed: fx.GraphModule, coefficients: Tensor, images: Tensor) -> dict[str, Tensor]:
+    """The value of every call of a perturbed graph, by the node's name."""
+    recorder = _Recorder(perturbed)
+    recorder.run(coefficients, images)
+    return recorder.values
+
+
+def corners(dimensions: int, at_most: int = 64) -> Tensor:
+    """Corners of the unit box `[N, D]`: all of them, or as many as asked for."""
+    if 2**dimensions <= at_most:
+        return torch.tensor(list(itertools.product([-1.0, 1.0], repeat=dimensions)), dtype=torch.float64)
+    return torch.randint(0, 2, (at_most, dimensions)).double() * 2 - 1
+
+
+def all_corners(dimensions: int) -> Tensor:
+    """Every corner of the unit box."""
+    return corners(dimensions, 2**dimensions)
+
+
+def _outside(value: Tensor, bounds: Interval) -> Tensor:
+    """By how much each value lies outside its interval, relative to the interval's size; NaN counts as outside."""
+    scale = 1 + torch.maximum(bounds.lower.abs(), bounds.upper.abs())
+    gap = torch.maximum(bounds.lower - value, value - bounds.upper) / scale
+    return torch.where(gap.isnan(), torch.inf, gap)
+
+
+def check_sound(
+    network: nn.Module,
+    perturbation: Perturbation,
+    images: Tensor,
+    *,
+    clip: str | None = None,
+    methods: Sequence[str] = tuple(METHODS),
+    mean: Any = None,
+    std: Any = None,
+    climbs: int = 2,
+) -> dict[str, BoundedModel]:
+    """Look for a coefficient that leaves a bound, at any node, by any method; returns the compiled models.
+
+    network: an nn.Module or a canonical graph, in float64. images: `[B, *S]` float64 in [0, 1]; a few are enough. Its
+    parameters stop requiring gradients. Raises `AssertionError` naming method, node and by how much it is left.
+    """
+    if images.dtype != torch.float64:
+        raise UsageError("the harness works in float64: give it model.double() and images.double()")
+    canonical = network if _is_canonical(network) else trace(network, images)
+    assert isinstance(canonical, fx.GraphModule)
+    nets = {method: BoundedModel(canonical, perturbation, method, clip, mean, std) for method in methods}
+    net = next(iter(nets.values()))
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)  # only the coefficients are climbed
+    spec = _rows(net.classes).expand(len(images), -1, -1)
+    claims: list[tuple[str, str, Interval]] = []
+    for method, other in nets.items():
+        for node, kinds in other.probe(images).items():
+            claims += [(node, f"{method}/{kind}", bounds) for kind, bounds in kinds.items()]
+        claims.append(("output", f"{method}/bounds", Interval(*other.bounds(images, spec))))
+
+    dimensions = len(net.center)
+    t = torch.cat([torch.zeros(1, dimensions), corners(dimensions), torch.rand(32, dimensions) * 2 - 1]).double()
+    index = torch.arange(len(images)).repeat_interleave(len(t))
+    t = t.repeat(len(images), 1)
+    values = _values(net, t, images[index], spec[index])
+    assert_inside(claims, values, index)
+
+    goals = _goals(claims, values, index, climbs)
+    t, index = _climb(net, goals, images, spec)
+    assert_inside(claims, _values(net, t, images[index], spec[index]), index)
+    return nets
+
+
+def assert_inside(claims: list[tuple[str, str, Interval]], values: dict[str, Tensor], index: Tensor) -> None:
+    """Every value of a node `[N, *S]`, each under the image `index [N]`, inside every interval claimed for it."""
+    for node, kind, bounds in claims:
+        if not values[node].shape[1:] == bounds.lower.shape[1:] == bounds.upper.shape[1:]:
+            raise AssertionError(f"shape of {kind} of {node}")
+        gap = _outside(values[node], Interval(bounds.lower[index], bounds.upper[index]))
+        worst = float(gap.max()) if gap.numel() else 0.0
+        if not worst <= TOLERANCE:
+            raise AssertionError(f"UNSOUND: {kind} of {node} is left by {worst:.3g}")
+
+
+def _rows(classes: int) -> Tensor:
+    """A spec of margins, single logits and a mixed row: `[1, K, classes]`."""
+    eye = torch.eye(classes, dtype=torch.float64)
+    mixed = torch.randn(1, classes, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    return torch.cat([eye[:1] - eye[1:], eye[-1:], mixed]).unsqueeze(0)
+
+
+def _values(net: BoundedModel, t: Tensor, images: Tensor, spec: Tensor) -> dict[str, Tensor]:
+    values = node_values(net.perturbed, net.center + net.radius * t, images)
+    last = net.perturbed.graph.find_nodes(op="output")[0].args[0]
+    values["output"] = (spec @ values[last.name].unsqueeze(2)).squeeze(2)
+    return values
+
+
+def _goals(claims: Any, values: dict[str, Tensor], index: Tensor, climbs: int) -> list[tuple[str, int, int, float]]:
+    """(node, image, unit, sign) to climb: for each node and side the unit nearest to its bound, and random ones."""
+    tightest = {node: bounds for node, _, bounds in claims}
+    goals = []
+    for node, bounds in tightest.items():
+        for image in range(len(bounds.lower)):
+            seen = values[node][index == image].flatten(1)
+            lower, upper = bounds.lower[image].flatten(), bounds.upper[image].flatten()
+            width = (upper - lower).clamp(min=1e-12)
+            near = int(((upper - seen.amax(0)) / width).argmin()), int(((seen.amin(0) - lower) / width).argmin())
+            goals += [(node, image, near[0], 1.0), (node, image, near[1], -1.0)]
+            units = torch.randint(0, len(lower), (climbs,)).tolist()
+            goals += [(node, image, unit, sign) for unit in units for sign in (1.0, -1.0)]
+    return goals
+
+
+def _climb(net: BoundedModel, goals: list[tuple[str, int, int, float]], images: Tensor, spec: Tensor) -> Any:
+    """Normalised gradient ascent for all goals at once, one row each; every point on the way is returned."""
+    index = torch.tensor([goal[1] for goal in goals])
+    by_node: dict[str, list[int]] = {}
+    for row, goal in enumerate(goals):
+        by_node.setdefault(goal[0], []).append(row)
+    units = torch.tensor([goal[2] for goal in goals])
+    signs = torch.tensor([goal[3] for goal in goals], dtype=torch.float64)
+    t = torch.rand(len(goals), len(net.center), dtype=torch.float64) - 0.5
+    path = []
+    for step in (2.0, 0.5, 0.25):
+        t = t.requires_grad_(True)
+        values = _values(net, t, images[index], spec[index])
+        goal = sum((values[node].flatten(1)[rows, units[rows]] * signs[rows]).sum() for node, rows in by_node.items())
+        (slope,) = torch.autograd.grad(goal, t)
+        t = (t.detach() + step * slope.sign()).clamp(-1, 1)
+        path.append(t.clone())
+    return torch.cat(path), index.repeat(len(path))
