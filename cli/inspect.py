@@ -1,7 +1,8 @@
-"""`robnet-fx inspect`: the graphs between a network and its bounds, and the bounds on one image."""
+"""`robnet-fx inspect`: the graphs between a network and its bounds, and the bounds on an image."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,17 +14,33 @@ from robnet_fx.errors import UsageError
 def inspect(
     model: options.ModelFile,
     stage: Annotated[
-        str, typer.Option(help="source (as traced), passes (field and clip inserted) or bounds.")
-    ] = "source",
-    code: Annotated[bool, typer.Option("--code", help="Print the graph's Python code instead of a table.")] = False,
-    image: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            metavar="N", help="Show every node's bounds on test image N instead (needs --eps).", show_default=False
+            help="Show a graph: source (as traced), passes (field and clip inserted) or bounds.",
+            show_default="source, unless there is an --eps",
         ),
     ] = None,
+    code: Annotated[bool, typer.Option("--code", help="Print the graph's Python code instead of a table.")] = False,
     eps: Annotated[
-        str | None, typer.Option(metavar="EPS", help="Strength of the field, for --image.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="EPS", help="Show every node's bounds under a field of this strength.", show_default=False
+        ),
+    ] = None,
+    image: Annotated[
+        int | None, typer.Option(metavar="N", help="The test image to bound (with --eps).", show_default="0")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a page: graph, generated code, widths (with --eps).", show_default=False
+        ),
+    ] = None,
+    onnx: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the bounds as an ONNX file of their own (with --eps).", show_default=False
+        ),
     ] = None,
     order: options.Order = 3,
     data: options.Data = None,
@@ -33,63 +50,109 @@ def inspect(
     clip: options.Clip = "relu",
     json: options.Json = False,
 ) -> None:
-    """Look inside: MODEL's graph at a stage, as a table or as code, or the width of every bound on an image.
+    """Look inside: MODEL's graph at a stage, as a table or as code; or with --eps the source graph against its bounds,
+    how wide they are node by node, and where they blow up.
 
-    Examples: `robnet-fx inspect digits.onnx --stage bounds --code`, `robnet-fx inspect digits.onnx --image 0 --eps 40`
+    The ONNX file of --onnx takes `image` and `spec` and gives `lower` and `upper`: a certificate that runs without
+    Python. Without a data set for the model, a random image is bounded.
+
+    Examples: `robnet-fx inspect digits.onnx --stage bounds --code`,
+    `robnet-fx inspect digits.onnx --eps 40 --image 0 --html digits.html`
     """
-    if image is not None and eps is None:
-        raise UsageError("--image needs --eps, the strength of the field")
+    given = {"--image": image is not None, "--html": html is not None, "--onnx": onnx is not None}
+    for name in (name for name, asked in given.items() if asked):
+        if eps is None:
+            raise UsageError(f"{name} needs --eps, the strength of the field")
+        if stage is not None or code:
+            raise UsageError(f"{name} shows the bounds on an image and goes with neither --stage nor --code")
     share = 0.0 if eps is None else options.read_eps(eps)  # a graph is the same at every eps
 
-    from dataclasses import asdict
-
-    from robnet_fx.cli.output import announce, show
-    from robnet_fx.cli.subject import normalisation, open_subject
     from robnet_fx.field import BiasField
     from robnet_fx.generate import method_named
-    from robnet_fx.report.console import results, say
-    from robnet_fx.report.tables import graph_table, width_table
 
     method_named(method)
     field, form = BiasField(order, share), options.read_clip(clip)
-    if image is None:
-        import torch
+    if eps is None or stage is not None or code:
+        _show_stage(model, stage or "source", code, field, method, form, mean, std, json)
+    else:
+        _show_bounds(model, image, html, onnx, field, data, method, mean, std, clip, json)
 
-        from robnet_fx.frontend.onnx import load_onnx
-        from robnet_fx.inspect import node_lines, stage_graph
 
-        loaded = load_onnx(model)
-        example = torch.rand(2, *loaded.input_shape, generator=torch.Generator().manual_seed(0))
-        constants = normalisation(loaded, mean, std)
-        graph = stage_graph(loaded, stage, field, method, form, *constants, example)
-        lines = node_lines(graph, stage)
-        if code and not json:
-            say(results(), graph.code.strip())
-            return
-        document: dict[str, Any] = {
-            "model": str(model),
-            "stage": stage,
-            "code": graph.code,
-            "nodes": [asdict(line) for line in lines],
-        }
-        show(document, graph_table(f"{model}: {stage}, {len(lines)} nodes", lines), as_json=json)
+def _show_stage(
+    model: Path,
+    stage: str,
+    code: bool,
+    field: Any,
+    method: str,
+    clip: str | None,
+    mean: str | None,
+    std: str | None,
+    json: bool,
+) -> None:
+    from dataclasses import asdict
+
+    import torch
+
+    from robnet_fx.cli.output import show
+    from robnet_fx.cli.subject import normalisation
+    from robnet_fx.frontend.onnx import load_onnx
+    from robnet_fx.inspect import node_lines, stage_graph
+    from robnet_fx.report.console import results, say
+    from robnet_fx.report.tables import graph_table
+
+    loaded = load_onnx(model)
+    example = torch.rand(2, *loaded.input_shape, generator=torch.Generator().manual_seed(0))
+    graph = stage_graph(loaded, stage, field, method, clip, *normalisation(loaded, mean, std), example)
+    lines = node_lines(graph, stage)
+    if code and not json:
+        say(results(), graph.code.strip())
         return
+    nodes = [asdict(line) for line in lines]
+    document: dict[str, Any] = {"model": str(model), "stage": stage, "code": graph.code, "nodes": nodes}
+    show(document, graph_table(f"{model}: {stage}, {len(lines)} nodes", lines), as_json=json)
 
-    from robnet_fx.certify import certify
-    from robnet_fx.images import to_float
-    from robnet_fx.inspect import node_widths
 
-    subject = open_subject(model, data, mean, std, "cpu")
-    count = len(subject.data.x_test)
-    if not 0 <= image < count:
-        raise UsageError(f"--image must lie between 0 and {count - 1}, the test images of {subject.data.name}")
-    announce("inspect", {**subject.describe(field), "method": f"{method}, clip {clip}"})
-    net = subject.bound(field, method, form)
-    images, labels = subject.data.x_test[image : image + 1], subject.data.y_test[image : image + 1]
-    widths = node_widths(net, to_float(images, net.center))
-    (verdict,) = certify(net, images, labels).document()["samples"]
-    verdict["index"] = image
-    found = "certified" if verdict["certified"] else "not certified" if verdict["correct"] else "wrong"
-    title = f"test image {image}: label {verdict['label']}, predicted {verdict['predicted']}, {found}"
-    document = {**subject.document(), "eps": share, "order": order, "method": method, "clip": clip, "image": verdict}
-    show({**document, "nodes": [asdict(line) for line in widths]}, width_table(title, widths), as_json=json)
+def _show_bounds(
+    model: Path,
+    image: int | None,
+    html: Path | None,
+    onnx: Path | None,
+    field: Any,
+    data: str | None,
+    method: str,
+    mean: str | None,
+    std: str | None,
+    clip: str,
+    json: bool,
+) -> None:
+    from dataclasses import asdict
+
+    from robnet_fx.cli.output import announce, show
+    from robnet_fx.cli.specimen import open_specimen
+    from robnet_fx.inspect import survey
+    from robnet_fx.report.console import notes, say
+    from robnet_fx.report.tables import survey_table
+
+    specimen = open_specimen(model, image, field, data, method, options.read_clip(clip), mean, std)
+    announce("inspect", {**specimen.facts, "method": f"{method}, clip {clip}"})
+    found = survey(specimen.net, specimen.image)
+    files = {}
+    if html is not None:
+        specimen.write_page(html, found, {"method": f"{method}, clip {clip}"})
+        files["html"] = str(html)
+        say(notes(), f"wrote {html}")
+    if onnx is not None:
+        say(notes(), f"wrote {onnx}: {specimen.write_bounds(onnx)}")
+        files["onnx"] = str(onnx)
+    document = {
+        **specimen.document,
+        "eps": field.eps,
+        "order": field.order,
+        "method": method,
+        "clip": clip,
+        "image": specimen.verdict,
+        "files": files,
+        "logits": found.logits,
+        "nodes": [asdict(node) for node in found.nodes],
+    }
+    show(document, survey_table(specimen.title, found), as_json=json)

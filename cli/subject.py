@@ -48,13 +48,9 @@ class Subject:
 
     def describe(self, field: BiasField) -> dict[str, str]:
         """The lines of the opening panel, the box of the coefficients among them."""
-        box = field.build(self.data.input_shape)
-        lines = {
-            "model": f"{self.path}: images {list(self.model.input_shape)}, {self.model.classes} classes",
-            "data": f"{self.data.name}: {len(self.data.x_train)} training, {len(self.data.x_test)} test images",
-            "field": describe_field(field.order, field.eps),
-            "box": describe_box(box.center.tolist(), box.radius.tolist()),
-        }
+        model = describe_model(self.path, self.model, field)
+        data = f"{self.data.name}: {len(self.data.x_train)} training, {len(self.data.x_test)} test images"
+        lines = {"model": model.pop("model"), "data": data, **model}
         if self.mean is not None or self.std is not None:
             lines["input"] = f"(pixels in 0..1 - {_plain(self.mean, 0)}) / {_plain(self.std, 1)}"
         return {**lines, "device": str(self.device)}
@@ -75,6 +71,16 @@ def open_subject(path: Path, data: str | None, mean: str | None, std: str | None
     dataset = data_sets.load(spec, channels)
     dataset.check_fit(model.input_shape, model.classes)
     return Subject(path, model, dataset, *constants, place)
+
+
+def describe_model(path: Path, model: OnnxModel, field: BiasField) -> dict[str, str]:
+    """The lines of a panel that need no data set: the model, the field and its box."""
+    box = field.build(model.input_shape)
+    return {
+        "model": f"{path}: images {list(model.input_shape)}, {model.classes} classes",
+        "field": describe_field(field.order, field.eps),
+        "box": describe_box(box.center.tolist(), box.radius.tolist()),
+    }
 
 
 def normalisation(model: OnnxModel, mean: str | None, std: str | None) -> tuple[list[float] | None, list[float] | None]:

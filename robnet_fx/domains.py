@@ -105,8 +105,8 @@ def two_sided(spec: Tensor) -> Tensor:
 
 def split_sides(upper: Tensor) -> Interval:
     """Undo `two_sided` on the upper bounds: `[B, 2K] -> (lower, upper) [B, K]`."""
-    above, below = upper.chunk(2, 1)
-    return Interval(-below, above)
+    rows = upper.shape[1] // 2  # sliced, not chunked: an export keeps the number of rows free
+    return Interval(-upper[:, rows:], upper[:, :rows])
 
 
 def tighter(a: Tensor, b: Tensor) -> Tensor:

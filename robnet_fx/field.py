@@ -121,7 +121,7 @@ def ssip(image: Tensor, multiplicative: Tensor, additive: Tensor, center: Tensor
         coef.append(image.unsqueeze(1) * (scale.reshape(-1, *tail) * multiplicative))
     if len(additive):
         columns = shift.reshape(-1, *tail) * additive
-        coef.append(columns.expand(len(image), len(additive), *image.shape[1:]))
+        coef.append(columns.expand(image.shape[0], len(additive), *image.shape[1:]))
     return Symbolic(torch.cat(coef, 1), const, torch.zeros_like(const))
 
 

@@ -50,9 +50,10 @@ def test_the_wheel_puts_only_robnet_fx_into_site_packages(wheel: zipfile.Path) -
     assert top == {"robnet_fx", f"robnet_fx-{robnet_fx.__version__}.dist-info"}
 
 
-def test_the_wheel_holds_every_module_and_py_typed(wheel: zipfile.Path) -> None:
+def test_the_wheel_holds_every_module_and_its_data(wheel: zipfile.Path) -> None:
     held = set(wheel.root.namelist())
-    missing = {*modules(), "robnet_fx/py.typed"} - held
+    page = {f"robnet_fx/report/page/page.{kind}" for kind in ("css", "js")}
+    missing = {*modules(), *page, "robnet_fx/py.typed"} - held
     assert not missing, "list their packages in pyproject.toml, [tool.setuptools] packages"
 
 

@@ -10,7 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from robnet_fx.inspect import NodeLine, NodeWidths
+from robnet_fx.inspect import NodeLine, NodeWidths, Survey
+from robnet_fx.inspect.survey import BLOW_UP
 
 ACCURACIES = {
     "clean": "clean",
@@ -52,17 +53,60 @@ def graph_table(title: str, lines: Sequence[NodeLine]) -> Group:
     return table(title, used, ([getattr(line, name) for name in used] for line in lines))
 
 
-def width_table(title: str, lines: Sequence[NodeWidths]) -> Group:
-    """How wide the bounds of every node are."""
-    columns = ["node", "operation", "units", "ibp", "ssip", "pre", "unstable"]
-    rows = (
-        [
-            line.name,
-            line.operation,
-            f"{line.units:,}",
-            *("" if width is None else f"{width:.4g}" for width in (line.ibp, line.ssip, line.pre)),
-            "" if line.unstable is None else f"{line.unstable:.1%}",
-        ]
-        for line in lines
+def survey_table(title: str, found: Survey) -> Group:
+    """The source graph against its bounds: every node with its rule, shape and widths, then the logits by method."""
+    nodes = found.nodes
+    widths: dict[str, Sequence[float | None]] = {
+        "ibp": [node.ibp for node in nodes],
+        "ssip": [node.ssip for node in nodes],
+        "pre": [node.pre for node in nodes],
+        "rsip": [node.rsip for node in nodes],
+        "sampled": [node.sampled for node in nodes],
+    }
+    widths = {name: column for name, column in widths.items() if any(value is not None for value in column)}
+    columns = ["node", "rule", "shape", "bounds", *widths, "unstable", "growth"]
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in columns:
+        made.add_column(
+            name, justify="right" if name in columns[4:] else "left", overflow="fold", no_wrap=name == "bounds"
+        )
+    for index, node in enumerate(nodes):
+        made.add_row(
+            Text(node.name, "bold" if node.blow_up else ""),
+            Text(node.rule, "cyan"),
+            Text(node.shape, "dim"),
+            Text(_domains(node), "dim"),
+            *(_width(node, name, column[index]) for name, column in widths.items()),
+            Text("" if node.unstable is None else f"{node.unstable:.1%}"),
+            _growth(node),
+        )
+    logits = Text.assemble(
+        ("logits ", "bold"), "   ".join(f"{name} {width:.3g}" for name, width in found.logits.items())
     )
-    return table(title, columns, rows, right=columns[2:])
+    legend = (
+        f"widths are means of upper - lower; pre is what the relaxations of {found.method} stand on; sampled is the\n"
+        "range on 128 fields of the box, which no bound can beat; growth is that of width / sampled over the inputs',\n"
+        f"and ▲ marks where it is at least {BLOW_UP:g}: there the bounds lose, not the network grow"
+    )
+    return Group(Text(title, "bold"), made, logits, Text(legend, "dim"))
+
+
+def _domains(node: NodeWidths) -> str:
+    """The kinds of nodes that were generated for a source node: `pre ibp ssip rsip`."""
+    kinds = [name.removeprefix(f"{node.name}_").split("_")[0] for name in node.generated]
+    return " ".join(dict.fromkeys(kinds))
+
+
+def _width(node: NodeWidths, name: str, value: float | None) -> Text:
+    """A width, bold where it is the best bound of the node."""
+    if value is None:
+        return Text("")
+    known = [width for width in (node.ibp, node.ssip, node.pre, node.rsip) if width is not None]
+    style = "dim" if name == "sampled" else "bold" if value == min(known) else ""
+    return Text(f"{value:.3g}", style)
+
+
+def _growth(node: NodeWidths) -> Text:
+    if node.growth is None:
+        return Text("")
+    return Text(f"▲ {node.growth:.1f}", "bold yellow") if node.blow_up else Text(f"{node.growth:.1f}", "dim")

@@ -108,11 +108,3 @@ def enclose(f: Function, pre: Interval, slope: Tensor, turns: list[Tensor]) -> B
     for gap in gaps[1:]:
         highest, lowest = torch.maximum(highest, gap), torch.minimum(lowest, gap)
     return Band(slope, (highest + lowest) / 2, (highest - lowest) / 2)
-
-
-def outward(band: Band, pre: Interval, ulps: float = 8.0) -> Band:
-    """Widen a band of a curved function by a few ulps of its terms: its values are rounded and cancel against
-    `slope * x`, and a saturated sigmoid is not 1."""
-    unit = torch.finfo(band.slope.dtype).eps
-    size = 1.0 + band.slope.abs() * torch.maximum(-pre.lower, pre.upper).detach()
-    return Band(band.slope, band.offset, band.error + ulps * unit * size)

@@ -1,4 +1,4 @@
-"""ReLU and leaky ReLU."""
+"""ReLU."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 from robnet_fx.domains import Interval
 from robnet_fx.rules.registry import register
-from robnet_fx.rules.relaxation import Band, Lines, chord, elementwise, enclose, monotone
+from robnet_fx.rules.relaxation import Band, Lines, elementwise, monotone
 
 aten = torch.ops.aten
 
 
-def _unstable(pre: Interval, *args: float) -> Tensor:
+def _unstable(pre: Interval) -> Tensor:
     return (pre.lower < 0) & (pre.upper > 0)
 
 
@@ -38,44 +38,3 @@ def lines(pre: Interval) -> Lines:
 
 
 register(elementwise("relu", monotone(torch.relu), band, lines, _unstable), aten.relu.default)
-
-
-def _leaky(x: Tensor, negative_slope: float = 0.01) -> Tensor:
-    return torch.where(x > 0, x, negative_slope * x)
-
-
-def leaky_reach(pre: Interval, negative_slope: float = 0.01) -> Interval:
-    """The ends, or with a negative slope also the kink, where the function is 0."""
-    ends = _leaky(pre.lower, negative_slope), _leaky(pre.upper, negative_slope)
-    lower, upper = torch.minimum(*ends), torch.maximum(*ends)
-    return Interval(torch.where(_unstable(pre), lower.clamp(max=0), lower), upper)
-
-
-def leaky_band(pre: Interval, negative_slope: float = 0.01) -> Band:
-    """Between the chord and its parallel through the kink, for a slope of any sign and size."""
-
-    def f(x: Tensor) -> Tensor:
-        return _leaky(x, negative_slope)
-
-    slope = torch.where(_unstable(pre), chord(f, pre), _branch(pre.lower >= 0, negative_slope, pre))
-    return enclose(f, pre, slope, [torch.zeros_like(slope)])
-
-
-def _branch(right: Tensor, negative_slope: float, pre: Interval) -> Tensor:
-    """The slope of the right branch where asked for, else of the left one. (A `where` of two numbers is float32.)"""
-    return torch.where(right, torch.ones_like(pre.lower), negative_slope)
-
-
-def leaky_lines(pre: Interval, negative_slope: float = 0.01) -> Lines:
-    """One line is the chord, the other the nearer of the two branches (both hold on that side of a single kink)."""
-    slope, offset, error = leaky_band(pre, negative_slope)
-    branch = torch.where(_unstable(pre), _branch(pre.upper > -pre.lower, negative_slope, pre), slope)
-    if negative_slope <= 1:  # convex: the branches lie below
-        return Lines(branch, torch.zeros_like(slope), slope, offset + error)
-    return Lines(slope, offset - error, branch, torch.zeros_like(slope))
-
-
-register(
-    elementwise("leaky_relu", leaky_reach, leaky_band, leaky_lines, _unstable),
-    aten.leaky_relu.default,
-)

@@ -1,38 +1,33 @@
-"""Sigmoid and tanh: chord slopes, with the band's edges at the points of that slope."""
+"""S-shaped functions: sigmoid, tanh, erf and atan."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from robnet_fx.domains import Interval
-from robnet_fx.rules.registry import Rule, register
-from robnet_fx.rules.relaxation import Band, chord, elementwise, enclose, outward
+from robnet_fx.rules.curved import Curve, Function, curved
+from robnet_fx.rules.registry import register
 
 aten = torch.ops.aten
 
 
-def s_shaped(name: str, f: Callable[[Tensor], Tensor], steepest: float, turn: Callable[[Tensor], Tensor]) -> Rule:
-    """The rule of an increasing f with one inflection, at 0: `steepest` is f'(0); `turn(s) >= 0` solves f'(x) = s."""
+def _s_shaped(f: Function, least: float, most: float, turn: Callable[[Tensor], Tensor]) -> Curve:
+    """An increasing f with f'(-x) = f'(x), which falls as |x| grows: `turn(s) >= 0` solves f'(x) = s."""
 
-    def reach(pre: Interval) -> Interval:
-        unit = 2 * torch.finfo(pre.lower.dtype).eps  # f is rounded, and saturates: 1 - 1e-9 is 1 in float32
-        return Interval(f(pre.lower) - unit, f(pre.upper) + unit)
+    def turns(slope: Tensor, pre: Interval) -> list[Tensor]:
+        point = turn(slope)
+        return [point, -point]
 
-    def band(pre: Interval) -> Band:
-        slope = chord(f, pre).clamp(0.0, steepest)
-        with torch.no_grad():
-            point = turn(slope)
-        return outward(enclose(f, pre, slope, [point, -point]), pre)
-
-    return elementwise(name, reach, band)
+    return Curve(f, turns, least=least, most=most)
 
 
 def _sigmoid_turn(slope: Tensor) -> Tensor:
     # sigmoid' = p (1 - p) = s, so p = (1 + r) / 2 with r = sqrt(1 - 4 s), and x = log(p / (1 - p)) = 2 atanh(r),
-    # written as log((1 + r)^2 / 4 s): for a tiny s the atanh is infinite, and the band would miss the curve's rise.
+    # written as log((1 + r)^2 / 4 s): for a tiny s the atanh is infinite, and the curve would rise unseen.
     root = (1 - 4 * slope).clamp(min=0).sqrt()
     return 2 * torch.log1p(root) - torch.log(4 * slope)
 
@@ -43,5 +38,22 @@ def _tanh_turn(slope: Tensor) -> Tensor:
     return torch.log1p(root) - torch.log(slope) / 2
 
 
-register(s_shaped("sigmoid", torch.sigmoid, 0.25, _sigmoid_turn), aten.sigmoid.default)
-register(s_shaped("tanh", torch.tanh, 1.0, _tanh_turn), aten.tanh.default)
+def _erf_turn(slope: Tensor) -> Tensor:
+    # erf' = 2 exp(-x^2) / sqrt(pi) = s
+    return torch.sqrt(-torch.log(slope * (math.sqrt(math.pi) / 2)))
+
+
+def _atan_turn(slope: Tensor) -> Tensor:
+    # atan' = 1 / (1 + x^2) = s
+    return torch.sqrt(1 / slope - 1)
+
+
+_SIGMOID = _s_shaped(torch.sigmoid, 0.0, 1.0, _sigmoid_turn)
+_TANH = _s_shaped(torch.tanh, -1.0, 1.0, _tanh_turn)
+_ERF = _s_shaped(torch.erf, -1.0, 1.0, _erf_turn)
+_ATAN = _s_shaped(torch.atan, -math.pi / 2, math.pi / 2, _atan_turn)
+
+register(curved("sigmoid", lambda: _SIGMOID), aten.sigmoid.default)
+register(curved("tanh", lambda: _TANH), aten.tanh.default)
+register(curved("erf", lambda: _ERF), aten.erf.default)
+register(curved("atan", lambda: _ATAN), aten.atan.default)

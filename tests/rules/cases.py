@@ -6,6 +6,7 @@ of random constants.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ class Case:
     shapes: tuple[tuple[int, ...], ...]
     args: Callable[..., tuple[Any, ...]] = lambda r, x: (x,)
     kwargs: dict[str, Any] = field(default_factory=dict)
+    domain: tuple[float, float] = (-math.inf, math.inf)
 
     def call(self, r: Draw, *inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return self.args(r, *inputs), self.kwargs
@@ -262,6 +264,10 @@ ELEMENTWISE = [
     Case("leaky_relu-steep", aten.leaky_relu.default, ((2, 4),), lambda r, x: (x, 1.5)),
     Case("leaky_relu-negative", aten.leaky_relu.default, ((2, 4),), lambda r, x: (x, -0.2)),
     Case("leaky_relu-abs", aten.leaky_relu.default, ((2, 4),), lambda r, x: (x, -1.0)),
+    Case("prelu", aten.prelu.default, ((2, 4),), lambda r, x: (x, torch.tensor([0.2]).double())),
+    Case("prelu-steep", aten.prelu.default, ((2, 4),), lambda r, x: (x, torch.tensor([1.7]).double())),
+    Case("prelu-kernel", aten._prelu_kernel.default, ((2, 4),), lambda r, x: (x, torch.full((1, 1), -0.3).double())),
+    Case("abs", aten.abs.default, ((2, 4),)),
     Case("sigmoid", aten.sigmoid.default, ((2, 4),)),
     Case("tanh", aten.tanh.default, ((2, 4),)),
     Case("clamp", aten.clamp.default, ((2, 4),), lambda r, x: (x, -0.5, 0.6)),
@@ -294,13 +300,66 @@ POOLING = [
     Case("max_pool3d", aten.max_pool3d.default, ((1, 2, 4, 2),), lambda r, x: (x, [2, 2, 1], [1, 2, 1], [1, 0, 0])),
 ]
 
+_POSITIVE = (0.0, math.inf)
+
+
+def _powers(*exponents: float, domain: tuple[float, float] = (-math.inf, math.inf)) -> list[Case]:
+    return [
+        Case(f"pow {p}", aten.pow.Tensor_Scalar, ((2, 3),), lambda r, x, p=p: (x, p), domain=domain) for p in exponents
+    ]
+
+
+# Functions whose band touches them where f' is its slope.
+CURVED = [
+    Case("gelu", aten.gelu.default, ((2, 3),)),
+    Case("gelu-tanh", aten.gelu.default, ((2, 3),), kwargs={"approximate": "tanh"}),
+    Case("silu", aten.silu.default, ((2, 3),)),
+    Case("mish", aten.mish.default, ((2, 3),)),
+    Case("hardswish", aten.hardswish.default, ((2, 3),)),
+    Case("hardsigmoid", aten.hardsigmoid.default, ((2, 3),)),
+    Case("exp", aten.exp.default, ((2, 3),)),
+    Case("expm1", aten.expm1.default, ((2, 3),)),
+    Case("log", aten.log.default, ((2, 3),), domain=_POSITIVE),
+    Case("log1p", aten.log1p.default, ((2, 3),), domain=(-1.0, math.inf)),
+    Case("log2", aten.log2.default, ((2, 3),), domain=_POSITIVE),
+    Case("log10", aten.log10.default, ((2, 3),), domain=_POSITIVE),
+    Case("elu", aten.elu.default, ((2, 3),)),
+    Case("elu-all", aten.elu.default, ((2, 3),), lambda r, x: (x, 0.7, 1.3, 0.6)),
+    Case("elu-steep", aten.elu.default, ((2, 3),), lambda r, x: (x, 2.5)),
+    Case("elu-falling", aten.elu.default, ((2, 3),), lambda r, x: (x, -0.5)),
+    Case("elu-relu", aten.elu.default, ((2, 3),), lambda r, x: (x, 0.0)),
+    Case("celu", aten.celu.default, ((2, 3),)),
+    Case("celu-2", aten.celu.default, ((2, 3),), lambda r, x: (x, 2.0)),
+    Case("selu", aten.selu.default, ((2, 3),)),
+    Case("softplus", aten.softplus.default, ((2, 3),), lambda r, x: (x, 1.0, 20.0)),
+    Case("softplus-beta", aten.softplus.default, ((2, 3),), lambda r, x: (x, 3)),
+    Case("softplus-broken", aten.softplus.default, ((2, 3),), lambda r, x: (x, 2, 0.5)),
+    Case("softplus-negative", aten.softplus.default, ((2, 3),), lambda r, x: (x, -1.5, 1.0)),
+    Case("log_sigmoid", aten.log_sigmoid.default, ((2, 3),)),
+    *_powers(0, 1, 2, 2.0, 3, 4, 5),
+    *_powers(0.25, 0.5, 1.5, 2.5, -1, -2, -3, -0.5, -1.7, domain=_POSITIVE),
+    Case("square", aten.square.default, ((2, 3),)),
+    Case("sqrt", aten.sqrt.default, ((2, 3),), domain=_POSITIVE),
+    Case("rsqrt", aten.rsqrt.default, ((2, 3),), domain=_POSITIVE),
+    Case("reciprocal", aten.reciprocal.default, ((2, 3),), domain=_POSITIVE),
+    Case("reciprocal-left", aten.reciprocal.default, ((2, 3),), domain=(-math.inf, 0.0)),
+    Case("pow-left", aten.pow.Tensor_Scalar, ((2, 3),), lambda r, x: (x, -2), domain=(-math.inf, 0.0)),
+    Case("sin", aten.sin.default, ((2, 3),)),
+    Case("cos", aten.cos.default, ((2, 3),)),
+    Case("erf", aten.erf.default, ((2, 3),)),
+    Case("atan", aten.atan.default, ((2, 3),)),
+]
+
 OTHER = [
+    Case("sign", aten.sign.default, ((2, 3),)),
+    Case("prelu-channels", aten.prelu.default, ((3, 2),), lambda r, x: (x, r(3))),
     Case("product", product, ((2, 3), (2, 3)), lambda r, x, y: (x, y)),
     Case("product-broadcast", product, ((2, 3), (1, 3)), lambda r, x, y: (x, y)),
     Case("matrix_product", matrix_product, ((2, 2, 3), (2, 3, 2)), lambda r, x, y: (x, y)),
+    Case("prelu-tokens", aten.prelu.default, ((4,),), lambda r, x: (x, 2 * r(4))),
 ]
 
-CASES = [*AFFINE, *ELEMENTWISE, *POOLING, *OTHER]
+CASES = [*AFFINE, *ELEMENTWISE, *POOLING, *CURVED, *OTHER]
 
 
 def name_of(case: Case) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robnet_fx.domains import Form, Interval, Shape, Symbolic
 from robnet_fx.rules import rule_for
-from robnet_fx.rules.relaxation import Band, enclose, outward
+from robnet_fx.rules.relaxation import Band, enclose
 from tests.rules.cases import ELEMENTWISE, Case, name_of
 from tests.soundness import draws
 
@@ -135,7 +135,7 @@ def test_the_band_is_the_tightest_of_its_slope(case: Case):
     assert float(((lowest - offset + error) / scale_of(pre)).max()) < slack
 
 
-@pytest.mark.parametrize("case", ELEMENTWISE, ids=name_of)
+@pytest.mark.parametrize("case", KINKED, ids=name_of)
 def test_the_band_follows_the_chord(case: Case):
     """With parallel lines the chord's slope gives the least error wherever f bends only once."""
     pre = intervals(case)
@@ -293,17 +293,6 @@ def test_enclose_is_tight_for_any_slope(slope: float):
     highest, lowest = gap.amax(1, keepdim=True), gap.amin(1, keepdim=True)
     assert float(((band.offset + band.error - highest) / scale_of(pre)).abs().max()) < 1e-12
     assert float(((band.offset - band.error - lowest) / scale_of(pre)).abs().max()) < 1e-12
-
-
-@pytest.mark.parametrize("ends", [(-3.0, 1.0), (-1.0, 3.0), (-3.0, -1.0), (1.0, 3.0)])
-def test_outward_widens_by_ulps_of_its_terms(ends: tuple[float, float]):
-    band = Band(*(torch.tensor([[v]]) for v in (-2.0, 0.5, 0.25)))
-    pre = Interval(*(torch.tensor([[end]]) for end in ends))
-    got = outward(band, pre, 1e6)
-    unit = torch.finfo(torch.float32).eps
-    assert got.slope == -2
-    assert got.offset == 0.5
-    assert float(got.error) == pytest.approx(0.25 + 1e6 * unit * (1 + 2 * 3), rel=1e-6)
 
 
 @pytest.mark.parametrize("case", ELEMENTWISE, ids=name_of)

@@ -1,4 +1,4 @@
-"""Looking inside: the graphs on the way from a network to its bounds, and how wide the bounds are on an image."""
+"""The graphs on the way from a network to its bounds, node by node as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from robnet_fx.bounded import BoundedModel
 from robnet_fx.domains import Shape
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
@@ -18,7 +17,6 @@ from robnet_fx.generate import generate, unsupported
 from robnet_fx.graphs import MODEL
 from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbation import Perturbation
-from robnet_fx.rules import rule_for
 
 STAGES = ("source", "passes", "bounds")
 
@@ -35,22 +33,6 @@ class NodeLine:
     layer: str
     source: str
     problem: str
-
-
-@dataclass(frozen=True)
-class NodeWidths:
-    """The mean width `upper - lower` of a node's bounds by domain, None where the method has none.
-
-    `pre` is what relaxations of this value stand on; `unstable` the share of its units that they have to relax.
-    """
-
-    name: str
-    operation: str
-    units: int
-    ibp: float | None
-    ssip: float | None
-    pre: float | None
-    unstable: float | None
 
 
 def stage_graph(
@@ -82,30 +64,6 @@ def node_lines(graph: fx.GraphModule, stage: str) -> list[NodeLine]:
     return [_line(node, problems.get(node, "")) for node in graph.graph.nodes if node.op != "get_attr"]
 
 
-@torch.no_grad()
-def node_widths(net: BoundedModel, images: Tensor) -> list[NodeWidths]:
-    """How wide the bounds of every node are on average over `images [B, *S]`, in graph order."""
-    found = net.probe(images)
-    lines = []
-    for node in net.perturbed.graph.nodes:
-        if node.name not in found:
-            continue
-        bounds = found[node.name]
-        width = {domain: float((upper - lower).mean()) for domain, (lower, upper) in bounds.items()}
-        lines.append(
-            NodeWidths(
-                node.name,
-                operation_name(node.target),
-                bounds["ibp"].lower[0].numel(),
-                width.get("ibp"),
-                width.get("ssip"),
-                width.get("pre"),
-                _unstable(node, bounds["pre"]) if "pre" in bounds else None,
-            )
-        )
-    return lines
-
-
 def operation_name(target: Any) -> str:
     """`aten.conv2d.default`, `rules.relu.ssip`: the operation as a person would say it."""
     if isinstance(target, str):
@@ -117,7 +75,7 @@ def operation_name(target: Any) -> str:
 
 def _line(node: fx.Node, problem: str) -> NodeLine:
     layer, kind = node.meta.get("layer", ("", ""))
-    shape = _shape(node.meta["shape"]) if "shape" in node.meta else ""
+    shape = shape_text(node.meta["shape"]) if "shape" in node.meta else ""
     operation = operation_name(node.target) if node.op.startswith("call") else node.op
     inputs = ", ".join([*map(_text, node.args), *(f"{key}={_text(value)}" for key, value in node.kwargs.items())])
     described = f"{layer} ({kind})" if kind else layer
@@ -129,7 +87,7 @@ def _text(argument: Any) -> str:
     if isinstance(argument, fx.Node):
         return str(argument.target).removeprefix(f"{MODEL}.") if argument.op == "get_attr" else argument.name
     if isinstance(argument, Shape):
-        return _shape(argument.dims)
+        return shape_text(argument.dims)
     if isinstance(argument, dict):
         return "{" + ", ".join(f"{key}: {_text(value)}" for key, value in argument.items()) + "}"
     if isinstance(argument, (list, tuple)):
@@ -137,15 +95,6 @@ def _text(argument: Any) -> str:
     return str(argument)
 
 
-def _shape(sizes: Sequence[int]) -> str:
+def shape_text(sizes: Sequence[int]) -> str:
+    """[B, 16, 8, 8]"""
     return f"[{', '.join(['B', *map(str, sizes)])}]"
-
-
-def _unstable(node: fx.Node, pre: Any) -> float | None:
-    """The share of units that some operation reading this value must relax."""
-    marks = []
-    for user in node.users:
-        rule = rule_for(user.target)
-        if rule is not None and not rule.affine and user.args[0] is node:
-            marks.append(rule.unstable(pre, *user.args[1:], **user.kwargs))
-    return float(torch.stack([mark.double().mean() for mark in marks]).amax()) if marks else None

@@ -1,0 +1,38 @@
+"""Sine and cosine: over a whole period, or where numbers are too far apart to find the turns, just [-1, 1]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from robnet_fx.domains import Interval
+from robnet_fx.rules.curved import Curve, curved
+from robnet_fx.rules.registry import register
+
+aten = torch.ops.aten
+
+_PERIOD = 2 * math.pi
+
+
+def _wave(f: Callable[[Tensor], Tensor], turns: Callable[[Tensor], list[Tensor]]) -> Curve:
+    """f has the period 2 pi, and `turns(slope)` are all the points of one period where f' = slope."""
+
+    def within(slope: Tensor, pre: Interval) -> list[Tensor]:
+        """The first point of each family right of the lower end: the second one is a period further."""
+        return [turn + _PERIOD * torch.ceil((pre.lower - turn) / _PERIOD) for turn in turns(slope)]
+
+    def fits(pre: Interval) -> Tensor:
+        far = torch.maximum(-pre.lower, pre.upper) * torch.finfo(pre.lower.dtype).eps ** 0.5 > 1
+        return (pre.upper - pre.lower < _PERIOD) & ~far
+
+    return Curve(f, within, still=None, least=-1.0, most=1.0, fits=fits)
+
+
+_SIN = _wave(torch.sin, lambda slope: [torch.acos(slope), -torch.acos(slope)])
+_COS = _wave(torch.cos, lambda slope: [-torch.asin(slope), math.pi + torch.asin(slope)])
+
+register(curved("sin", lambda: _SIN), aten.sin.default)
+register(curved("cos", lambda: _COS), aten.cos.default)

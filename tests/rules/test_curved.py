@@ -1,0 +1,351 @@
+"""Curved functions, rule by rule: enclosure on dense grids, tightness, gradients, float32, ends of the domain."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from robnet_fx import BiasField
+from robnet_fx.bounded import BoundedModel
+from robnet_fx.domains import Form, Interval, Shape, Symbolic, concretise
+from robnet_fx.generate.methods import METHODS
+from robnet_fx.rules import rule_for
+from robnet_fx.rules.relaxation import Band
+from tests.benchmarks.relaxations import ratios
+from tests.rules.cases import CURVED, OTHER, Case, name_of
+from tests.rules.enclosures import admit, arguments, band_of, function, interval, lines_of, reach_of
+from tests.soundness import Drawing, draws
+
+aten = torch.ops.aten
+SIGN = [case for case in OTHER if case.name == "sign"]
+# Ends of the curves' pieces, and other places where something happens.
+SPOTS = (0.0, -0.7518, -1.0, 1.0, 1.4142, -1.4142, 1.4906, -2.2564, 2.3994, -3.0, 3.0, 0.25, 0.5, 1.5708, -20.0, 20.0)
+
+
+def intervals(case: Case, dtype: torch.dtype = torch.float64, widest: float = 1e4) -> Interval:
+    """`[B, 1]` inside the domain: random ones of every size, ones about every spot, points, and tiny ones."""
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(n: int, least: float, most: float) -> Tensor:
+        return least + (most - least) * torch.rand(n, generator=generator, dtype=torch.float64)
+
+    size = 10 ** draw(400, -3, math.log10(widest))
+    ends = (size * torch.where(draw(400, -1, 1) > 0, 1.0, -1.0)).reshape(2, 200)
+    middles = draw(60, -6, 6)
+    spots = torch.tensor(SPOTS, dtype=torch.float64).repeat_interleave(9)
+    widths = torch.tensor([0.0, 1e-12, 1e-7, 1e-3, 0.1, 1.0, 4.0, 60.0, widest], dtype=torch.float64).repeat(len(SPOTS))
+    share = draw(len(spots), 0, 1)
+    pairs = torch.cat([
+        ends.T,
+        torch.stack([middles, middles + 10 ** draw(60, -12, 1)], 1),
+        torch.stack([middles, middles], 1),
+        torch.stack([spots - widths, spots + widths], 1),
+        torch.stack([spots, spots + widths], 1),
+        torch.stack([spots - widths, spots], 1),
+        torch.stack([spots - share * widths, spots + (1 - share) * widths], 1),
+    ])  # fmt: skip
+    return interval(admit(case, pairs), dtype)
+
+
+def grid(pre: Interval, n: int = 801) -> Tensor:
+    """`[B, N]` points of each interval in float64: evenly, randomly, at the spots, and close together about 0."""
+    lower, upper = pre.lower.double(), pre.upper.double()
+    steps = torch.cat([torch.linspace(0, 1, n, dtype=torch.float64), torch.rand(n // 4, dtype=torch.float64)])
+    near = [torch.linspace(-30, 30, 2 * n), torch.logspace(-6, 3, n), -torch.logspace(-6, 3, n), torch.tensor(SPOTS)]
+    near = torch.cat([part.double() for part in near]).expand(len(lower), -1)
+    return torch.cat([lower + (upper - lower) * steps, lower, upper, near], 1).clamp(lower, upper)
+
+
+def extremes(case: Case, pre: Interval, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(lowest, highest) of f(x) - slope x that a grid and finer grids find, and what evaluating them may be off by."""
+    x, slope = grid(pre), slope.double()
+    lower, upper = pre.lower.double(), pre.upper.double()
+    found = []
+    for sign in (-1.0, 1.0):
+        best = (sign * (function(case, x) - slope * x)).argmax(1, keepdim=True)
+        near = torch.minimum((upper - lower) / 800, 0.04 + x.gather(1, best).abs() / 100)
+        fine = x.gather(1, best) + near * torch.linspace(-1, 1, 401, dtype=torch.float64)
+        fine = torch.cat([fine.clamp(lower, upper), x], 1)
+        found.append(sign * (sign * (function(case, fine) - slope * fine)).amax(1, keepdim=True))
+    size = function(case, x).abs() + (slope * x).abs()
+    return found[0], found[1], 4e-16 * size.amax(1, keepdim=True)
+
+
+@pytest.mark.parametrize("case", [*CURVED, *SIGN], ids=name_of)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_reach_is_the_range(case: Case, dtype: torch.dtype):
+    pre = intervals(case, dtype)
+    lower, upper = (end.double() for end in reach_of(case, pre))
+    lowest, highest, _ = extremes(case, pre, torch.zeros_like(pre.lower))
+    assert bool((lower <= lowest).all() and (highest <= upper).all())
+    if "broken" in case.name or "negative" in case.name:
+        return  # softplus with a jump
+    slack = 20 * torch.finfo(dtype).eps
+    if case.name in ("sin", "cos"):
+        slack = 1e-2  # of a far interval the grid sees little
+        near = (pre.lower.abs() < 100) & (pre.upper.abs() < 100)
+        lower, upper, lowest, highest = (end[near] for end in (lower, upper, lowest, highest))
+    least = max(slack, 1e-8) if dtype == torch.float64 else slack
+    torch.testing.assert_close(lower, lowest, rtol=slack, atol=least)
+    torch.testing.assert_close(upper, highest, rtol=slack, atol=least)
+
+
+@pytest.mark.parametrize("case", [*CURVED, *SIGN], ids=name_of)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_band_encloses(case: Case, dtype: torch.dtype):
+    pre = intervals(case, dtype)
+    band = Band(*(part.double() for part in band_of(case, pre)))
+    lowest, highest, rounding = extremes(case, pre, band.slope)
+    assert bool(torch.isfinite(band.error).all())
+    assert bool((highest <= band.offset + band.error + rounding).all())
+    assert bool((lowest >= band.offset - band.error - rounding).all())
+
+
+@pytest.mark.parametrize("case", CURVED, ids=name_of)
+def test_the_band_is_the_tightest_of_its_slope(case: Case):
+    if "broken" in case.name or "negative" in case.name:
+        pytest.skip("softplus with a jump: the curve and the straight part are enclosed together")
+    pre = intervals(case, widest=100.0)
+    band = band_of(case, pre)
+    if case.name in ("sin", "cos"):
+        keep = (pre.upper - pre.lower < 6.2).squeeze(1)
+        pre, band = Interval(*(end[keep] for end in pre)), Band(*(part[keep] for part in band))
+    lowest, highest, _ = extremes(case, pre, band.slope)
+    size = 1 + highest.abs() + lowest.abs() + band.slope.abs() * torch.maximum(pre.lower.abs(), pre.upper.abs())
+    half = (highest - lowest) / 2
+    jump = math.log1p(math.exp(-20.0)) if "softplus" in case.name else 0.0
+    assert bool((band.error <= 1.0001 * half + 1e-14 * size + jump).all())
+
+
+@pytest.mark.parametrize("case", [*CURVED, *SIGN], ids=name_of)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_lines_enclose(case: Case, dtype: torch.dtype):
+    pre = intervals(case, dtype)
+    middle = (pre.lower + pre.upper).double() / 2
+    band = Band(*(part.double() for part in band_of(case, pre)))
+    for sign in (1.0, -1.0):
+        slope, offset = (part.double() for part in lines_of(case, pre, sign))
+        lowest, highest, rounding = extremes(case, pre, slope)
+        # RSIP adds the line up in its own precision: allow it that one rounding.
+        rounding = rounding + torch.finfo(dtype).eps * (offset.abs() + 4e-16)
+        assert bool((sign * (offset - (highest if sign > 0 else lowest)) >= -rounding).all())
+        height, edge = slope * middle + offset, band.slope * middle + band.offset + sign * band.error
+        far = torch.maximum(pre.lower.abs(), pre.upper.abs()).double()
+        size = 1 + (slope.abs() + band.slope.abs()) * far + offset.abs() + band.offset.abs() + band.error
+        assert bool((sign * (height - edge) <= 20 * torch.finfo(dtype).eps * size).all())
+
+
+@pytest.mark.parametrize("case", CURVED, ids=name_of)
+def test_two_lines_could_not_do_much_better(case: Case):
+    """The areas over the least possible ones: parallel lines cost up to a factor of 2, as they do for ReLU."""
+    if "broken" in case.name or "negative" in case.name:
+        pytest.skip("softplus with a jump: the curve and the straight part are enclosed together")
+    for width in (0.01, 0.3, 2.0, 10.0):
+        parallel, free = ratios(case, width)
+        assert parallel.numel() == 0 or float(parallel.max()) <= 2.0
+        assert free.numel() == 0 or float(free.max()) <= 1.4
+
+
+@pytest.mark.parametrize("case", CURVED, ids=name_of)
+def test_the_slope_is_that_of_a_chord(case: Case):
+    """Between the ends, or between points a little inside where the curve bends both ways."""
+    if "broken" in case.name or "negative" in case.name:
+        pytest.skip("softplus with a jump: the slope is the curve's")
+    pre = intervals(case, widest=6.0)
+    width = pre.upper - pre.lower
+    inset = width * (0.5 - math.sqrt(3) / 4)
+    slope, off = band_of(case, pre).slope, []
+    for a, b in ((pre.lower, pre.upper), (pre.lower + inset, pre.upper - inset)):
+        off.append((slope - (function(case, b) - function(case, a)) / (b - a)).abs())
+    keep = (width > 0.01) & ((width < 6.2) | torch.tensor(case.name not in ("sin", "cos")))
+    assert bool((torch.minimum(*off) < 1e-7 * (1 + slope.abs()))[keep].all())
+
+
+@pytest.mark.parametrize("case", [*CURVED, *SIGN], ids=name_of)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_interval_is_enclosed(case: Case, data: st.DataObject):
+    ends = st.floats(-50, 50, allow_subnormal=False)
+    pairs = data.draw(st.lists(st.tuples(ends, ends, st.floats(0, 1)), min_size=1, max_size=8))
+    pairs = torch.tensor(pairs, dtype=torch.float64)
+    pre = interval(admit(case, pairs[:, :2]))
+    x = (pre.lower + pairs[:, 2:] * (pre.upper - pre.lower)).clamp(pre.lower, pre.upper)
+    value = function(case, x)
+    slope, offset, error = band_of(case, pre)
+    rounding = 4e-16 * (value.abs() + (slope * x).abs() + offset.abs())
+    assert bool(((value - slope * x - offset).abs() <= error + rounding).all())
+    lower, upper = reach_of(case, pre)
+    assert bool(((lower <= value) & (value <= upper)).all())
+
+
+@pytest.mark.parametrize("case", [*CURVED, *SIGN], ids=name_of)
+def test_gradients_stay_finite_at_the_edges(case: Case):
+    """l = u, l = 0, u = 0, kinks, far away, one side out of the domain: 0/0 must not hide behind a `where`."""
+    ends = (-1e30, -1e4, *SPOTS, 800.0, 1e4, 1e30)
+    pairs = torch.tensor([[a, b] for a in ends for b in ends if a <= b], dtype=torch.float64)
+    lower, upper = (pairs[:, i : i + 1].clone().requires_grad_(True) for i in (0, 1))
+    for parts in (reach_of(case, Interval(lower, upper)), band_of(case, Interval(lower, upper))):
+        total = sum(torch.where(part.detach().isfinite(), part, 0.0).sum() for part in parts)
+        for gradient in torch.autograd.grad(total, (lower, upper), allow_unused=True):
+            assert gradient is None or bool(gradient.isfinite().all())
+
+
+@pytest.mark.parametrize("case", CURVED, ids=name_of)
+def test_gradients_are_those_of_the_bounds(case: Case):
+    """Against finite differences, away from kinks: the turns are held fixed, the extremes do not move with them."""
+    pairs = [[-1.31, 1.03], [0.27, 1.17], [-0.83, -0.67], [-0.11, 0.41], [-4.0, 9.0], [0.31, 0.3105], [-2.9, -0.4]]
+    if case.name in ("sin", "cos"):
+        pairs[4] = [-1.0, 4.0]
+    pre = interval(admit(case, torch.tensor(pairs, dtype=torch.float64)))
+    lower, upper = (end.clone().requires_grad_(True) for end in pre)
+    assert torch.autograd.gradcheck(
+        lambda *ends: (*reach_of(case, Interval(*ends)), *band_of(case, Interval(*ends))),
+        (lower, upper),
+        atol=1e-5,
+        rtol=1e-3,
+    )
+
+
+@pytest.mark.parametrize("case", [c for c in CURVED if c.domain != (-math.inf, math.inf)], ids=name_of)
+@pytest.mark.parametrize("pair", [(-1.5, 2.0), (-3.0, -2.0), (math.nan, 1.0), (1.0, math.nan), (-math.inf, math.inf)])
+def test_out_of_the_domain_nothing_is_certified(case: Case, pair: tuple[float, float]):
+    if pair == (-3.0, -2.0) and not function(case, torch.tensor([-2.5])).isnan():
+        pytest.skip("the function is defined there")
+    pre = interval([pair])
+    args, kwargs = arguments(case)
+    lower, upper = reach_of(case, pre)
+    assert not bool(lower.isfinite() & upper.isfinite())
+    x = Symbolic(torch.ones(1, 2, 1).double(), torch.zeros(1, 1).double(), torch.zeros(1, 1).double())
+    lower, upper = concretise(rule_for(case.target).ssip(x, *args, pre=pre, **kwargs))
+    assert not upper < math.inf
+    form = Form(torch.tensor([[[1.0], [-1.0]]]).double(), torch.zeros(1, 2).double())
+    got = rule_for(case.target).rsip(form, Shape((1,)), *args, pre=pre, **kwargs)
+    assert not bool((got.const < math.inf).any())
+
+
+@pytest.mark.parametrize("name", ["log", "sqrt", "rsqrt", "pow 1.5"])
+def test_what_is_no_number_stays_none(name: str):
+    """The root of a negative number, clamped, is no number, whereas a clamped infinite interval would be finite."""
+    case = next(case for case in CURVED if case.name == name)
+    assert bool(torch.stack(reach_of(case, interval([(-0.1, 1.0)]))).isnan().all())
+    assert bool(band_of(case, interval([(-0.1, 1.0)])).error.isnan())
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_no_method_certifies_past_an_undefined_value(method: str):
+    """log of what may be negative, then a clamp and a ReLU: the logits look bounded, and must not."""
+    r = draws(4)
+    drawing = Drawing(1, 2)
+    value = drawing(aten.linear.default, drawing.flat(drawing.x), r(3, 2), r(3))
+    value = drawing(aten.log.default, value)
+    value = drawing(aten.relu.default, drawing(aten.clamp.default, value, -1.0, 1.0))
+    net = BoundedModel(drawing.logits(value, r), BiasField(1, 0.4, additive=True), method)
+    images = torch.rand(3, 1, 2, dtype=torch.float64)
+    lower, upper = net.bounds(images, torch.eye(3, dtype=torch.float64).expand(3, -1, -1))
+    assert not bool((upper < math.inf).any())
+    assert not bool((lower > -math.inf).any())
+
+
+def test_at_a_pole_the_interval_is_infinite():
+    by_name = {case.name: case for case in CURVED}
+    for name in ("reciprocal", "pow -3"):
+        assert reach_of(by_name[name], interval([(-1.0, 1.0)])) == (-math.inf, math.inf)
+    assert reach_of(by_name["pow -2"], interval([(-1.0, 1.0)])) == (0, math.inf)
+    assert reach_of(by_name["log"], interval([(0.0, 1.0)])) == (-math.inf, math.inf)
+    assert reach_of(by_name["rsqrt"], interval([(0.0, 1.0)])) == (0, math.inf)
+    assert reach_of(by_name["exp"], interval([(0.0, 1000.0)])) == (0, math.inf)
+    for name in ("reciprocal", "log", "rsqrt"):
+        slope, offset, error = band_of(by_name[name], interval([(0.0, 1.0)]))
+        assert (float(slope), float(offset), float(error)) == (0.0, 0.0, math.inf)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_small_values_keep_their_sign(dtype: torch.dtype):
+    """The sum of exponentials has a logarithm: a lower bound may not be rounded through 0."""
+    by_name = {case.name: case for case in CURVED}
+    pre = interval([(-60.0, 10.0), (-80.0, -80.0), (1e-9, 1e9)], dtype)
+    assert bool((reach_of(by_name["exp"], Interval(*(end[:2] for end in pre))).lower > 0).all())
+    for name in ("sqrt", "rsqrt", "reciprocal", "pow -2"):
+        assert bool((reach_of(by_name[name], Interval(*(end[2:] for end in pre))).lower > 0).all())
+
+
+def test_infinite_inputs_leave_the_range_of_what_is_bounded():
+    by_name = {case.name: case for case in CURVED}
+    pre = interval([(-math.inf, math.inf)])
+    quarter = math.pi / 2
+    for name, least, most in (("sin", -1, 1), ("erf", -1, 1), ("hardsigmoid", 0, 1), ("atan", -quarter, quarter)):
+        assert reach_of(by_name[name], pre) == (least, most)
+        slope, offset, error = band_of(by_name[name], pre)
+        assert (float(slope), float(offset), float(error)) == (0.0, (most + least) / 2, (most - least) / 2)
+    assert reach_of(by_name["gelu"], pre) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("case", [c for c in CURVED if c.name in ("gelu", "gelu-tanh", "silu", "mish")], ids=name_of)
+def test_the_pieces_end_where_the_curve_bends(case: Case):
+    """What the rules know of a curve without formulas: where f' = 0, and that f' is monotone between the bends."""
+    from robnet_fx.rules import gelu, silu
+
+    known = {
+        "gelu": (gelu._CURVES["none"], gelu._exact_derivative),
+        "gelu-tanh": (gelu._CURVES["tanh"], gelu._tanh_derivative),
+        "silu": (silu._SILU, silu._silu_derivative),
+        "mish": (silu._MISH, silu._mish_derivative),
+    }
+    curve, derivative = known[case.name]
+    x = torch.linspace(-4.5, 4.5, 4001, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(function(case, x).sum(), x)
+    torch.testing.assert_close(derivative(x.detach()), expected, rtol=1e-10, atol=1e-12)
+    assert abs(float(derivative(torch.tensor(curve.still, dtype=torch.float64)))) < 1e-14
+    turning = (expected.diff()[1:] * expected.diff()[:-1] < 0).nonzero().flatten() + 1
+    edges = torch.tensor(curve.turns.bends, dtype=torch.float64)
+    torch.testing.assert_close(x.detach()[turning], edges, rtol=0, atol=4.1e-3)
+
+
+@pytest.mark.parametrize("case", CURVED, ids=name_of)
+def test_unstable_marks_what_has_an_error(case: Case):
+    args, kwargs = arguments(case)
+    pre = intervals(case)
+    marked = rule_for(case.target).unstable(pre, *args, **kwargs)
+    slope, offset, error = band_of(case, pre)
+    size = 1 + offset.abs() + slope.abs() * torch.maximum(pre.lower.abs(), pre.upper.abs())
+    assert bool((marked | (error <= 4e-15 * size) | ~torch.tensor("softplus" not in case.name)).all())
+
+
+def test_prelu_gives_every_channel_its_slope():
+    r = draws(3)
+    a, b = r(2, 3, 2), r(2, 3, 2)
+    pre = Interval(torch.minimum(a, b), torch.maximum(a, b))
+    weight = 2 * r(3)
+    rule = rule_for(aten.prelu.default)
+    whole = rule.ibp(pre, weight)
+    for channel in range(3):
+        part = Interval(*(end[:, channel : channel + 1] for end in pre))
+        alone = rule.ibp(part, weight[channel : channel + 1])
+        for got, expected in zip(whole, alone, strict=True):
+            torch.testing.assert_close(got[:, channel : channel + 1], expected)
+    x = Symbolic(r(2, 4, 3, 2), r(2, 3, 2), r(2, 3, 2).abs())
+    rows = Form(r(2, 5, 3, 2), r(2, 5))
+    weight.requires_grad_(True)
+    forward, backward = rule.ssip(x, weight, pre=pre), rule.rsip(rows, Shape((3, 2)), weight, pre=pre)
+    total = sum(part.sum() for part in (*forward, *backward))
+    (gradient,) = torch.autograd.grad(total, weight)
+    assert bool((gradient.isfinite() & (gradient != 0)).all())
+
+
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_far_away_a_wave_is_between_its_crests(name: str):
+    """In float32 there is no number near a crest at 10^6: the one found would miss it by 10^-4."""
+    case = next(case for case in CURVED if case.name == name)
+    starts = 1e6 + torch.arange(40, dtype=torch.float64)
+    pre = interval(torch.stack([starts, starts + 2], 1), torch.float32)
+    x = pre.lower.double() + torch.linspace(0, 1, 2001, dtype=torch.float64) * (pre.upper - pre.lower).double()
+    values = function(case, x)
+    lower, upper = (end.double() for end in reach_of(case, pre))
+    assert bool(((lower <= values) & (values <= upper)).all())
+    slope, offset, error = (part.double() for part in band_of(case, pre))
+    assert bool(((values - slope * x - offset).abs() <= error).all())

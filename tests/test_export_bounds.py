@@ -1,0 +1,103 @@
+"""The bounds as an ONNX file: onnxruntime reproduces them, certifies the same images, and nothing else is needed."""
+
+from __future__ import annotations
+
+import json
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import helper
+from torch import nn
+
+from robnet_fx import BiasField, UnsupportedError, UnsupportedOpError, UsageError, bound, export_bounds
+from robnet_fx.bounded import margin_spec, other_classes
+from robnet_fx.export_bounds import write_bounds
+from tests.onnx_files import Residual, by_hand, settled
+from tests.small import bounded, digits
+
+
+def run(path, image, spec):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_inputs()] == ["image", "spec"]
+    return [torch.from_numpy(value) for value in session.run(["lower", "upper"], {"image": image, "spec": spec})]
+
+
+def assert_close(ours, theirs):
+    assert bool(((ours - theirs).abs() <= 1e-4 * (1 + theirs.abs())).all())
+
+
+def test_the_file_certifies_what_the_model_certifies(tmp_path):
+    net = bounded(fit=200, eps=0.2)
+    images, labels = digits()[0][:6] / 255, digits()[1][:6]
+    written = write_bounds(net, tmp_path / "bounds.onnx", images[:1], {"box": json.dumps(net.radius.tolist())})
+    proto = onnx.load(tmp_path / "bounds.onnx")
+    onnx.checker.check_model(proto)
+    assert {entry.key: entry.value for entry in proto.metadata_props} == {"box": json.dumps(net.radius.tolist())}
+    assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)  # no notes on source files
+    spec = margin_spec(labels, other_classes(labels, 10), 10).float()
+    step = written.batch or 6
+    for i in range(0, 6, step):
+        part, rows = images[i : i + step], spec[i : i + step]
+        lower, upper = run(tmp_path / "bounds.onnx", part.numpy(), rows.numpy())
+        for ours, theirs in zip(net.bounds(part, rows), (lower, upper), strict=True):
+            assert_close(theirs, ours)
+        margins = net.margins(part, labels[i : i + step])
+        assert_close(upper, margins[margins > -torch.inf].reshape(upper.shape))
+
+
+def pooled() -> nn.Module:
+    """Operations whose transposes come from autograd."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.Sigmoid(),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+        nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d((3, 1)),
+        nn.Flatten(),
+        nn.Linear(12, 5),
+    )
+
+
+@pytest.mark.parametrize("make", [Residual, pooled])
+def test_networks_of_many_operations(tmp_path, make):
+    net = bound(settled(make()), BiasField(1, 0.1), example=torch.rand(2, 3, 8, 8))
+    written = write_bounds(net, tmp_path / "bounds.onnx", torch.rand(1, 3, 8, 8))
+    assert written.difference <= 1e-4
+    image, spec = torch.rand(1, 3, 8, 8), torch.randn(1, 4, 5)
+    for ours, theirs in zip(
+        net.bounds(image, spec), run(tmp_path / "bounds.onnx", image.numpy(), spec.numpy()), strict=True
+    ):
+        assert_close(theirs, ours)
+
+
+def test_full_rsip_has_no_fixed_graph(tmp_path):
+    with pytest.raises(UsageError, match="rsip-ssip"):
+        write_bounds(bounded(method="rsip"), tmp_path / "bounds.onnx", torch.rand(1, 1, 8, 8))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_that_would_differ_is_not_written(tmp_path, monkeypatch):
+    def wrong(*_):
+        nodes = [
+            helper.make_node("ReduceMin", ["spec"], ["lower"], axes=[2], keepdims=0),
+            helper.make_node("ReduceMax", ["spec"], ["upper"], axes=[2], keepdims=0),
+        ]
+        inputs = (("image", 1, ["batch", 1, 8, 8]), ("spec", 1, ["batch", "rows", 10]))
+        outputs = (("lower", 1, None), ("upper", 1, None))
+        return onnx.load(by_hand(tmp_path / "wrong", nodes, inputs=inputs, outputs=outputs, opset=17))
+
+    monkeypatch.setattr(export_bounds, "_exported", wrong)
+    with pytest.raises(UnsupportedError, match="differs"):
+        write_bounds(bounded(), tmp_path / "bounds.onnx", torch.rand(1, 1, 8, 8))
+    assert not (tmp_path / "bounds.onnx").exists()
+
+
+def test_an_operation_that_onnx_lacks_is_named(monkeypatch, tmp_path):
+    def export(*_, **__):
+        raise RuntimeError("No ONNX function found for <OpOverload(op='aten.lgamma', overload='default')>")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.raises(UnsupportedOpError, match=r"aten\.lgamma"):
+        write_bounds(bounded(), tmp_path / "bounds.onnx", torch.rand(1, 1, 8, 8))
