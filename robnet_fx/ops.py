@@ -1,7 +1,7 @@
 """Operations that ATen has no name of its own for: what lowering puts in a graph in place of an overloaded one.
 
-`aten.mul` by a constant is affine and `aten.mul` of two values that both depend on the perturbation is not; a graph that
-says which is which needs no rule that looks at its neighbours.
+`aten.mul` by a constant is affine, and of two values that both depend on the perturbation it is not; a graph that says
+which is which needs no rule that looks at its neighbours.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 ```python
 from robnet_fx.testing import check_sound
 
-check_sound(MyNetwork().double(), BiasField(1, 0.1), images)  # AssertionError if any bound of any node, by any method, is left
+check_sound(MyNetwork().double(), BiasField(1, 0.1), images)  # AssertionError if a bound of a node is left
 ```
 
 It samples interior and corner coefficients and climbs by gradient ascent, node by node, towards the units nearest to
@@ -103,7 +103,7 @@ def check_sound(
     for method, other in nets.items():
         for node, kinds in other.probe(images).items():
             claims += [(node, f"{method}/{kind}", bounds) for kind, bounds in kinds.items()]
-        claims.append(("output", f"{method}/bounds", Interval(*other.bounds(images, spec))))
+        claims.append(("output", f"{method}/bounds", Interval(*other.get_submodule("bounds")(images, spec))))
 
     dimensions = len(net.center)
     t = torch.cat([torch.zeros(1, dimensions), corners(dimensions), torch.rand(32, dimensions) * 2 - 1]).double()
@@ -172,8 +172,8 @@ def _climb(net: BoundedModel, goals: list[tuple[str, int, int, float]], images: 
     for step in (2.0, 0.5, 0.25):
         t = t.requires_grad_(True)
         values = _values(net, t, images[index], spec[index])
-        goal = sum((values[node].flatten(1)[rows, units[rows]] * signs[rows]).sum() for node, rows in by_node.items())
-        (slope,) = torch.autograd.grad(goal, t)
+        reached = [(values[node].flatten(1)[rows, units[rows]] * signs[rows]).sum() for node, rows in by_node.items()]
+        (slope,) = torch.autograd.grad(torch.stack(reached).sum(), t)
         t = (t.detach() + step * slope.sign()).clamp(-1, 1)
         path.append(t.clone())
     return torch.cat(path), index.repeat(len(path))

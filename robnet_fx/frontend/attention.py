@@ -1,7 +1,7 @@
 """Multi-head attention written batch first while a model is traced.
 
-`nn.MultiheadAttention` turns its input to (sequence, batch, features) inside, whatever its `batch_first` says, and bounds
-keep the batch in front. The same product written batch first gives the same values from the same parameters.
+`nn.MultiheadAttention` turns its input to (sequence, batch, features) inside, whatever its `batch_first` says, and
+bounds keep the batch in front. The same product written batch first gives the same values from the same parameters.
 """
 
 from __future__ import annotations

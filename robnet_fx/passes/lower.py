@@ -105,7 +105,7 @@ def _div(build: Builder, node: fx.Node) -> fx.Node | None:
     if not build.depends(y):
         return None
     inverse = build.call(aten.reciprocal.default, y)
-    return build.call(product if build.depends(x) else aten.mul.Tensor, *((x, inverse) if build.depends(x) else (inverse, x)))
+    return build.call(product, x, inverse) if build.depends(x) else build.call(aten.mul.Tensor, inverse, x)
 
 
 @lowers(aten.softmax.int, aten._softmax.default)
@@ -183,4 +183,11 @@ def _grouped(build: Builder, x: Any, groups: Any, weight: Any, bias: Any, eps: A
     return _affine(build, back, *constants)
 
 
-_COMPOSITE = {aten.softmax.int, aten._softmax.default, aten.log_softmax.int, aten.layer_norm.default, aten.group_norm.default}
+_COMPOSITE = {
+    aten.softmax.int,
+    aten._softmax.default,
+    aten.log_softmax.int,
+    aten._log_softmax.default,
+    aten.layer_norm.default,
+    aten.group_norm.default,
+}

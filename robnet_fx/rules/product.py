@@ -1,7 +1,7 @@
 """Products of two bounded values, element by element and of matrices.
 
-With both inputs written as centre plus deviation, x y = x_c y + y_c x - x_c y_c + (x - x_c) (y - y_c): affine in x and y
-but for the last term, which is at most the product of the radii. The planes are parallel, so SSIP and RSIP share them.
+With both inputs written as centre plus deviation, x y = x_c y + y_c x - x_c y_c + (x - x_c) (y - y_c): affine in x
+and y but for the last term, at most the product of the radii. The planes are parallel, so SSIP and RSIP share them.
 """
 
 from __future__ import annotations

@@ -165,7 +165,9 @@ AFFINE = [
     Case("rot90", aten.rot90.default, ((2, 3),), lambda r, x: (x, 1, [1, 2])),
     Case("index", aten.index.Tensor, ((2, 4),), lambda r, x: (x, [None, None, torch.tensor([3, 0, 3, 3])])),
     Case("index-negative", aten.index.Tensor, ((4, 2),), lambda r, x: (x, [None, torch.tensor([[-1, 0], [2, 2]])])),
-    Case("index-pairs", aten.index.Tensor, ((3, 4, 2),), lambda r, x: (x, [None, *torch.tensor([[0, 2, 2], [1, 3, 3]])])),
+    Case(
+        "index-pairs", aten.index.Tensor, ((3, 4, 2),), lambda r, x: (x, [None, *torch.tensor([[0, 2, 2], [1, 3, 3]])])
+    ),
     Case("index_select", aten.index_select.default, ((2, 4),), lambda r, x: (x, 2, torch.tensor([1, 1, 3]))),
     Case("take_along", aten.take_along_dim.default, ((2, 3),), lambda r, x: (x, torch.tensor([[[2, 2], [0, 1]]]), 2)),
     Case("diagonal", aten.diagonal.default, ((2, 3, 4),), lambda r, x: (x, 1, 2, 3)),
