@@ -30,5 +30,8 @@ def model(tmp_path, content, monkeypatch):
 
 @pytest.fixture
 def run(model):
-    """`run("certify", model, "--eps", 40)`: exit code, stdout and stderr, in the directory of `model`."""
-    return lambda *args: CliRunner().invoke(app, [str(arg) for arg in args])
+    """`run("certify", model, "--eps", 40)`: exit code, stdout and stderr, in the directory of `model`.
+
+    The width is given, for a test runner may set another one in the environment.
+    """
+    return lambda *args: CliRunner(env={"COLUMNS": "120"}).invoke(app, [str(arg) for arg in args])
