@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,9 +20,9 @@ from robnet_fx.inspect.origin import generated_nodes
 from robnet_fx.inspect.stages import operation_name, shape_text
 from robnet_fx.rules import rule_for
 
-BLOW_UP = 2.0
-"""A node blows up when its bounds, as a multiple of the range seen on sampled fields, are this many times as wide as
-those of its inputs: there the bounds lose, not the network grow."""
+BLOW_UP, MOST = 2.0, 5
+"""A node blows up when its bounds, as a multiple of the range seen on sampled fields, are at least this many times as
+wide as those of its inputs: there the bounds lose, not the network grow. No more nodes than `MOST` are marked."""
 
 _SAMPLES, _CHUNK = 128, 32  # fields, half of them corners of the box; how many at once
 _CHEAP = 3e8  # rows times numbers that full RSIP may cost before it has to be asked for
@@ -107,10 +107,17 @@ def survey(net: BoundedModel, images: Tensor, full: bool | None = None) -> Surve
                 sampled=sampled[node.name],
                 unstable=_unstable(node, chosen[node.name]["pre"]) if "pre" in chosen[node.name] else None,
                 growth=None if math.isnan(growth) else growth,
-                blow_up=growth >= BLOW_UP,
+                blow_up=False,
             )
         )
-    return Survey(net.method, nodes, _logits(net, images, full))
+    return Survey(net.method, _marked(nodes), _logits(net, images, full))
+
+
+def _marked(nodes: list[NodeWidths]) -> list[NodeWidths]:
+    """The nodes with those marked that lose most."""
+    growths = sorted((node.growth for node in nodes if node.growth is not None), reverse=True)
+    least = max([BLOW_UP, *growths[MOST - 1 : MOST]])
+    return [replace(node, blow_up=node.growth is not None and node.growth >= least) for node in nodes]
 
 
 def full_cost(net: BoundedModel) -> float:
@@ -188,7 +195,7 @@ class _Ranges(fx.Interpreter):
 
 
 def _sampled(net: BoundedModel, images: Tensor) -> dict[str, float]:
-    """The mean range of every value over fields drawn from the box, half of them from its corners."""
+    """The mean range of every value over fields drawn from the box, half of them from its corners; 0 for rounding."""
     runner = _Ranges(net.perturbed, len(images))
     generator = torch.Generator().manual_seed(0)
     many = images.repeat_interleave(_CHUNK, 0)
@@ -196,7 +203,12 @@ def _sampled(net: BoundedModel, images: Tensor) -> dict[str, float]:
         t = torch.rand(len(many), len(net.center), generator=generator) * 2 - 1
         t = t.sign() if chunk % 2 else t
         runner.run(net.center + net.radius * t.to(net.center), many)
-    return {name: float((upper - lower).mean()) for name, (lower, upper) in runner.ranges.items()}
+    found = {}
+    for name, (lower, upper) in runner.ranges.items():
+        width, size = float((upper - lower).mean()), float(torch.maximum(lower.abs(), upper.abs()).mean())
+        noise = 16 * torch.finfo(lower.dtype).eps * size  # below it rounding moves the value, not the field
+        found[name] = width if width > noise else 0.0
+    return found
 
 
 def _rule(node: fx.Node) -> str:

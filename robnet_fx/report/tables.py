@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robnet_fx.inspect import NodeLine, NodeWidths, Survey
-from robnet_fx.inspect.survey import BLOW_UP
+from robnet_fx.inspect.survey import BLOW_UP, MOST
 
 ACCURACIES = {
     "clean": "clean",
@@ -86,7 +86,7 @@ def survey_table(title: str, found: Survey) -> Group:
     legend = (
         f"widths are means of upper - lower; pre is what the relaxations of {found.method} stand on; sampled is the\n"
         "range on 128 fields of the box, which no bound can beat; growth is that of width / sampled over the inputs',\n"
-        f"and ▲ marks where it is at least {BLOW_UP:g}: there the bounds lose, not the network grow"
+        f"and ▲ marks the {MOST} largest of at least {BLOW_UP:g}: there the bounds lose, not the network grow"
     )
     return Group(Text(title, "bold"), made, logits, Text(legend, "dim"))
 

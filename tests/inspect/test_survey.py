@@ -9,7 +9,7 @@ from torch import nn
 from robnet_fx import BiasField, bound
 from robnet_fx.inspect import code_lines, survey
 from robnet_fx.inspect.origin import origin
-from robnet_fx.inspect.survey import BLOW_UP
+from robnet_fx.inspect.survey import BLOW_UP, MOST
 from tests.onnx_files import Residual, settled
 from tests.small import bounded, digits
 
@@ -114,3 +114,14 @@ def test_code_lines_are_the_code(residual):
         assert original.startswith(line.text) and "= None" not in line.text
     linked = {line.node for line in lines if line.source}
     assert linked == {name for node in found.nodes for name in node.generated}
+
+
+def test_only_the_worst_are_marked():
+    torch.manual_seed(0)
+    layers = [layer for _ in range(9) for layer in (nn.Linear(16, 16), nn.ReLU())]
+    net = bound(nn.Sequential(nn.Flatten(), *layers), BiasField(1, 0.3), "ibp", None, example=torch.rand(2, 1, 4, 4))
+    found = survey(net, torch.rand(1, 1, 4, 4))
+    marked = [node.growth for node in found.nodes if node.blow_up]
+    others = [node.growth for node in found.nodes if not node.blow_up and node.growth is not None]
+    assert 0 < len(marked) <= MOST
+    assert min(marked) >= BLOW_UP and (len(marked) < MOST or min(marked) >= max(others))

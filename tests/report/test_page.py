@@ -131,7 +131,16 @@ def test_boxes_do_not_overlap_and_long_arrows_have_their_own_lanes():
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.12345, "0.123"), (676.4, "676"), (1234.5, "1,234"), (2.5e8, "2.5e8"), (4e-5, "4.0e-5"), (0, "0"), (None, "–")],
+    [
+        (0.12345, "0.123"),
+        (676.4, "676"),
+        (1234.5, "1,234"),
+        (2.5e8, "2.5e8"),
+        (4e-5, "4e-5"),
+        (1e16, "1e16"),
+        (0, "0"),
+        (None, "–"),
+    ],
 )
 def test_numbers(value, shown):
     assert number(value) == shown

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 from robnet_fx.inspect import CodeLine, Survey
-from robnet_fx.inspect.survey import BLOW_UP
+from robnet_fx.inspect.survey import BLOW_UP, MOST
 from robnet_fx.report.page.chart import chart_svg
 from robnet_fx.report.page.code import code_html
 from robnet_fx.report.page.graph import graph_svg
@@ -89,7 +89,7 @@ and <b class="key rsip">rsip</b>, from the logits back to the field.</p>
 <footer>
 <dl class="legend">{"".join(_term(series.css, series.name) for series in SERIES)}
 <div><dt><span class="alarm">▲</span></dt><dd>the bounds, as a multiple of the sampled range, are at least
-{BLOW_UP:g} times as wide as those of the node's inputs</dd></div></dl>
+{BLOW_UP:g} times as wide as those of the node's inputs; the {MOST} worst at most</dd></div></dl>
 </footer>
 <script>
 {_asset("page.js")}</script>

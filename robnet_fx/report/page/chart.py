@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from robnet_fx.inspect import Survey
 from robnet_fx.report.page.marks import SERIES, LogScale, Series, figure, mark, number, text
 
 _LEFT, _TOP, _PLOT, _BOTTOM, _RIGHT = 58, 18, 330, 118, 176
-_STEP_MIN, _WIDE = 15.0, 1040
+_STEP_MIN, _WIDE = 9.0, 1000
+_SPACED = 15.0  # between the names below the columns
 _LABEL = 15  # between the lines of text at the right
 
 
@@ -42,7 +44,8 @@ def chart_svg(found: Survey) -> str:
         parts.append(f'<path class="line {series.css}" d="{path}"/>')
         parts += [mark(series.css, *point) for point in points.values()]
     parts.append(_names(ends, _LEFT + plot))
-    parts += [_tick(node.name, x(i), step) for i, node in enumerate(nodes)]
+    every = math.ceil(_SPACED / step)  # where columns are narrow, not every name is written
+    parts += [_tick(node.name, x(i), step) for i, node in enumerate(nodes) if i % every == 0]
     parts.append(_tick("logits, by method", x(len(nodes)), step, css="strong"))
     return (
         f'<svg class="chart" role="img" aria-labelledby="chart-title chart-desc" width="{width:.0f}" '

@@ -38,9 +38,9 @@ def _box(node: NodeWidths, shape: Layout, scale: LogScale) -> str:
     marks = "".join(
         mark(series.css, scale(value), line) for series in SERIES if (value := figure(node, series)) is not None
     )
-    notes = [f"{node.unstable:.0%} unstable" if node.unstable else "", f"▲ {node.growth:.1f}" if node.blow_up else ""]
+    notes = [_unstable(node.unstable), f"▲ {node.growth:.1f}" if node.blow_up else ""]
     right = "".join(
-        f'<tspan class="{css}">{note}</tspan>'
+        f'<tspan class="{css}">{text(note)}</tspan>'
         for css, note in zip(("note", "alarm"), (notes[0], f"  {notes[1]}" if notes[1] else ""), strict=True)
         if note
     )
@@ -70,6 +70,12 @@ def _summary(node: NodeWidths) -> str:
     if node.blow_up and node.growth is not None:
         lines.append(f"bounds lose a factor of {node.growth:.1f} here")
     return "\n".join(lines)
+
+
+def _unstable(share: float | None) -> str:
+    if not share:
+        return ""
+    return "< 1% unstable" if share < 0.005 else f"{share:.0%} unstable"
 
 
 def _clipped(name: str, length: int) -> str:

@@ -45,9 +45,11 @@ class LogScale:
 
     @property
     def ticks(self) -> list[float]:
-        """The powers of ten on the axis, with 2 and 5 between them where there are few."""
-        steps = (0.0,) if self.high - self.low > 2 else (0.0, math.log10(2), math.log10(5))
-        decades = range(math.floor(self.low), math.ceil(self.high) + 1)
+        """Powers of ten on the axis: some where there are many, with 2 and 5 between them where there are few."""
+        span = self.high - self.low
+        every = max(1, round(span / 8))
+        steps = (0.0,) if span > 2 else (0.0, math.log10(2), math.log10(5))
+        decades = [d for d in range(math.floor(self.low), math.ceil(self.high) + 1) if d % every == 0]
         return [10 ** (d + step) for d in decades for step in steps if self.low <= d + step <= self.high]
 
 
@@ -66,7 +68,7 @@ def number(value: float | None) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         return f"{value:.3g}"
     digits, exponent = f"{value:.1e}".split("e")
-    return f"{digits}e{int(exponent)}"
+    return f"{digits.removesuffix('.0')}e{int(exponent)}"
 
 
 def mark(css: str, x: float, y: float, size: float = 3.4) -> str:
