@@ -64,7 +64,7 @@ def affine(
         if transpose is not None:
             pulled = (transpose(rows, *args, **kwargs),)
         else:
-            starts = [rows.new_zeros(len(rows), *shape.dims) for shape in _bounded(args, Shape)]
+            starts = [rows.new_zeros(rows.shape[0], *shape.dims) for shape in _bounded(args, Shape)]
 
             def along(*xs: Tensor) -> Tensor:
                 values = iter(xs)

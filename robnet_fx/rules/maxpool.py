@@ -66,7 +66,7 @@ def max_pool_rule(dims: int, pool: Callable[..., Tensor]) -> Rule:
         picked = through(form, Lines(ones, zeros, slope, torch.where(beaten, zeros, others - slope * low)))
         rows = fold(picked.coef)
         index = best.repeat_interleave(picked.coef.shape[1], 0)
-        start = rows.new_zeros(len(rows), *x.dims)
+        start = rows.new_zeros(rows.shape[0], *x.dims)
         (pulled,) = torch.func.vjp(lambda v: _take(windows(v, dims, *args), index), start)[1](rows)
         return Form(unfold(pulled, form.coef), picked.const)
 

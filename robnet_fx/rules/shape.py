@@ -28,7 +28,7 @@ def _permute_refusal(node: fx.Node, bounded: list[fx.Node]) -> str | None:
 
 
 register(
-    affine("reshape", torch.reshape, transpose=lambda g, x, shape: g.reshape(len(g), *x.dims)),
+    affine("reshape", torch.reshape, transpose=lambda g, x, shape: g.reshape(g.shape[0], *x.dims)),
     aten.reshape.default,
 )
 register(
