@@ -34,24 +34,41 @@ _AFFINE = "tests/rules/test_affine.py"
 _REFUSALS = "tests/rules/test_registry.py"
 _ELEMENTWISE = "tests/rules/test_elementwise.py"
 _GRAPHS = ["tests/rules/test_soundness.py"]
+_CURVED = ["tests/rules/test_curved.py"]
+_MOVES = ["tests/rules/test_moves.py"]
 SUITES: dict[str, list[list[str]]] = {
     "domains.py": [["tests/test_domains.py"]],
     "field.py": [["tests/test_field.py", "-k", word] for word in ("exact", "box or monomials", "")],
     "noise.py": [["tests/test_field.py", "-k", "white_noise_are or ball or ramp"], ["tests/test_field.py"]],
     "rules/affine.py": [[_AFFINE]],
+    "rules/axes.py": [[_REFUSALS], _MOVES],
     "rules/arithmetic.py": [[_AFFINE, "-k", "add or sub or neg or mul or div"], [_REFUSALS]],
     "rules/clamp.py": [[_ELEMENTWISE, "-k", "clamp or hardtanh or relu6"]],
     "rules/conv.py": [[_AFFINE, "-k", "conv"]],
+    "rules/curved.py": [_CURVED],
+    "rules/einsum.py": [[_AFFINE, "-k", "einsum or tensordot"], _MOVES],
+    "rules/exponential.py": [_CURVED],
+    "rules/extremes.py": [["tests/rules/test_extremes.py"]],
+    "rules/gelu.py": [_CURVED],
+    "rules/leaky.py": [[_ELEMENTWISE, "-k", "leaky or prelu or abs"], _CURVED],
     "rules/linear.py": [[_AFFINE, "-k", "linear or mm or matmul"], [_REFUSALS]],
     "rules/maxpool.py": [["tests/rules/test_maxpool.py"], [_REFUSALS]],
+    "rules/moves.py": [[_AFFINE], _MOVES],
     "rules/norm.py": [[_AFFINE, "-k", "norm"], [_REFUSALS]],
     "rules/pad.py": [[_AFFINE, "-k", "pad"], [_REFUSALS]],
     "rules/pool.py": [[_AFFINE, "-k", "pool or mean or sum"], [_REFUSALS]],
+    "rules/periodic.py": [_CURVED],
+    "rules/power.py": [_CURVED],
+    "rules/product.py": [_GRAPHS],
     "rules/registry.py": [[_REFUSALS, _ELEMENTWISE]],
     "rules/relaxation.py": [[_ELEMENTWISE]],
     "rules/relu.py": [[_ELEMENTWISE, "-k", "relu"]],
     "rules/shape.py": [[_AFFINE, "-k", "reshape or permute or transpose or slice or select or cat"], [_REFUSALS]],
-    "rules/sigmoid.py": [[_ELEMENTWISE, "-k", "sigmoid or tanh or curves"]],
+    "rules/resample.py": [[_AFFINE, "-k", "upsample or resample or interpolate"], _MOVES],
+    "rules/sigmoid.py": [[_ELEMENTWISE, "-k", "sigmoid or tanh or curves"], _CURVED],
+    "rules/silu.py": [_CURVED],
+    "rules/step.py": [_CURVED],
+    "rules/where.py": [[_AFFINE, "-k", "where or masked"], _MOVES],
 }
 
 _PADDING = "more padding at the far end than any window sees"
@@ -59,11 +76,9 @@ _PADDING = "more padding at the far end than any window sees"
 # "file: the statement as the mutant has it" -> why it cannot be told apart.
 EQUIVALENT: dict[str, str] = {
     "rules/clamp.py: inside = ((pre.lower >= low) & (pre.upper <= high)).to(pre.upper.dtype)": "only its dtype is read",
-    "rules/relu.py: return torch.where(right, torch.ones_like(pre.upper), negative_slope)": "only its dtype is read",
     "rules/relu.py: return torch.where(open_, pre.upper / width, (pre.lower >= 0).to(pre.lower.dtype))": (
         "only its dtype is read"
     ),
-    "rules/sigmoid.py: unit = 2 * torch.finfo(pre.upper.dtype).eps": "only its dtype is read",
     "rules/maxpool.py: others = torch.where(beaten, high, others)": "any number will do: nothing reads a beaten rival",
     "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span - n + p), *widths]": _PADDING,
     "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span + n - p), *widths]": _PADDING,
