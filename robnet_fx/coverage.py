@@ -97,7 +97,7 @@ def _onnx_node(model: nn.Module, path: str) -> Any | None:
     if proto is None or not path:
         return None
     name = getattr(model.get_submodule(path), "onnx_name", None)
-    return next((node for node in proto.graph.node if node.name == name), None)
+    return next((node for node in proto.graph.node if name and node.name == name), None)
 
 
 def _onnx_source(node: Any) -> str:

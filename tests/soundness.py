@@ -39,7 +39,7 @@ class Drawing:
 
     def _record(self, node: fx.Node, value: Tensor) -> fx.Node:
         self.values[node] = value
-        node.meta = {"shape": tuple(value.shape[1:]), "dtype": value.dtype}
+        node.meta = {"shape": tuple(value.shape[1:]), "dtype": value.dtype, "val": value}
         return node
 
     def shape(self, node: fx.Node) -> tuple[int, ...]:
@@ -54,7 +54,7 @@ class Drawing:
                 self.model.register_buffer(name, arg)
             node = self.graph.get_attr(f"{MODEL}.{name}")
             self.values[node] = arg
-            node.meta = {"shape": tuple(arg.shape), "dtype": arg.dtype}
+            node.meta = {"shape": tuple(arg.shape), "dtype": arg.dtype, "val": arg}
             return node
         if isinstance(arg, (list, tuple)):
             return [self._place(a) for a in arg]

@@ -138,7 +138,12 @@ def _named(module: nn.Module, proto: onnx.NodeProto, name: str) -> nn.Module:
     letters, digits and underscores of the node's name; where that is not all of it, the class gives it in full.
     """
     full = f"{proto.op_type} {proto.name}" if proto.name not in ("", name) else proto.op_type
-    space = {"__module__": "onnx", "__qualname__": full, "train": lambda self, mode=True: nn.Module.train(self, False)}
+    space = {
+        "__module__": "onnx",
+        "__qualname__": full,
+        "onnx_name": proto.name or None,
+        "train": lambda self, mode=True: nn.Module.train(self, False),
+    }
     module.__class__ = type(proto.op_type, (type(module),), space)
     return module.eval()
 

@@ -179,25 +179,17 @@ def test_saturated_curves_in_float32(activation):
 @pytest.mark.parametrize(
     ("forward", "target"),
     [
-        (lambda x: x**2, "aten.pow.Tensor_Scalar"),
-        (lambda x: x * x, "aten.mul.Tensor"),
-        (lambda x: x / (x + 3), "aten.div.Tensor"),
-        (lambda x: x.unsqueeze(1) @ x.unsqueeze(2) * torch.ones(1, 4).double(), "aten.matmul.default"),
-        (lambda x: 1 / (x + 3), "aten.reciprocal.default"),
-        (lambda x: x.abs(), "aten.abs.default"),
-        (lambda x: x.softmax(1), "softmax"),
-        (lambda x: torch.maximum(x, -x), "aten.maximum.default"),
+        (lambda x: torch.tan(x), "aten.tan.default"),
+        (lambda x: torch.sinh(x), "aten.sinh.default"),
+        (lambda x: x.prod(1, keepdim=True), "aten.prod.dim_int"),
         (lambda x: x.sort(1)[0], "aten.sort.default"),
         (lambda x: x - x.mean(0, keepdim=True), "a batch of one does not reproduce the model"),
         (lambda x: x + x.sum(), "a batch of one does not reproduce the model"),
-        (lambda x: x.cumsum(1), "aten.cumsum.default"),
         (lambda x: torch.where(x > 0.3, x, 0.0), "aten.where"),
-        (lambda x: x.clamp(x.mean(1, keepdim=True)), "aten.clamp.Tensor"),
-        (lambda x: torch.nn.functional.gelu(x), "aten.gelu.default"),
     ],
 )
 def test_what_has_no_rule_is_refused(forward, target: str):
-    """x ** 2, x * x, division by x, mixing the batch: refused by name, never guessed and never skipped."""
+    """No rule, or mixing the batch: refused by name, never guessed and never skipped."""
 
     class Net(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -210,16 +202,13 @@ def test_what_has_no_rule_is_refused(forward, target: str):
 @pytest.mark.parametrize(
     ("forward", "reason"),
     [
-        (lambda x: x.mean(0, keepdim=True) + x, "reduces over the batch axis"),
-        (lambda x: x.mean((0, 1), keepdim=True) + x, "reduces over the batch axis"),
+        (lambda x: x.mean(0, keepdim=True) + x, "along the batch axis"),
+        (lambda x: x.mean((0, 1), keepdim=True) + x, "along the batch axis"),
         (lambda x: torch.cat([x, x])[: x.shape[0]], "does not reproduce the model|along the batch"),
-        (
-            lambda x: torch.cat([x, torch.ones(x.shape[0], 1).double()], 1),
-            "joins bounded values with constants|does not run",
-        ),
+        (lambda x: torch.cat([x, torch.ones(x.shape[0], 1).double()], 1), ""),
         (lambda x: x[:1] + x, "along the batch axis"),
         (lambda x: x[0] + x, "along the batch axis"),
-        (lambda x: x.flip(0), "no bound rule"),
+        (lambda x: x.flip(0), "along the batch axis"),
         (lambda x: torch.nn.functional.batch_norm(x, None, None, training=True), "native_batch_norm"),
         (lambda x: torch.nn.functional.avg_pool1d(x, 2, 2), ""),
         (lambda x: torch.nn.functional.max_pool1d(x, 2, 2), "without a channel axis"),

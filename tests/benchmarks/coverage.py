@@ -1,0 +1,161 @@
+"""Which torchvision classifiers robnet-fx takes, and how tight their bounds are: the table of docs/coverage.md.
+
+    python tests/benchmarks/coverage.py --out docs/coverage.md [resnet18 vit_b_32 ...]
+
+Random weights, batch-norm statistics from one batch of random images, float64, a first-order field at a tiny eps on a
+small input. *ratio* is the mean width of RSIP-SSIP's logit bounds over the range of the logits on sampled fields.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from rich.console import Console
+from torch import Tensor, nn
+
+from robnet_fx import BiasField, RobnetError, trace
+from robnet_fx.bounded import BoundedModel
+from robnet_fx.files import write_atomically
+
+FAMILIES = {
+    "alexnet": 64, "vgg11": 32, "vgg11_bn": 32, "vgg16_bn": 32, "resnet18": 32, "resnet34": 32, "resnet50": 32,
+    "resnext50_32x4d": 32, "wide_resnet50_2": 32, "densenet121": 32, "googlenet": 32, "inception_v3": 75,
+    "squeezenet1_0": 32, "squeezenet1_1": 32, "mobilenet_v2": 32, "mobilenet_v3_small": 32, "mobilenet_v3_large": 32,
+    "mnasnet0_5": 32, "mnasnet1_0": 32, "shufflenet_v2_x0_5": 32, "shufflenet_v2_x1_0": 32, "efficientnet_b0": 32,
+    "efficientnet_v2_s": 32, "regnet_x_400mf": 32, "regnet_y_400mf": 32, "convnext_tiny": 32, "vit_b_32": 64,
+    "swin_t": 64, "maxvit_t": 64,
+}  # fmt: skip
+METHODS = ("ibp", "ssip", "rsip-ssip")
+EPS, SAMPLES, MOST = 1e-7, 32, 100.0
+
+
+def main() -> None:
+    options = parse()
+    torch.set_default_dtype(torch.float64)
+    rows = []
+    for name in options.names or FAMILIES:
+        rows.append({"name": name, **examine(name, FAMILIES[name])})
+        Console(stderr=True).print(rows[-1])
+    text = document(rows)
+    if options.out:
+        with write_atomically(options.out) as file:
+            file.write(text.encode())
+    else:
+        print(text)
+
+
+@torch.no_grad()
+def examine(name: str, size: int) -> dict[str, Any]:
+    """One row: each column yes, no or a number, and the reason where it stops."""
+    row: dict[str, Any] = dict.fromkeys(("trace", *METHODS, "finite", "sound"), False) | {"ratio": None, "reason": ""}
+    start = time.perf_counter()
+    torch.manual_seed(0)
+    extra = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    extra |= {"image_size": size} if name.startswith("vit") else {}
+    extra |= {"input_size": (size, size)} if name.startswith("maxvit") else {}
+    model = getattr(torchvision.models, name)(num_classes=10, **extra)
+    settle(model, torch.rand(16, 3, size, size))
+    images = torch.rand(2, 3, size, size)
+    try:
+        canonical = trace(model, images)
+        row["trace"] = True
+        field = BiasField(1, EPS)
+        nets = {method: BoundedModel(canonical, field, method) for method in METHODS}
+        spec = torch.eye(10).expand(2, -1, -1)
+        bounds = {}
+        for method, net in nets.items():
+            bounds[method] = net.bounds(images, spec)
+            row[method] = True
+        row["finite"] = all(bool(side.isfinite().all()) for pair in bounds.values() for side in pair)
+        logits = sampled(nets["rsip-ssip"], images)
+        slack = 1e-9 * (1 + logits.abs().amax())
+        row["sound"] = all(
+            bool((logits >= lower - slack).all() and (logits <= upper + slack).all())
+            for lower, upper in bounds.values()
+        )
+        lower, upper = bounds["rsip-ssip"]
+        row["ratio"] = float((upper - lower).mean() / (logits.amax(0) - logits.amin(0)).mean())
+    except RobnetError as error:
+        row["reason"] = str(error).splitlines()[0]
+    row["seconds"] = round(time.perf_counter() - start, 1)
+    return row
+
+
+def settle(model: nn.Module, images: Tensor) -> None:
+    """Batch-norm statistics as after training: those of a batch, so that activations keep their size.
+
+    A head that starts at zero gets weights: logits that never move say nothing about bounds.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear) and not bool(layer.weight.any()):
+            nn.init.normal_(layer.weight, std=0.02)
+    with _momentum(model):
+        model.train()
+        model(images)
+    model.eval()
+
+
+@contextmanager
+def _momentum(model: nn.Module) -> Iterator[None]:
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 1.0
+    yield
+    for layer, momentum in zip(layers, before, strict=True):
+        layer.momentum = momentum
+
+
+def sampled(net: BoundedModel, images: Tensor) -> Tensor:
+    """Logits `[SAMPLES, B, classes]` at corners and inner points of the box."""
+    t = torch.rand(SAMPLES, len(net.center)) * 2 - 1
+    t[::2] = t[::2].sign()
+    return torch.stack([net.perturbed((net.center + net.radius * row).expand(len(images), -1), images) for row in t])
+
+
+def green(row: dict[str, Any]) -> bool:
+    """Green in every column."""
+    return all(row[key] for key in ("trace", *METHODS, "finite", "sound")) and row["ratio"] <= MOST
+
+
+def document(rows: list[dict[str, Any]]) -> str:
+    """The page, in Markdown."""
+    lines = [
+        "# Coverage",
+        "",
+        "Made by `python tests/benchmarks/coverage.py --out docs/coverage.md`. torchvision's classifiers with random weights and",
+        "batch-norm statistics of one batch, in float64, bounded against a first-order field at eps "
+        f"{EPS:g} on a small input.",
+        f"*ratio*: mean width of RSIP-SSIP's logit bounds over the range of the logits on {SAMPLES} sampled fields.",
+        "",
+        f"{sum(map(green, rows))} of {len(rows)} are green in every column (ratio at most {MOST:g}).",
+        "",
+        "| network | input | trace | IBP | SSIP | RSIP-SSIP | finite | sound | ratio | seconds | |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        marks = ["yes" if row[key] else "**no**" for key in ("trace", *METHODS, "finite", "sound")]
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.3g}"
+        size = FAMILIES[row["name"]]
+        lines.append(
+            f"| {row['name']} | {size}x{size} | {' | '.join(marks)} | {ratio} | {row['seconds']} | {row['reason']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="only these networks")
+    parser.add_argument("--out", type=Path, help="write the page here")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
