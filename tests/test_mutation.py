@@ -39,4 +39,4 @@ def test_a_handful_is_killed():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 survived" in done.stdout
-    assert done.stdout.count("killed  ") == 5
+    assert done.stdout.count("killed  ") >= 5

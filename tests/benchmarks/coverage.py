@@ -33,7 +33,7 @@ FAMILIES = {
     "swin_t": 64, "maxvit_t": 64,
 }  # fmt: skip
 METHODS = ("ibp", "ssip", "rsip-ssip")
-EPS, SAMPLES, MOST = 1e-7, 32, 100.0
+EPS, SAMPLES, MOST = 1e-9, 32, 100.0
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
         with write_atomically(options.out) as file:
             file.write(text.encode())
     else:
-        print(text)
+        Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @torch.no_grad()
@@ -130,8 +130,8 @@ def document(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Coverage",
         "",
-        "Made by `python tests/benchmarks/coverage.py --out docs/coverage.md`. torchvision's classifiers with random weights and",
-        "batch-norm statistics of one batch, in float64, bounded against a first-order field at eps "
+        "Made by `python tests/benchmarks/coverage.py --out docs/coverage.md`. torchvision's classifiers with random",
+        "weights and batch-norm statistics of one batch, in float64, bounded against a first-order field at eps "
         f"{EPS:g} on a small input.",
         f"*ratio*: mean width of RSIP-SSIP's logit bounds over the range of the logits on {SAMPLES} sampled fields.",
         "",
