@@ -349,3 +349,11 @@ def test_far_away_a_wave_is_between_its_crests(name: str):
     assert bool(((lower <= values) & (values <= upper)).all())
     slope, offset, error = (part.double() for part in band_of(case, pre))
     assert bool(((values - slope * x - offset).abs() <= error).all())
+
+
+def test_atan_and_erf_never_leave_their_range():
+    pre = Interval(torch.tensor([[-1e300]], dtype=torch.float64), torch.tensor([[1e300]], dtype=torch.float64))
+    for op, most in ((torch.ops.aten.atan.default, math.pi / 2), (torch.ops.aten.erf.default, 1.0)):
+        lower, upper = rule_for(op).ibp(pre)
+        assert float(lower) == -most
+        assert float(upper) == most

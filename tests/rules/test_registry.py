@@ -112,6 +112,14 @@ def test_a_rule_refuses_what_it_would_misread(name: str, shape: tuple[int, ...],
         compile_(draw, *shape)
 
 
+def test_two_bounded_inputs_need_a_joint_rule():
+    g = Drawing(2, 3)
+    product, square, total = (g(op, g.x, g.x) for op in (aten.mul.Tensor, aten.div.Tensor, aten.add.Tensor))
+    assert "mul of two values" in str(rule_for(aten.mul.Tensor).refusal(product, [g.x]))
+    assert "argument 1 depends" in str(rule_for(aten.div.Tensor).refusal(square, [g.x]))
+    assert rule_for(aten.add.Tensor).refusal(total, [g.x]) is None
+
+
 ACCEPTED = [
     ("transpose", X, lambda g, r, x: g(aten.transpose.int, x, 1, 3)),
     ("transpose-back", X, lambda g, r, x: g(aten.transpose.int, x, -1, -3)),
