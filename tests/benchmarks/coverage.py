@@ -30,7 +30,7 @@ FAMILIES = {
     "squeezenet1_0": 32, "squeezenet1_1": 32, "mobilenet_v2": 32, "mobilenet_v3_small": 32, "mobilenet_v3_large": 32,
     "mnasnet0_5": 32, "mnasnet1_0": 32, "shufflenet_v2_x0_5": 32, "shufflenet_v2_x1_0": 32, "efficientnet_b0": 32,
     "efficientnet_v2_s": 32, "regnet_x_400mf": 32, "regnet_y_400mf": 32, "convnext_tiny": 32, "vit_b_32": 64,
-    "swin_t": 64, "maxvit_t": 64,
+    "swin_t": 64,
 }  # fmt: skip
 METHODS = ("ibp", "ssip", "rsip-ssip")
 EPS, SAMPLES, MOST = 1e-9, 32, 100.0
@@ -57,9 +57,8 @@ def examine(name: str, size: int) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(("trace", *METHODS, "finite", "sound"), False) | {"ratio": None, "reason": ""}
     start = time.perf_counter()
     torch.manual_seed(0)
-    extra = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    extra = {"init_weights": True, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     extra |= {"image_size": size} if name.startswith("vit") else {}
-    extra |= {"input_size": (size, size)} if name.startswith("maxvit") else {}
     model = getattr(torchvision.models, name)(num_classes=10, **extra)
     settle(model, torch.rand(16, 3, size, size))
     images = torch.rand(2, 3, size, size)
@@ -76,10 +75,12 @@ def examine(name: str, size: int) -> dict[str, Any]:
         row["finite"] = all(bool(side.isfinite().all()) for pair in bounds.values() for side in pair)
         logits = sampled(nets["rsip-ssip"], images)
         slack = 1e-9 * (1 + logits.abs().amax())
-        row["sound"] = all(
-            bool((logits >= lower - slack).all() and (logits <= upper + slack).all())
-            for lower, upper in bounds.values()
+        # A bound that is NaN or infinite claims nothing, so it is not unsound; it certifies nothing either.
+        row["sound"] = not any(
+            bool(((logits < lower - slack) | (logits > upper + slack)).any()) for lower, upper in bounds.values()
         )
+        if not row["finite"]:
+            row["reason"] = "bounds that are not finite: they certify nothing"
         lower, upper = bounds["rsip-ssip"]
         row["ratio"] = float((upper - lower).mean() / (logits.amax(0) - logits.amin(0)).mean())
     except RobnetError as error:
