@@ -33,7 +33,7 @@ def _plain(conv: Callable[..., Tensor], conv_transpose: Callable[..., Tensor], d
         dilation: Sequence[int] | int = 1,
         groups: int = 1,
     ) -> Tensor:
-        strides, paddings, dilations = (_each(value, dims) for value in (stride, padding, dilation))
+        strides, paddings, dilations = (each(value, dims) for value in (stride, padding, dilation))
         # A stride may leave input rows at the far edge that no window reached: output_padding gives them back.
         missing = [
             size - ((out - 1) * s - 2 * p + d * (kernel - 1) + 1)
@@ -46,7 +46,8 @@ def _plain(conv: Callable[..., Tensor], conv_transpose: Callable[..., Tensor], d
     return {"f": conv, "lin": lin, "abs_f": abs_f, "transpose": transpose}
 
 
-def _each(value: Sequence[int] | int, dims: int) -> list[int]:
+def each(value: Sequence[int] | int, dims: int) -> list[int]:
+    """One number a spatial axis, from one for all or one each."""
     values = [value] if isinstance(value, int) else list(value)
     return values * dims if len(values) == 1 else values
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from robnet_fx.domains import Form, Interval, Shape, Symbolic, fold, unfold
+from robnet_fx.rules.conv import each
 from robnet_fx.rules.registry import Rule, named, register
 from robnet_fx.rules.relaxation import Lines, through
 
@@ -91,8 +92,8 @@ def windows(
     fill: float = 0.0,
 ) -> Tensor:
     """`[N, C, *spatial] -> [N, window, C, *out]`: what every output of a pooling sees, `fill` where it sees padding."""
-    kernel, padding, dilation = (_each(value, dims) for value in (kernel, padding, dilation))
-    stride = _each(stride, dims) if stride else kernel
+    kernel, padding, dilation = (each(value, dims) for value in (kernel, padding, dilation))
+    stride = each(stride, dims) if stride else kernel
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
     outs: list[int] = []
     widths: list[int] = []
@@ -110,11 +111,6 @@ def windows(
             view = view[(slice(None),) * axis + (slice(offset * d, offset * d + (out - 1) * s + 1, s),)]
         views.append(view)
     return torch.stack(views, 1)
-
-
-def _each(value: Sequence[int] | int, dims: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * dims if len(values) == 1 else values
 
 
 def _take(stacked: Tensor, index: Tensor) -> Tensor:
