@@ -28,10 +28,15 @@ def check(
     """
     from dataclasses import asdict
 
-    from robnet_fx.cli.output import show
+    import torch
+
+    from robnet_fx.cli.output import announce, show
+    from robnet_fx.cli.subject import describe_file
     from robnet_fx.coverage import coverage
     from robnet_fx.device import choose_device
     from robnet_fx.field import BiasField
+    from robnet_fx.frontend.onnx import load_onnx
+    from robnet_fx.layout import image_shape, layout
     from robnet_fx.memory import available_memory
     from robnet_fx.report.coverage import coverage_report
 
@@ -39,7 +44,10 @@ def check(
     available = available_memory(place)
     heading = {"model": str(model), "order": order, "clip": clip}
     try:
-        found = coverage(model, BiasField(order, 0.0), options.read_clip(clip))
+        loaded = load_onnx(model)
+        images = image_shape(loaded.input_shape)
+        announce("check", describe_file(model, loaded))
+        found = coverage(loaded, BiasField(order, 0.0), options.read_clip(clip), example=torch.rand(2, *images))
     except UnsupportedError as error:  # the front end stops before the operations can be counted
         if json:
             show({**heading, "supported": False, "coverage": None, "error": str(error)}, "", as_json=True, out=out)
@@ -50,6 +58,7 @@ def check(
     }
     document = {
         **heading,
+        "layout": layout(images, loaded.input_shape),
         "supported": not found.gaps,
         "coverage": found.share,
         "nodes": found.nodes,

@@ -93,15 +93,17 @@ def _show_stage(
 
     import torch
 
-    from robnet_fx.cli.output import show
-    from robnet_fx.cli.subject import normalisation
+    from robnet_fx.cli.output import announce, show
+    from robnet_fx.cli.subject import describe_file, normalisation
     from robnet_fx.frontend.onnx import load_onnx
     from robnet_fx.inspect import node_lines, stage_graph
+    from robnet_fx.layout import image_shape
     from robnet_fx.report.console import results, say
     from robnet_fx.report.tables import graph_table
 
     loaded = load_onnx(model)
-    example = torch.rand(2, *loaded.input_shape, generator=torch.Generator().manual_seed(0))
+    announce("inspect", describe_file(model, loaded))
+    example = torch.rand(2, *image_shape(loaded.input_shape), generator=torch.Generator().manual_seed(0))
     graph = stage_graph(loaded, stage, field, method, clip, *normalisation(loaded, mean, std), example)
     lines = node_lines(graph, stage)
     if code and not json:

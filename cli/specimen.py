@@ -20,6 +20,7 @@ from robnet_fx.files import write_atomically
 from robnet_fx.frontend.onnx import load_onnx
 from robnet_fx.images import to_float
 from robnet_fx.inspect import Survey, code_lines
+from robnet_fx.layout import image_shape
 from robnet_fx.report.page import page
 from robnet_fx.report.page.picture import png_uri
 from robnet_fx.zoo import data as data_sets
@@ -89,15 +90,15 @@ def open_specimen(
     if number is None and data is None:
         model = load_onnx(path)
         try:
-            data_sets.find(model.input_shape, model.classes, model.metadata)
+            data_sets.find(image_shape(model.input_shape), model.classes, model.metadata)
         except UsageError:
             constants = normalisation(model, mean, std)
-            image = torch.rand(1, *model.input_shape, generator=torch.Generator().manual_seed(0))
+            image = torch.rand(1, *image_shape(model.input_shape), generator=torch.Generator().manual_seed(0))
             net = bound(model, field, method, clip, *constants, example=image)
             names = {"model": str(path), "data": None, "order": field.order}
             document = {**names, "normalisation": dict(zip(("mean", "std"), constants, strict=True))}
             title = "a random image: no data set is known for this input; --data names one"
-            return Specimen(path, net, image, title, describe_model(path, model, field), document, None)
+            return Specimen(path, net, image, title, describe_model(path, model, None, field), document, None)
     subject = open_subject(path, data, mean, std, "cpu")
     number, count = number or 0, len(subject.data.x_test)
     if not 0 <= number < count:

@@ -15,6 +15,7 @@ from robnet_fx.device import choose_device
 from robnet_fx.field import BiasField
 from robnet_fx.frontend.onnx import OnnxModel, load_onnx
 from robnet_fx.images import subset, to_float
+from robnet_fx.layout import CHANNELS_FIRST, Shape, image_shape, layout
 from robnet_fx.metadata import normalisation_of, numbers
 from robnet_fx.report.panels import describe_box, describe_field
 from robnet_fx.zoo import data as data_sets
@@ -48,7 +49,7 @@ class Subject:
 
     def describe(self, field: BiasField) -> dict[str, str]:
         """The lines of the opening panel, the box of the coefficients among them."""
-        model = describe_model(self.path, self.model, field)
+        model = describe_model(self.path, self.model, self.data.input_shape, field)
         data = f"{self.data.name}: {len(self.data.x_train)} training, {len(self.data.x_test)} test images"
         lines = {"model": model.pop("model"), "data": data, **model}
         if self.mean is not None or self.std is not None:
@@ -58,7 +59,8 @@ class Subject:
     def document(self) -> dict[str, Any]:
         """The same for JSON, as far as a certificate does not say it."""
         names = {"model": str(self.path), "data": self.data.name}
-        return {**names, "normalisation": {"mean": self.mean, "std": self.std}}
+        way = layout(self.data.input_shape, self.model.input_shape)
+        return {**names, "layout": way, "normalisation": {"mean": self.mean, "std": self.std}}
 
 
 def open_subject(path: Path, data: str | None, mean: str | None, std: str | None, device: str | None) -> Subject:
@@ -66,21 +68,37 @@ def open_subject(path: Path, data: str | None, mean: str | None, std: str | None
     place = choose_device(device)
     model = load_onnx(path)
     constants = normalisation(model, mean, std)
-    spec = data or data_sets.find(model.input_shape, model.classes, model.metadata)
-    channels = model.input_shape[0] if len(model.input_shape) > 1 else None
-    dataset = data_sets.load(spec, channels)
+    images = image_shape(model.input_shape)
+    spec = data or data_sets.find(images, model.classes, model.metadata)
+    dataset = data_sets.load(spec, images[0] if len(images) > 1 else None)
     dataset.check_fit(model.input_shape, model.classes)
     return Subject(path, model, dataset, *constants, place)
 
 
-def describe_model(path: Path, model: OnnxModel, field: BiasField) -> dict[str, str]:
-    """The lines of a panel that need no data set: the model, the field and its box."""
-    box = field.build(model.input_shape)
+def describe_model(path: Path, model: OnnxModel, images: Shape | None, field: BiasField) -> dict[str, str]:
+    """The lines of a panel that need no data set: those of the file, the field and its box."""
+    box = field.build(images or image_shape(model.input_shape))
     return {
-        "model": f"{path}: images {list(model.input_shape)}, {model.classes} classes",
+        **describe_file(path, model, images),
         "field": describe_field(field.order, field.eps),
         "box": describe_box(box.center.tolist(), box.radius.tolist()),
     }
+
+
+def describe_file(path: Path, model: OnnxModel, images: Shape | None = None) -> dict[str, str]:
+    """The model's own lines: its layout where that is not channels first, and its softmax where it ends in one.
+
+    Where the shape of the images is not known the likely one is assumed, and the lines say so.
+    """
+    assumed = "" if images else "; an assumption, which the images of a data set would settle"
+    images = images or image_shape(model.input_shape)
+    lines = {"model": f"{path}: images {list(images)}, {model.classes} classes"}
+    way = layout(images, model.input_shape)
+    if way != CHANNELS_FIRST:
+        lines["layout"] = f"{way}: the network takes {list(model.input_shape)}{assumed}"
+    if model.last_operator in ("Softmax", "LogSoftmax"):
+        lines["output"] = f"{model.last_operator}, left out of the bounds: margins are those of the logits before it"
+    return lines
 
 
 def normalisation(model: OnnxModel, mean: str | None, std: str | None) -> tuple[list[float] | None, list[float] | None]:

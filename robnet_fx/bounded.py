@@ -13,7 +13,10 @@ from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.generate import Generator, method_named
 from robnet_fx.graphs import MODEL, shape_of
+from robnet_fx.layout import arrange
 from robnet_fx.passes import CLIPS, FIELD, NORMALISATION, Constants
+from robnet_fx.passes.base import input_of
+from robnet_fx.passes.drop_softmax import last_softmax
 from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbation import Perturbation, Transform
 
@@ -31,8 +34,10 @@ def bound(
 
     model: an nn.Module, or the path of an ONNX file. perturbation: `BiasField` or `WhiteNoise`. method: "ibp", "ssip",
     "rsip-ibp", "rsip-ssip" or "rsip". clip: "relu" (the paper's form), "clamp" or None. mean, std: the normalisation
-    between the clip and the network, one number a channel or one for all. example: images `[B, *S]` in [0, 1]; an ONNX
-    file brings its own shape. Raises `UsageError` or `UnsupportedError`, the latter listing every node without a rule.
+    between the clip and the network, one number a channel or one for all. example: images `[B, *S]` in [0, 1],
+    channels first whatever layout the network takes them in; an ONNX file brings its own shape, and needs an example
+    only where it is flat and its images are not square. Raises `UsageError` or `UnsupportedError`, the latter listing
+    every node without a rule.
     """
     return BoundedModel(trace(model, example), perturbation, method, clip, mean, std)
 
@@ -56,7 +61,9 @@ class BoundedModel(nn.Module):
     """A classifier with its perturbed graph and its bounds graph, all over the user's own parameters.
 
     `perturbed` is `(coefficients [B, D], image [B, *S]) -> logits`; `bounds` is `(image, spec [B, K, classes]) ->
-    (lower, upper) [B, K]`; `clean` is `image -> logits` without the perturbation. `classes` is the number of logits.
+    (lower, upper) [B, K]`; `clean` is `image -> logits` without the perturbation. `classes` is the number of logits,
+    `input_shape` that of an image, `taken` that of the user's module's own input, and `softmax` is "softmax" or
+    "log_softmax" where the module ends in one: the logits are those in front of it.
     Graphs are generated when first needed and read the box from buffers, so `set_eps` costs nothing.
     """
 
@@ -75,6 +82,7 @@ class BoundedModel(nn.Module):
             raise UsageError(f"clip must be one of 'relu', 'clamp' or None, not {clip!r}")
         self.perturbation, self.method, self.clip = perturbation, method, clip
         self.eps = perturbation.eps
+        self.taken, self.softmax = shape_of(input_of(canonical)), last_softmax(canonical)
         self.clean = clean(canonical, mean, std)
         self.perturbed = perturb(self.clean, perturbation, clip)
         (self.classes,) = _output_shape(self.perturbed)
@@ -119,11 +127,18 @@ class BoundedModel(nn.Module):
         return logits
 
     def normalise(self, images: Tensor) -> Tensor:
-        """The images as the user's own module expects them: `(image - mean) / std` where these were given."""
-        if NORMALISATION not in dict(self.clean.named_children()):
-            return images
-        normalised: Tensor = self.clean.get_submodule(NORMALISATION)(images)
-        return normalised
+        """The images as the user's own module expects them: `(image - mean) / std` where given, in its layout."""
+        if NORMALISATION in dict(self.clean.named_children()):
+            images = self.clean.get_submodule(NORMALISATION)(images)
+        return arrange(images, self.taken)
+
+    def module_logits(self, images: Tensor) -> Tensor:
+        """`[B, classes]`: logits by the user's own module, in the mode it is in; for training.
+
+        Of a module that ends in a softmax they are the logarithms, which differ from its logits by a constant a sample.
+        """
+        output: Tensor = self.model(self.normalise(images))
+        return output.clamp(min=torch.finfo(output.dtype).tiny).log() if self.softmax == "softmax" else output
 
     def margins(self, images: Tensor, labels: Tensor) -> Tensor:
         """Upper bounds `[B, classes]` of `logit_i - logit_label` over the box, -inf in the label's column.

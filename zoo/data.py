@@ -24,6 +24,7 @@ from torch import Tensor
 from robnet_fx.errors import UsageError
 from robnet_fx.files import sha256_of_tensors
 from robnet_fx.images import check
+from robnet_fx.layout import layout
 
 METADATA_KEY = "robnet_fx.data"
 """The key in an ONNX file's metadata that names its data set."""
@@ -74,8 +75,8 @@ class Dataset:
         return tuple(self.x_train.shape[1:])
 
     def check_fit(self, input_shape: Sequence[int], classes: int) -> None:
-        """Refuse a network whose input (without batch) differs from the images or that has too few logits."""
-        if self.input_shape != tuple(input_shape):
+        """Refuse a network whose input (without batch) takes the images in no layout or that has too few logits."""
+        if layout(self.input_shape, tuple(input_shape)) is None:
             _refuse(self.name, f"images are {_shape(self.input_shape)}, the network takes {_shape(input_shape)}")
         if len(self.classes) > classes:
             _refuse(self.name, f"there are {len(self.classes)} classes, the network has {classes}")

@@ -38,8 +38,16 @@ class OnnxModel(nn.Module):
         self.network = reader.module
         self.stored: dict[str, Stored | None] = {f"network.{name}": value for name, value in reader.stored.items()}
 
+    @property
+    def last_operator(self) -> str:
+        """The ONNX operator that makes the logits."""
+        last = self.network.graph.find_nodes(op="output")[0].args[0]
+        return type(self.network.get_submodule(last.target)).__name__ if last.op == "call_module" else last.op
+
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, classes] of images [B, *input_shape]."""
+        """Logits [B, classes] of images [B, *input_shape]; `UsageError` for others, which some files would take too."""
+        if tuple(images.shape[1:]) != self.input_shape:
+            raise UsageError(f"{self.path} takes {list(self.input_shape)}, not {list(images.shape[1:])}")
         logits: Tensor = self.network(images)
         return logits
 

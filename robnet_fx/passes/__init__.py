@@ -1,7 +1,9 @@
 """Graph passes: each one idea, one file, a precondition and a postcondition."""
 
+from robnet_fx.passes.drop_softmax import drop_softmax
 from robnet_fx.passes.insert_clip import CLIPS, insert_clip
 from robnet_fx.passes.insert_field import FIELD, insert_field
+from robnet_fx.passes.insert_layout import insert_layout
 from robnet_fx.passes.insert_normalisation import NORMALISATION, Constants, insert_normalisation
 from robnet_fx.passes.simplify import simplify
 
@@ -10,8 +12,10 @@ __all__ = [
     "FIELD",
     "NORMALISATION",
     "Constants",
+    "drop_softmax",
     "insert_clip",
     "insert_field",
+    "insert_layout",
     "insert_normalisation",
     "simplify",
 ]

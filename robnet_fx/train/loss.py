@@ -64,7 +64,7 @@ def batch_losses(
             if isinstance(module, _BATCH_NORM):
                 module.eval()
     batch = batch or len(images)
-    standard = cross_entropy(net.model(net.normalise(images)), labels, reduction="sum") / batch
+    standard = cross_entropy(net.module_logits(images), labels, reduction="sum") / batch
     net.model.eval()
     with torch.no_grad():
         right = correct(net.logits(images), labels)

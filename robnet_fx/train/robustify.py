@@ -20,6 +20,7 @@ from robnet_fx.export import write_onnx
 from robnet_fx.field import BiasField
 from robnet_fx.frontend.onnx import OnnxModel, load_onnx
 from robnet_fx.images import check, subset, to_float
+from robnet_fx.layout import arrange, layout
 from robnet_fx.metadata import normalisation_metadata
 from robnet_fx.progress import SILENT, Progress
 from robnet_fx.train import folder as folders
@@ -123,7 +124,7 @@ def robustify(
     place = choose_device(device)
     source = model if isinstance(model, nn.Module) else load_onnx(Path(model))
     example = to_float(data.x_train[:2], torch.zeros(()))
-    if isinstance(source, OnnxModel) and source.input_shape != tuple(example.shape[1:]):
+    if isinstance(source, OnnxModel) and layout(tuple(example.shape[1:]), source.input_shape) is None:
         shapes = f"{list(example.shape[1:])}, the model takes {list(source.input_shape)}"
         raise UsageError(f"the images of {data.name} are {shapes}")
 
@@ -163,7 +164,7 @@ def robustify(
         progress=progress,
     )
     try:
-        exported = write_onnx(net.model, target, example, metadata=remembered)
+        exported = write_onnx(net.model, target, arrange(example, net.taken), metadata=remembered)
         written = bounded(load_onnx(target), VERDICT_METHOD)
         after, certificate = _measure(written, test, seed, progress, target)
     except KeyboardInterrupt:

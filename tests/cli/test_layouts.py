@@ -1,0 +1,80 @@
+"""The command line on files as Keras leaves them: images channels last or flat, a softmax at the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from torch import nn
+
+from robnet_fx.export import write_onnx
+from robnet_fx.frontend.onnx import load_onnx
+from robnet_fx.layout import arrange
+from robnet_fx.zoo.data import load
+from tests.small import bounded, digits
+from tests.test_layout import flat, last
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    return bounded(fit=200).model
+
+
+def keras(net: nn.Module, path: Path, kind: str) -> Path:
+    """The digits network as a file that takes its images channels last or flat and ends in a softmax."""
+    model = nn.Sequential(last(net) if kind == "channels last" else flat(net, 1, 8, 8), nn.Softmax(1))
+    taken = (8, 8, 1) if kind == "channels last" else (64,)
+    write_onnx(model.eval(), path, arrange(digits()[0][:2] / 255, taken))
+    return path
+
+
+@pytest.mark.parametrize(("kind", "taken"), [("channels last", (8, 8, 1)), ("flat", (64,))])
+def test_the_command_line_on_a_file_of_another_layout(kind, taken, run, trained, tmp_path):
+    keras(trained, tmp_path / "net.onnx", kind)
+    write_onnx(trained, tmp_path / "plain.onnx", digits()[0][:2] / 255)
+    field = ("--order", 1, "--eps", 60, "--json")
+    found, plain = (
+        json.loads(run("certify", name, *field, "--limit", 40).stdout) for name in ("net.onnx", "plain.onnx")
+    )
+    assert found["layout"] == kind and plain["layout"] == "channels first"
+    assert found["clean_accuracy"] > 0.8 and 0 < found["certified_accuracy"] <= found["attacked_accuracy"]
+    for one, other in zip(found["samples"], plain["samples"], strict=True):
+        assert one["certified"] == other["certified"]
+        assert (one["margin"] or 0) == pytest.approx(other["margin"] or 0, rel=1e-5)
+
+    short = ("--epochs", 1, "--limit", 60, "--test-limit", 10)
+    result = run("robustify", "net.onnx", *field, *short)
+    assert result.exit_code == 0, result.output
+    for said in (kind, str(list(taken)), "Softmax"):
+        assert said in result.stderr
+    written, before = load_onnx(tmp_path / "net.robust.onnx"), onnx.load(tmp_path / "net.onnx")
+    assert json.loads(result.stdout)["written_as"] == "initialisers"
+    assert written.input_shape == taken and written.last_operator == "Softmax"
+    assert [node.op_type for node in written.proto.graph.node] == [node.op_type for node in before.graph.node]
+
+    checked = run("check", "net.onnx", "--order", 1)
+    assert checked.exit_code == 0 and kind in checked.stderr and "assumption" in checked.stderr
+    inspected = run("inspect", "net.onnx", "--stage", "passes", "--json")
+    assert "assumption" in inspected.stderr and "Softmax" in inspected.stderr
+    shown = run("inspect", "net.onnx", *field, "--image", 3, "--onnx", "bounds.onnx")
+    assert json.loads(shown.stdout)["image"]["index"] == 3 and shown.exit_code == 0
+    assert [d.dim_value for d in onnx.load(tmp_path / "bounds.onnx").graph.input[0].type.tensor_type.shape.dim][1:] == [
+        1,
+        8,
+        8,
+    ]
+
+
+def test_the_images_of_the_data_decide(run, trained, tmp_path):
+    """64 entries look like 8x8 pixels; as a strip of 4x16 the field runs along other axes."""
+    keras(trained, tmp_path / "net.onnx", "flat")
+    data = load("digits")
+    arrays = {name: getattr(data, name).numpy() for name in ("x_train", "y_train", "x_test", "y_test")}
+    arrays |= {name: arrays[name].reshape(-1, 1, 4, 16) for name in ("x_train", "x_test")}
+    np.savez(tmp_path / "strips.npz", **arrays)
+    result = run("certify", "net.onnx", "--order", 1, "--eps", 60, "--limit", 10, "--data", "strips.npz", "--json")
+    assert result.exit_code == 0, result.output
+    assert "images [1, 4, 16]" in result.stderr and "assumption" not in result.stderr
