@@ -2,7 +2,8 @@
 
 Counted are the numbers a sample keeps alive, for a value of S numbers, D coefficients and K rows of the spec:
 SSIP holds `coef` (D S), `const` and `slack`, IBP two ends: (D + 4) S, and concretising needs `|coef|`, D S more;
-`pre` stays (2 S) until RSIP has passed; RSIP holds a form of K S and, at a relaxation, four more of its size.
+weights in a row (`generate/chains.py`) need their product twice. `pre` stays (2 S) until RSIP has passed; RSIP holds
+a form of K S and, at a relaxation, four more of its size.
 Without gradients values die after their last use. With gradients all of them stay, and with them the slopes and the
 parts that the rules multiply by: some (D + 2 K + 10) S a node, as measured in `tests/test_memory.py`.
 """
@@ -17,7 +18,8 @@ from pathlib import Path
 import torch
 from torch import fx
 
-from robnet_fx.generate.analysis import bounded_inputs, dependent_nodes
+from robnet_fx.generate.analysis import bounded_inputs, dependent_nodes, relaxed_nodes
+from robnet_fx.generate.chains import chained
 from robnet_fx.graphs import shape_of
 from robnet_fx.passes import FIELD
 
@@ -45,7 +47,8 @@ class Memory:
 def of_verdicts(perturbed: fx.GraphModule) -> Memory:
     """RSIP-SSIP margins in float64 without gradients: what `certify` computes."""
     dimensions, rows = _sizes(perturbed)
-    image = max(_forward_peak(perturbed, dimensions), _backward_peak(perturbed, rows))
+    products = 2 * max(_products(perturbed), default=0)
+    image = max(_forward_peak(perturbed, dimensions) + products, _backward_peak(perturbed, rows))
     return Memory(8 * _weights(perturbed), 8 * image)
 
 
@@ -53,7 +56,8 @@ def of_training(perturbed: fx.GraphModule) -> Memory:
     """RSIP-SSIP margins in float32 and their gradients: what a step of robust training computes."""
     dimensions, rows = _sizes(perturbed)
     numbers = sum(_numel(node) for node in dependent_nodes(perturbed))
-    return Memory(4 * 4 * _weights(perturbed), 4 * numbers * (dimensions + 2 * rows + 10))
+    image = numbers * (dimensions + 2 * rows + 10) + 2 * sum(_products(perturbed))
+    return Memory(4 * 4 * _weights(perturbed), 4 * image)
 
 
 def available_memory(device: torch.device) -> int:
@@ -106,6 +110,12 @@ def _backward_peak(perturbed: fx.GraphModule, rows: int) -> int:
             peak = max(peak, rows * (5 * widest + sum(_numel(n) for n in waiting)))
             waiting.update(bounded_inputs(node, dependent))
     return kept + peak
+
+
+def _products(perturbed: fx.GraphModule) -> list[int]:
+    """How many numbers the products of weights in a row have."""
+    dependent = dependent_nodes(perturbed)
+    return list(chained(perturbed, dependent, relaxed_nodes(dependent)).values())
 
 
 def _sizes(perturbed: fx.GraphModule) -> tuple[int, int]:

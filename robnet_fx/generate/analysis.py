@@ -36,6 +36,12 @@ def dependent_nodes(perturbed: fx.GraphModule) -> set[fx.Node]:
     return found
 
 
+def relaxed_nodes(dependent: set[fx.Node]) -> set[fx.Node]:
+    """Those of the nodes whose rule is not affine."""
+    rules = {node: rule_for(node.target) for node in dependent if node.name != FIELD}
+    return {node for node, rule in rules.items() if rule is not None and not rule.affine}
+
+
 def bounded_inputs(node: fx.Node, dependent: set[fx.Node]) -> list[fx.Node]:
     """The inputs that depend on the coefficients, in the order of the arguments and as often as they occur."""
     found: list[fx.Node] = []

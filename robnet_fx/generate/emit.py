@@ -100,11 +100,19 @@ class Emitter:
             if value not in self.pre:
                 pre = self.ibp[value]
                 if self.plan.symbolic:
+                    if value in self.plan.chained:
+                        self.ssip[value] = self.composed(value)
                     pre = self.call(domains.intersect, f"{node.name}_pre", pre, self.ssip[value])
                 if self.plan.method.everywhere:
                     pre = self.tightened(node, value, pre)
                 self.pre[value] = pre
         return self.known(sources)
+
+    def composed(self, value: fx.Node) -> fx.Node:
+        """SSIP of a value behind several weights in a row, these multiplied out first."""
+        rows = self.call(domains.units_of, f"{value.name}_ssip", self.ssip[value])
+        total = self.symbolic(self.pulled(value, rows, self.plan.relaxed), f"{value.name}_ssip")
+        return self.call(domains.as_value, f"{value.name}_ssip", total, list(shape_of(value)))
 
     def known(self, sources: list[fx.Node]) -> Any:
         """The `pre` of a node's bounded inputs as its rule takes them."""
@@ -139,6 +147,10 @@ class Emitter:
 
     def backward(self, start: fx.Node, rows: fx.Node, stops: set[fx.Node]) -> fx.Node:
         """The upper bound `[B, K]` of `rows @ value of start`, rows being `[B, K, *S]`."""
+        return self.concluded(self.pulled(start, rows, stops))
+
+    def pulled(self, start: fx.Node, rows: fx.Node, stops: set[fx.Node]) -> list[tuple[fx.Node, fx.Node]]:
+        """Where `rows @ value of start` ends, at the stops and the field, and the form it is there."""
         pending: dict[fx.Node, list[fx.Node]] = {start: [self.call(domains.form_of, f"{start.name}_rsip", rows)]}
         ends: list[tuple[fx.Node, fx.Node]] = []
         for node in reversed(self.plan.source.graph.nodes):
@@ -159,7 +171,7 @@ class Emitter:
                 parts = [made]
             for source, part in zip(sources, parts, strict=True):
                 pending.setdefault(source, []).append(part)
-        return self.concluded(ends)
+        return ends
 
     def _fresh(self, node: fx.Node, pending: dict[fx.Node, list[fx.Node]]) -> str:
         """`<node>_rsip`, or with a part number where several paths meet."""
@@ -180,12 +192,14 @@ class Emitter:
         pieces = [self.call(domains.upper_by_interval, "by_ibp", form, self.ibp[node]) for node, form in ends]
         upper = self.total(operator.add, "by_ibp", pieces)
         if self.plan.symbolic:
-            values = [self.call(domains.substitute, "by_ssip", form, self.ssip[node]) for node, form in ends]
-            symbolic = self.call(
-                domains.upper_by_symbolic, "by_ssip", self.total(domains.add_symbolic, "by_ssip", values)
-            )
+            symbolic = self.call(domains.upper_by_symbolic, "by_ssip", self.symbolic(ends, "by_ssip"))
             upper = self.call(domains.tighter, "upper", upper, symbolic)
         return upper
+
+    def symbolic(self, ends: list[tuple[fx.Node, fx.Node]], name: str) -> fx.Node:
+        """The forms as one symbolic value, from SSIP where they ended."""
+        values = [self.call(domains.substitute, name, form, self.ssip[node]) for node, form in ends]
+        return self.total(domains.add_symbolic, name, values)
 
     def total(self, add: Callable[..., Any], name: str, pieces: list[fx.Node]) -> fx.Node:
         sum_ = pieces[0]

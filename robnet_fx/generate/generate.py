@@ -6,7 +6,8 @@ from torch import fx
 
 from robnet_fx import domains
 from robnet_fx.errors import UnsupportedOpError, UsageError
-from robnet_fx.generate.analysis import dependent_nodes, report, unsupported
+from robnet_fx.generate.analysis import dependent_nodes, relaxed_nodes, report, unsupported
+from robnet_fx.generate.chains import chained
 from robnet_fx.generate.emit import Emitter
 from robnet_fx.generate.methods import Method, method_named
 from robnet_fx.graphs import derive, prune
@@ -43,6 +44,8 @@ class Generator:
         refused = unsupported(perturbed)
         if refused:
             raise UnsupportedOpError(report(refused))
+        self.relaxed = relaxed_nodes(self.dependent)
+        self.chained = chained(perturbed, self.dependent, self.relaxed)
         output = next(node for node in perturbed.graph.nodes if node.op == "output").args[0]
         assert isinstance(output, fx.Node)
         self.output = output
@@ -104,9 +107,7 @@ class Generator:
 
     def _stops(self) -> set[fx.Node]:
         """Where the backward pass ends: at the field, or at the first non-affine nodes met on the way back."""
-        if self.method.backward:
-            return set()
-        return {node for node in self.dependent if node.name != FIELD and not self.rule(node).affine}
+        return set() if self.method.backward else self.relaxed
 
     def rule(self, node: fx.Node) -> Rule:
         """The rule of a node that `unsupported` let through."""

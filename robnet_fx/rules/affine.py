@@ -24,6 +24,7 @@ def affine(
     *,
     inputs: tuple[int, ...] = (0,),
     joint: bool = False,
+    sums: bool = False,
     offset: tuple[int, ...] = (),
     supports: Refusal | None = None,
 ) -> Rule:
@@ -31,6 +32,7 @@ def affine(
 
     `lin` is W without b (default: f itself); `abs_f` is |W| without b, left out where W >= 0, as for pooling and moves.
     `transpose(g [N, *S_out], *args)` is W^T g with a `Shape` where x was, left out where autograd's will do.
+    `sums` is said of matrices and kernels, see `Rule`.
     `offset` are the arguments that belong to b where they are constant (add, cat, where): W is f with these set to 0.
     """
     slope = lin or f
@@ -83,6 +85,7 @@ def affine(
         affine=True,
         inputs=inputs,
         joint=joint,
+        sums=sums,
         supports=supports,
     )
 

@@ -43,7 +43,7 @@ def _plain(conv: Callable[..., Tensor], conv_transpose: Callable[..., Tensor], d
         ]
         return conv_transpose(g, weight, None, strides, paddings, missing, groups, dilations)
 
-    return {"f": conv, "lin": lin, "abs_f": abs_f, "transpose": transpose}
+    return {"f": conv, "lin": lin, "abs_f": abs_f, "transpose": transpose, "sums": True}
 
 
 def each(value: Sequence[int] | int, dims: int) -> list[int]:

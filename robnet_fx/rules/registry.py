@@ -27,7 +27,8 @@ class Rule:
     tuple of them in the order of the bounded inputs. A rule that is not `affine` relaxes: its `ibp` is given `pre`
     for its input, and `ssip` and `rsip` get it as keyword `pre`.
     `supports(node, bounded)` may refuse a node with a reason. `inputs` are the argument positions that may be bounded,
-    `joint` whether more than one may be at once. `unstable(pre, *args)` marks units whose `pre` is worth tightening.
+    `joint` whether more than one may be at once, and `sums` says that a number adds up many inputs by weights of either
+    sign. `unstable(pre, *args)` marks units whose `pre` is worth tightening.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Rule:
     affine: bool
     inputs: tuple[int, ...] = (0,)
     joint: bool = False
+    sums: bool = False
     supports: Refusal | None = None
     unstable: Callable[..., Tensor] = field(default=every_unit)
 
