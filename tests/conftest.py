@@ -46,15 +46,20 @@ def models_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cifar10() -> Dataset:
+def data_dir() -> Path:
+    """The folder of data packs."""
+    return _folder("ROBNET_FX_DATA")
+
+
+@pytest.fixture(scope="session")
+def cifar10(data_dir: Path) -> Dataset:
     """Real CIFAR-10, the first 25,000 training images and the whole test part."""
-    folder = _folder("ROBNET_FX_DATA")
-    spec = importlib.util.spec_from_file_location("load_packs", folder / "load_packs.py")
+    spec = importlib.util.spec_from_file_location("load_packs", data_dir / "load_packs.py")
     assert spec is not None
     assert spec.loader is not None
     packs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(packs)
-    x_train, y_train = packs.load_pack(folder / "cifar10_train_0.npz")
-    x_test, y_test = packs.load_pack(folder / "cifar10_test.npz")
+    x_train, y_train = packs.load_pack(data_dir / "cifar10_train_0.npz")
+    x_test, y_test = packs.load_pack(data_dir / "cifar10_test.npz")
     arrays = (torch.from_numpy(array) for array in (x_train, y_train, x_test, y_test))
     return Dataset("cifar10", *arrays, classes=packs.CIFAR10_CLASSES)
