@@ -42,6 +42,9 @@ SUITES: dict[str, list[list[str]]] = {
     "rules/arithmetic.py": [[_AFFINE, "-k", "add or sub or neg or mul or div"], [_REFUSALS]],
     "rules/clamp.py": [[_ELEMENTWISE, "-k", "clamp or hardtanh or relu6"]],
     "rules/conv.py": [[_AFFINE, "-k", "conv"]],
+    "rules/hyperbolic.py": [
+        ["tests/rules/test_curved.py", "-k", "(sinh or cosh or atanh) and (reach or encloses or tightest)"]
+    ],
     "rules/linear.py": [[_AFFINE, "-k", "linear or mm or matmul"], [_REFUSALS]],
     "rules/maxpool.py": [["tests/rules/test_maxpool.py"], [_REFUSALS]],
     "rules/norm.py": [[_AFFINE, "-k", "norm"], [_REFUSALS]],

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend.attention import batch_first_attention
 from robnet_fx.frontend.canonical import canonicalise
+from robnet_fx.frontend.decompositions import decompositions
 from robnet_fx.graphs import MODEL, derive
 
 _PARITY = 1e-4  # of (1 + |b|), as for every comparison of two forms of one network
@@ -72,7 +73,7 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
         ) from error
     try:
         exported = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
-        return exported.run_decompositions({})
+        return exported.run_decompositions(decompositions())
     except Exception as error:
         raise UnsupportedError(
             f"torch.export cannot trace {type(model).__name__} with a free batch size: {_first_line(error)}\n"

@@ -55,6 +55,12 @@ class Builder:
         """Whether a value depends on the image."""
         return value in self.bounded
 
+    def times(self, x: Any, y: Any) -> fx.Node:
+        """`x * y`, with the name that has a rule: whether one is bounded or both."""
+        if self.depends(x) and self.depends(y):
+            return self.call(product, x, y)
+        return self.call(aten.mul.Tensor, *((x, y) if self.depends(x) else (y, x)))
+
 
 def _nothing_left(module: fx.GraphModule) -> bool:
     """No composite operation of bounded values is left."""
@@ -104,8 +110,7 @@ def _div(build: Builder, node: fx.Node) -> fx.Node | None:
     x, y = node.args[:2]
     if not build.depends(y):
         return None
-    inverse = build.call(aten.reciprocal.default, y)
-    return build.call(product, x, inverse) if build.depends(x) else build.call(aten.mul.Tensor, inverse, x)
+    return build.times(x, build.call(aten.reciprocal.default, y))
 
 
 @lowers(aten.softmax.int, aten._softmax.default)

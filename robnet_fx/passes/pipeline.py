@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from torch import fx
 
-from robnet_fx.passes import lower_einsum, lower_extremes, lower_statistics  # noqa: F401  (they enter lowerings)
+from robnet_fx.passes import (  # noqa: F401  (they enter lowerings)
+    lower_einsum,
+    lower_exponentials,
+    lower_extremes,
+    lower_statistics,
+)
 from robnet_fx.passes.drop_softmax import drop_softmax
 from robnet_fx.passes.insert_clip import insert_clip
 from robnet_fx.passes.insert_field import insert_field

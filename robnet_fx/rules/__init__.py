@@ -8,6 +8,7 @@ from robnet_fx.rules import (  # noqa: F401  (importing a family enters its rule
     exponential,
     extremes,
     gelu,
+    hyperbolic,
     leaky,
     linear,
     maxpool,

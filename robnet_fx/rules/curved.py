@@ -78,9 +78,15 @@ class Curve:
     least: float = -math.inf  #: least <= f
     most: float = math.inf  #: f <= most
     start: float = -math.inf  #: left of it f is NaN
+    stop: float = math.inf  #: right of it f is NaN
     fits: Callable[[Interval], Tensor] | None = None  #: where f has no pole; elsewhere only `least` and `most` hold
     noise: float = 1.0  #: f is rounded by a few units of noise + |f|: 0 where its values keep their relative precision
     bent: tuple[float, float] = (-math.inf, math.inf)  #: outside f is a straight line
+
+    @property
+    def somewhere(self) -> float:
+        """A point where f is finite: 1, unless the domain ends there."""
+        return 1.0 if self.stop > 1 else (self.start + self.stop) / 2
 
 
 def curved(name: str, curve: Callable[..., Curve]) -> Rule:
@@ -153,18 +159,19 @@ def _bands(curve: Curve, pre: Interval, parts: Sequence[tuple[float, float]]) ->
 
 
 def _regular(curve: Curve, pre: Interval) -> tuple[Tensor, Tensor, Interval]:
-    """Where f is defined all over `pre`; where it is finite too; and `pre` with 1, which is in every domain, elsewhere.
+    """Where f is defined all over `pre`; where it is finite too; and `pre`, elsewhere with a point of every domain.
 
     What is undefined is bounded by NaN, which no later operation can turn into a verdict: after an infinite interval a
     clamp would be finite again, while the network's own value, the root of a negative number, would not be a number.
     """
-    defined = (pre.lower >= curve.start) & (pre.upper >= curve.start)  # NaN is not
+    inside = [(end >= curve.start) & (end <= curve.stop) for end in pre]  # NaN is not
+    defined = inside[0] & inside[1]
     finite = defined & curve.fits(pre) if curve.fits else defined
     with torch.no_grad():
-        inner = Interval(*(torch.where(finite, end, 1.0) for end in pre))
+        inner = Interval(*(torch.where(finite, end, curve.somewhere) for end in pre))
         finite = finite & (curve.f(inner.upper) - curve.f(inner.lower)).isfinite()
         finite = finite & (inner.upper - inner.lower).isfinite()
-    return defined, finite, Interval(*(torch.where(finite, end, 1.0) for end in pre))
+    return defined, finite, Interval(*(torch.where(finite, end, curve.somewhere) for end in pre))
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from robnet_fx.domains import Interval
-from tests.rules.cases import CURVED, ELEMENTWISE, OTHER, Case
+from tests.rules.cases import CURVED, ELEMENTWISE, STEPS, Case
 from tests.rules.enclosures import admit, band_of, function, lines_of
 
 WIDTHS = (0.01, 0.1, 1.0, 4.0, 10.0)
@@ -48,7 +48,7 @@ def ratios(case: Case, width: float) -> tuple[Tensor, Tensor]:
 def main() -> None:
     """Print one row an operation."""
     table = Table("operation", *(f"{kind} {width:g}" for width in WIDTHS for kind in ("SSIP", "RSIP")))
-    for case in (*ELEMENTWISE, *CURVED, *OTHER):
+    for case in (*ELEMENTWISE, *CURVED, *STEPS):
         if len(case.shapes) == 1 and "channels" not in case.name and "tokens" not in case.name:
             cells = [part for width in WIDTHS for part in ratios(case, width)]
             table.add_row(case.name, *(f"{float(part.max()):.2f}" if part.numel() else "exact" for part in cells))

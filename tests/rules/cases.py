@@ -348,12 +348,24 @@ CURVED = [
     Case("pow-left", aten.pow.Tensor_Scalar, ((2, 3),), lambda r, x: (x, -2), domain=(-math.inf, 0.0)),
     Case("sin", aten.sin.default, ((2, 3),)),
     Case("cos", aten.cos.default, ((2, 3),)),
+    Case("tan", aten.tan.default, ((2, 3),), domain=(-1.4, 1.4)),
+    Case("sinh", aten.sinh.default, ((2, 3),)),
+    Case("cosh", aten.cosh.default, ((2, 3),)),
+    Case("asinh", aten.asinh.default, ((2, 3),)),
+    Case("acosh", aten.acosh.default, ((2, 3),), domain=(1.0, math.inf)),
+    Case("atanh", aten.atanh.default, ((2, 3),), domain=(-1.0, 1.0)),
     Case("erf", aten.erf.default, ((2, 3),)),
     Case("atan", aten.atan.default, ((2, 3),)),
 ]
 
-OTHER = [
+STEPS = [
     Case("sign", aten.sign.default, ((2, 3),)),
+    Case("floor", aten.floor.default, ((2, 3),)),
+    Case("ceil", aten.ceil.default, ((2, 3),)),
+    Case("round", aten.round.default, ((2, 3),)),
+]
+
+OTHER = [
     Case("prelu-channels", aten.prelu.default, ((3, 2),), lambda r, x: (x, r(3))),
     Case("product", product, ((2, 3), (2, 3)), lambda r, x, y: (x, y)),
     Case("product-broadcast", product, ((2, 3), (1, 3)), lambda r, x, y: (x, y)),
@@ -361,7 +373,7 @@ OTHER = [
     Case("prelu-tokens", aten.prelu.default, ((4,),), lambda r, x: (x, 2 * r(4))),
 ]
 
-CASES = [*AFFINE, *ELEMENTWISE, *POOLING, *CURVED, *OTHER]
+CASES = [*AFFINE, *ELEMENTWISE, *POOLING, *CURVED, *STEPS, *OTHER]
 
 
 def name_of(case: Case) -> str:

@@ -14,7 +14,13 @@ from robnet_fx.rules.relaxation import Band
 from tests.rules.cases import Case
 from tests.soundness import draws
 
-SAFE = {"exp": 80.0, "expm1": 80.0}  # beyond, float32 ends
+_ENDLESS = (-math.inf, math.inf)
+SAFE = {  # beyond, float32 ends
+    "exp": (-math.inf, 80.0),
+    "expm1": (-math.inf, 80.0),
+    "sinh": (-80.0, 80.0),
+    "cosh": (-80.0, 80.0),
+}
 
 
 def arguments(case: Case) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -56,11 +62,13 @@ def lines_of(case: Case, pre: Interval, sign: float) -> tuple[Tensor, Tensor]:
 
 def admit(case: Case, pairs: Tensor) -> Tensor:
     """The pairs in order, moved into the domain."""
-    low, high = case.domain
-    limit = SAFE.get(case.name, math.inf)
-    low, high = (low + 1e-3 if low > -math.inf else -math.inf), min(high - 1e-3, limit)
-    if low > -math.inf and high == math.inf:
+    low, high = case.domain[0] + 1e-3, case.domain[1] - 1e-3
+    if low > -math.inf and high < math.inf:
+        pairs = low + (high - low) * (1 + pairs / (1 + pairs.abs())) / 2
+    elif low > -math.inf:
         pairs = low + pairs.abs()
-    elif high < math.inf and low == -math.inf and limit == math.inf:
+    elif high < math.inf:
         pairs = high - pairs.abs()
+    least, most = SAFE.get(case.name, _ENDLESS)
+    low, high = max(low, least), min(high, most)
     return pairs.clamp(low, high).sort(1).values

@@ -31,7 +31,9 @@ def test_no_coefficient_leaves_a_bound(case: Case):
         size = int(torch.tensor(shape).prod())
         mixed = drawing(aten.linear.default, hidden, r(size, 5) / 2, r(size))
         start, end = case.domain
-        if start > -math.inf:
+        if start > -math.inf and end < math.inf:
+            mixed = drawing(aten.clamp.default, mixed, start + 0.2, end - 0.2)
+        elif start > -math.inf:
             mixed = drawing(aten.add.Tensor, drawing(aten.relu.default, mixed), start + 0.2)
         elif end < math.inf:
             mixed = drawing(aten.sub.Tensor, end - 0.2, drawing(aten.relu.default, mixed))
