@@ -85,7 +85,10 @@ class Canonical:
             elif node.op == "output":
                 self._output(node)
             elif node.op == "call_function":
-                self._call(node)
+                try:
+                    self._call(node)
+                except UnsupportedError as error:
+                    raise UnsupportedError(f"{error}{_place_of(node)}") from None
             else:
                 raise UnsupportedError(f"{node.op} {node.target} in the traced graph: control flow has no bounds")
         prune(self.graph)
@@ -283,6 +286,12 @@ def _layer(node: fx.Node) -> tuple[str, str]:
     path, kind = stack[-1]
     kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
     return path, re.sub(r"^torch\.nn\.modules\.\w+\.", "torch.nn.", kind)
+
+
+def _place_of(node: fx.Node) -> str:
+    """The lines of an error message that say where a traced node comes from."""
+    (layer, kind), source = _layer(node), source_line(node.meta.get("stack_trace"))
+    return f"\n  layer   {layer or '(top)'} ({kind})" * bool(kind) + f"\n  source  {source}" * bool(source)
 
 
 def source_line(stack_trace: str | None) -> str:

@@ -15,9 +15,10 @@ from torch import Tensor, fx, nn
 
 from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend.attention import batch_first_attention
+from robnet_fx.frontend.batch import fixed_at, mixed_at
 from robnet_fx.frontend.canonical import canonicalise
 from robnet_fx.frontend.decompositions import decompositions
-from robnet_fx.graphs import MODEL, derive
+from robnet_fx.graphs import MODEL, derive, describe
 
 _PARITY = 1e-4  # of (1 + |b|), as for every comparison of two forms of one network
 
@@ -26,7 +27,7 @@ def trace_module(model: nn.Module, example: Tensor) -> fx.GraphModule:
     """The canonical graph of `model`: one placeholder `x [B, *S]`, one output `[B, classes]`, symbolic batch.
 
     `model` becomes the sub-module `model` of the result, so parameters and buffers are the same objects for ever.
-    Tracing happens in eval mode and the mode is put back. `example [B, *S]` (B of 1 is repeated) fixes S and dtype.
+    Tracing happens in eval mode and the mode is put back. `example [B, *S]` fixes S and dtype.
     Raises `UnsupportedError` when torch.export cannot trace the model, when its output is not one `[B, classes]`
     tensor, or when the batch axis does not stay first and free; `UsageError` when the example does not fit.
     """
@@ -34,7 +35,7 @@ def trace_module(model: nn.Module, example: Tensor) -> fx.GraphModule:
         raise UsageError("tracing needs an example batch of images, a tensor of shape [B, C, ...]")
     example = example.detach()
     if len(example) < 2:
-        example = torch.cat([example, example])
+        example = torch.cat([example, example / 2])  # two unlike samples: mixing them must show
     with evaluating(model), batch_first_attention(model):
         exported = _export(model, example)
         graph, constants = canonicalise(exported)
@@ -71,10 +72,22 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
         raise UsageError(
             f"the model does not accept images of shape {list(example.shape[1:])}: {_first_line(error)}"
         ) from error
-    try:
+
+    def export() -> torch.export.ExportedProgram:
         exported = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False)
         return exported.run_decompositions(decompositions())
+
+    try:
+        return export()
     except Exception as error:
+        if "specialized" in str(error):
+            source = fixed_at(export)
+            raise UnsupportedError(
+                f"{type(model).__name__} fixes the batch size to that of the example, and bounds need it free\n"
+                + f"  source  {source}\n" * bool(source)
+                + "  remedy  write x.shape[0] instead of len(x), without int(); no loop over samples, no tensor of one"
+                " batch's size"
+            ) from error
         raise UnsupportedError(
             f"torch.export cannot trace {type(model).__name__} with a free batch size: {_first_line(error)}\n"
             "  remedy  avoid data-dependent control flow and sizes fixed to one batch, then try again"
@@ -100,10 +113,24 @@ def _check(traced: fx.GraphModule, model: nn.Module, example: Tensor) -> None:
             f"the canonical graph does not run: {_first_line(error)}\n"
             "  remedy  use the batch size in reshapes only, then try again"
         ) from error
-    for name, value in (("the canonical graph", batch), ("a batch of one", single)):
-        if value.shape != expected.shape:
-            found = f"its output is {list(value.shape)} for {list(expected.shape)}"
-            raise UnsupportedError(f"{name} does not reproduce the model: {found}")
-        if not torch.allclose(value, expected, rtol=_PARITY, atol=_PARITY):
-            worst = float((value - expected).abs().max())
-            raise UnsupportedError(f"{name} does not reproduce the model: outputs differ by {worst:.3g}")
+    if difference := _difference(batch, expected):
+        raise UnsupportedError(
+            f"the canonical graph does not reproduce the model: {difference}\n"
+            "  remedy  use the batch size in reshapes only, and nothing random, then try again"
+        )
+    if difference := _difference(single, expected):
+        node = mixed_at(traced, example, _PARITY)
+        raise UnsupportedError(
+            f"a batch of one does not reproduce the model, for it mixes samples: {difference}\n"
+            + (describe(node, f"{node.target} of a batch is not that of its samples") + "\n" if node else "")
+            + "  remedy  let the logits of an image depend on this image alone"
+        )
+
+
+def _difference(value: Tensor, expected: Tensor) -> str:
+    """How one form of the logits differs from the other, empty where it does not."""
+    if value.shape != expected.shape:
+        return f"its output is {list(value.shape)} for {list(expected.shape)}"
+    if torch.allclose(value, expected, rtol=_PARITY, atol=_PARITY):
+        return ""
+    return f"outputs differ by {float((value - expected).abs().max()):.3g}"

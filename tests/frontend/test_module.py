@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 
@@ -286,7 +287,9 @@ def test_unsupported_operations_are_listed_all_at_once_with_layer_and_source():
     assert "  node    lgamma_1     f32[B, 2, 2, 2]" in lines
     assert any(line.startswith("  layer   body.1 (") and line.endswith("Block)") for line in lines)
     assert any(line.startswith("  layer   body.3 (") and line.endswith("Block)") for line in lines)
-    assert any(line.startswith("  source  test_module.py:") and line.endswith("return torch.lgamma(x)") for line in lines)
+    assert any(
+        line.startswith("  source  test_module.py:") and line.endswith("return torch.lgamma(x)") for line in lines
+    )
     assert any(".erfinv())" in line for line in lines)
     assert lines[-1] == "  remedy  replace the layer, or add a rule: docs/adding-an-op.md"
 
@@ -317,6 +320,80 @@ def _returns(value: Callable[[Tensor], object]) -> nn.Module:
 def test_what_is_not_a_classifier_is_refused(value, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         robnet_fx.trace(_returns(value), torch.rand(2, 1, 4))
+
+
+class Linear(nn.Module):
+    """A linear layer, and then whatever is wrong with the batch."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.then = nn.Linear(4, 4), forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.then(self.layer(x.flatten(1)))
+
+
+def _by_length(x: Tensor) -> Tensor:
+    count = len(x)
+    return x.reshape(count, -1)
+
+
+def _by_loop(x: Tensor) -> Tensor:
+    return torch.stack([row * 2 for row in x])
+
+
+def _by_integer(x: Tensor) -> Tensor:
+    return x.view(int(x.size(0)), -1)
+
+
+@pytest.mark.parametrize("forward", [_by_length, _by_loop, _by_integer])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_fixed_batch_size_is_named_with_its_line(forward: Callable[[Tensor], Tensor], batch: int, capfd):
+    with pytest.raises(UnsupportedError) as caught:
+        robnet_fx.trace(Linear(forward), torch.rand(batch, 1, 4))
+    first, source, remedy = str(caught.value).splitlines()
+    assert first == "Linear fixes the batch size to that of the example, and bounds need it free"
+    line = {_by_length: "count = len(x)", _by_loop: "for row in x", _by_integer: "int(x.size(0))"}[forward]
+    assert source.startswith("  source  test_module.py:") and line in source
+    assert "x.shape[0] instead of len(x)" in remedy
+    assert "set_replacement" not in capfd.readouterr().err
+
+
+def test_listening_for_the_line_leaves_the_log_as_it_was():
+    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    before = log.level, list(log.filters)
+    with pytest.raises(UnsupportedError, match="fixes the batch size"):
+        robnet_fx.trace(Linear(_by_length), torch.rand(2, 1, 4))
+    assert (log.level, log.filters) == before
+
+
+@pytest.mark.parametrize(
+    ("forward", "operation"),
+    [
+        (lambda x: x - x.mean(0), "aten.mean.dim"),
+        (lambda x: x / x.max(), "aten.max.default"),
+        (lambda x: F.softmax(x, 0), "aten.softmax.int"),
+        (lambda x: x + x[:1], "aten.slice.Tensor"),
+        (lambda x: x.cumsum(0), "aten.cumsum.default"),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_what_mixes_samples_is_named_with_its_line(forward, operation: str, batch: int):
+    with pytest.raises(UnsupportedError) as caught:
+        robnet_fx.trace(Linear(forward), torch.rand(batch, 1, 4))
+    first, *place, reason, remedy = str(caught.value).splitlines()
+    assert first.startswith("a batch of one does not reproduce the model, for it mixes samples: outputs differ by ")
+    assert any(line.startswith("  source  test_module.py:") for line in place)
+    assert reason == f"  reason  {operation} of a batch is not that of its samples"
+    assert remedy == "  remedy  let the logits of an image depend on this image alone"
+
+
+def test_what_the_trace_refuses_comes_with_its_line():
+    with pytest.raises(UnsupportedError) as caught:
+        robnet_fx.trace(Linear(lambda x: x.sort(1)[0]), torch.rand(2, 1, 4))
+    first, layer, source = str(caught.value).splitlines()
+    assert first.startswith("result 0 of aten.sort.default")
+    assert layer.endswith("Linear)") and source.startswith("  source  test_module.py:")
 
 
 def test_weights_that_are_not_finite_are_named():
