@@ -54,6 +54,15 @@ _POOLS_WITH_INDICES = {
     aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
     aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
 }
+SPELLINGS = {
+    "nothing": {*_IDENTITIES, *_CASTS},
+    "reshape": _RESHAPES,
+    "slices": _SPLITS,
+    "selections": {aten.unbind.int},
+    "max_pool": set(_POOLS_WITH_INDICES),
+    "batch_norm": {aten._native_batch_norm_legit_no_training.default},
+}
+"""The operations that `Canonical` itself spells anew, by what they become."""
 _NOT_THE_USERS = re.compile(
     "^<|/onnx2torch/|" + "|".join("^" + re.escape(str(Path(home).parent)) for home in (torch.__file__, __file__))
 )

@@ -32,6 +32,11 @@ def lowers(*targets: Any) -> Callable[[Lowering], Lowering]:
     return enter
 
 
+def lowerings() -> dict[Any, Lowering]:
+    """A copy of the table of lowerings."""
+    return dict(_TABLE)
+
+
 class Builder:
     """Adds nodes in front of the one that is lowered; shapes are worked out on the fake values of the trace."""
 

@@ -28,7 +28,7 @@ from robnet_fx.rules import (  # noqa: F401  (importing a family enters its rule
     where,
 )
 from robnet_fx.rules.affine import affine
-from robnet_fx.rules.registry import Rule, register, rule_for, table
+from robnet_fx.rules.registry import Rule, family, register, rule_for, table
 from robnet_fx.rules.relaxation import Band, Lines, elementwise
 
-__all__ = ["Band", "Lines", "Rule", "affine", "elementwise", "register", "rule_for", "table"]
+__all__ = ["Band", "Lines", "Rule", "affine", "elementwise", "family", "register", "rule_for", "table"]

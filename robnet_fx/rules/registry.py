@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,7 @@ def _mentions(arg: Any, nodes: list[fx.Node]) -> bool:
 
 
 _TABLE: dict[Any, Rule] = {}
+_FAMILY: dict[Any, str] = {}
 
 
 def register(rule: Rule, *targets: Any) -> Rule:
@@ -68,12 +70,18 @@ def register(rule: Rule, *targets: Any) -> Rule:
         if target in _TABLE:
             raise ValueError(f"{target} already has the rule {_TABLE[target].name}")
         _TABLE[target] = rule
+        _FAMILY[target] = sys._getframe(1).f_globals.get("__name__", "")  # the module that calls
     return rule
 
 
 def rule_for(target: Any) -> Rule | None:
     """The rule of an operation, or None."""
     return _TABLE.get(target)
+
+
+def family(target: Any) -> str:
+    """The module that entered the rule of an operation."""
+    return _FAMILY[target]
 
 
 def table() -> dict[Any, Rule]:
