@@ -84,9 +84,6 @@ _PADDING = "more padding at the far end than any window sees"
 # "file: the statement as the mutant has it" -> why it cannot be told apart.
 EQUIVALENT: dict[str, str] = {
     "rules/clamp.py: inside = ((pre.lower >= low) & (pre.upper <= high)).to(pre.upper.dtype)": "only its dtype is read",
-    "rules/relu.py: return torch.where(open_, pre.upper / width, (pre.lower >= 0).to(pre.lower.dtype))": (
-        "only its dtype is read"
-    ),
     "rules/maxpool.py: others = torch.where(beaten, high, others)": "any number will do: nothing reads a beaten rival",
     "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span - n + p), *widths]": _PADDING,
     "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span + n - p), *widths]": _PADDING,

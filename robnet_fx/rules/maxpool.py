@@ -60,8 +60,9 @@ def max_pool_rule(dims: int, pool: Callable[..., Tensor]) -> Rule:
         others = upper.scatter(1, best, -math.inf).amax(1)
         beaten = others <= low  # nothing in the window reaches x_j: the maximum is x_j
         others = torch.where(beaten, low, others)
-        width = torch.where(high > low, high - low, 1.0)
-        rise = torch.where(high > low, (torch.maximum(high, others) - others) / width, 0.0)
+        point = high <= low  # NaN is none
+        half = torch.where(point, 1.0, high / 2 - low / 2)  # halved, for the width may overflow where its ends do not
+        rise = torch.where(point, 0.0, (torch.maximum(high, others) / 2 - others / 2) / half)
         slope = torch.where(beaten, 1.0, rise)
         ones, zeros = torch.ones_like(slope), torch.zeros_like(slope)
         picked = through(form, Lines(ones, zeros, slope, torch.where(beaten, zeros, others - slope * low)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,10 +19,14 @@ def _unstable(pre: Interval) -> Tensor:
 
 
 def _slope(pre: Interval) -> Tensor:
-    """The slope of the upper line: u / (u - l) where 0 is inside, else 1 or 0; finite with finite gradients always."""
+    """The slope of the upper line: u / (u - l) where 0 is inside, else 1 or 0; with finite gradients always.
+
+    Halved, for u - l may overflow where its ends do not; and NaN where an end is NaN, not the 0 that asserts x <= 0.
+    """
     open_ = _unstable(pre)
-    width = torch.where(open_, pre.upper - pre.lower, 1.0)
-    return torch.where(open_, pre.upper / width, (pre.lower >= 0).to(pre.upper.dtype))
+    half = torch.where(open_, pre.upper / 2 - pre.lower / 2, 1.0)
+    closed = torch.where(pre.lower <= pre.upper, (pre.lower >= 0).to(half.dtype), math.nan)
+    return torch.where(open_, pre.upper / 2 / half, closed)
 
 
 def band(pre: Interval) -> Band:

@@ -14,6 +14,11 @@ from robnet_fx.rules.relaxation import Band, elementwise, monotone
 aten = torch.ops.aten
 
 
+def _sign(x: Tensor) -> Tensor:
+    """The sign; PyTorch's says 0 for NaN, which would be a verdict."""
+    return torch.where(x.isnan(), x, torch.sign(x))
+
+
 def stepped(name: str, f: Callable[[Tensor], Tensor], near: float | None = None) -> Rule:
     """The rule of a non-decreasing f of steps; `near` is the c for which x + c - 1/2 <= f(x) <= x + c + 1/2."""
 
@@ -35,7 +40,7 @@ def stepped(name: str, f: Callable[[Tensor], Tensor], near: float | None = None)
     return elementwise(name, monotone(f), band, unstable=unstable)
 
 
-register(stepped("sign", torch.sign), aten.sign.default)
+register(stepped("sign", _sign), aten.sign.default)
 register(stepped("floor", torch.floor, -0.5), aten.floor.default)
 register(stepped("ceil", torch.ceil, 0.5), aten.ceil.default)
 register(stepped("round", torch.round, 0.0), aten.round.default)

@@ -123,6 +123,31 @@ def test_the_lines_enclose(case: Case):
         assert float((gap / scale_of(pre)).max()) < 1e-12
 
 
+@pytest.mark.parametrize("pair", [(math.nan, math.nan), (math.nan, 1.0), (-1.0, math.nan)])
+@pytest.mark.parametrize("case", ELEMENTWISE, ids=name_of)
+def test_nan_stays_nan(case: Case, pair: tuple[float, float]):
+    """Where nothing is known of x nothing is known of f(x): a finite line would be a verdict."""
+    pre = Interval(*torch.tensor(pair, dtype=torch.float64).reshape(2, 1, 1))
+    for sign in (1.0, -1.0):
+        assert any(bool(part.isnan().all()) for part in line_of(case, pre, sign))
+    assert any(bool(part.isnan().all()) for part in band_of(case, pre))
+
+
+@pytest.mark.parametrize("pair", [(-1.0, 1.0), (-1.0, 0.3), (-0.3, 1.0)])
+@pytest.mark.parametrize("case", ELEMENTWISE, ids=name_of)
+def test_a_width_that_overflows(case: Case, pair: tuple[float, float]):
+    """The ends of `pre` are finite and its width is not: no line may cut the function off, infinite ones do not."""
+    most = torch.finfo(torch.float32).max
+    pre = Interval(*(most * torch.tensor(pair, dtype=torch.float32)).reshape(2, 1, 1))
+    x = torch.cat([pre.lower, pre.lower / 2, 0 * pre.lower, pre.upper / 2, pre.upper], 1).double()
+    values, slack = function(case, x), 1e-5 * most
+    for sign in (1.0, -1.0):
+        slope, offset = (part.double() for part in line_of(case, pre, sign))
+        assert not bool((sign * (values - slope * x - offset) > slack).any())
+    slope, offset, error = (part.double() for part in band_of(case, pre))
+    assert not bool(((values - slope * x - offset).abs() > error + slack).any())
+
+
 @pytest.mark.parametrize("case", ELEMENTWISE, ids=name_of)
 def test_the_band_is_the_tightest_of_its_slope(case: Case):
     pre = intervals(case)

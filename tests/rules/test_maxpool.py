@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -139,3 +140,26 @@ def test_a_point_among_rivals_gives_a_flat_line():
         got = rule_for(torch.ops.aten.max_pool1d.default).rsip(form, Shape((1, 2)), [2], pre=pre)
         assert float(got.coef[0, 0, 0, 0] * 1.0 + got.const) == expected
         assert float(got.coef[0, 0, 0, 1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [([0.0, -1.0], [math.nan, 1.0]), ([math.nan, 0.0], [math.nan, 1.0]), ([0.0, -1.0], [1.0, math.nan])],
+)
+def test_nan_stays_nan(lower: list[float], upper: list[float]):
+    pre = Interval(torch.tensor([[lower]]), torch.tensor([[upper]]))
+    got = rule_for(torch.ops.aten.max_pool1d.default).rsip(
+        Form(torch.ones(1, 1, 1, 1), torch.zeros(1, 1)), Shape((1, 2)), [2], pre=pre
+    )
+    assert bool(got.const.isnan().all())
+
+
+def test_a_width_that_overflows():
+    most = torch.finfo(torch.float32).max
+    pre = Interval(torch.tensor([[[-most, -most]]]), torch.tensor([[[most, most / 2]]]))
+    got = rule_for(torch.ops.aten.max_pool1d.default).rsip(
+        Form(torch.ones(1, 1, 1, 1), torch.zeros(1, 1)), Shape((1, 2)), [2], pre=pre
+    )
+    for first in (-most, 0.0, most):
+        upper = float(got.coef[0, 0, 0, 0]) * first + float(got.const)
+        assert upper >= max(first, most / 2) * (1 - 1e-6)
