@@ -37,7 +37,8 @@ def write_onnx(
 ) -> Way:
     """Write `model` to `out` and say which way was taken.
 
-    "initialisers": the file an `OnnxModel` was read from, nothing changed but the weights' values. "re-export": a new
+    "initialisers": the file an `OnnxModel` was read from, nothing changed but the weights' values (where training pulls
+    apart what two nodes read from one initialiser, one of them reads a new one). "re-export": a new
     graph by `torch.onnx.export`, with the old file's input and output names, shapes, batch axis and metadata, or for a
     model that came from no file, a free batch and the two names given. `example` [B, *S] are images to trace and to
     compare with; `metadata` is added to the file's properties. The file is written whole or not at all.
@@ -89,11 +90,30 @@ def with_weights(model: OnnxModel) -> onnx.ModelProto | None:
         new = np.empty(old.size, old.dtype)
         new[... if stored.index is None else stored.index.reshape(-1)] = value.reshape(-1)
         if not np.array_equal(written.setdefault(stored.name, new), new):
-            return None  # one stored tensor, used in two forms that training has pulled apart
+            own = _split(proto.graph, stored.name, *model.uses[name])
+            if own is None:
+                return None
+            places[own.name], written[own.name] = own, new
     for place, new in written.items():
         if new.tobytes() != onnx.numpy_helper.to_array(places[place]).tobytes():
             _replace(places[place], new)
     return proto
+
+
+def _split(graph: onnx.GraphProto, name: str, output: str, index: int) -> onnx.TensorProto | None:
+    """A copy of an initialiser for one of the nodes that read it (exporters store equal tensors once, so that a scale
+    may share the ones of a variance); None where that node reads it through others."""
+    node = next((node for node in graph.node if output in node.output), None)
+    shared = next((tensor for tensor in graph.initializer if tensor.name == name), None)
+    if node is None or shared is None or node.input[index] != name:
+        return None
+    own = graph.initializer.add()
+    own.CopyFrom(shared)
+    own.name = node.input[index] = f"{name}.{output}.{index}"
+    for listed in [value for value in graph.input if value.name == name]:  # files before IR version 4
+        graph.input.add().CopyFrom(listed)
+        graph.input[-1].name = own.name
+    return own
 
 
 def _replace(tensor: onnx.TensorProto, values: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -130,6 +131,39 @@ def test_re_export_where_a_weight_has_no_place(tmp_path, batch):
     assert again.dynamic_batch == (batch == "N")
     assert again.metadata == {"labels": "a,b,c", "robnet_fx.eps": "0.1"}
     assert difference(model(images), again(images).detach()) < 1e-4
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
+def test_what_was_stored_once_and_came_apart_is_stored_twice(tmp_path, old):
+    """The file of a fresh batch norm: scale and variance are one tensor. Old files list weights among inputs."""
+    nodes = [
+        helper.make_node("BatchNormalization", ["x", "one", "zero", "zero", "one"], ["h"]),
+        helper.make_node("MatMul", ["h", "W"], ["y"]),
+    ]
+    weights = {"one": np.ones(4, np.float32), "zero": np.zeros(4, np.float32), "W": weight(4, 3)}
+    path, out = by_hand(tmp_path / "net.onnx", nodes, weights, opset=7 if old else 17), tmp_path / "out.onnx"
+    if old:
+        proto = onnx.load(path)
+        proto.ir_version = 3
+        proto.graph.input.extend(helper.make_tensor_value_info(name, 1, w.shape) for name, w in weights.items())
+        onnx.save(proto, path)
+    model, images = load_onnx(path), torch.rand(3, 4)
+    disturb(model)
+    assert write_onnx(model, out, images) == "initialisers"
+    before, after = onnx.load(path), onnx.load(out)
+    assert [(n.op_type, n.name, n.output, n.attribute) for n in before.graph.node] == [
+        (n.op_type, n.name, n.output, n.attribute) for n in after.graph.node
+    ]
+    assert after.graph.node[0].input == ["x", "one", "zero", "zero.h.3", "one.h.4"]
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor).tolist() for tensor in after.graph.initializer}
+    assert (stored["one.h.4"], stored["zero.h.3"]) == ([1] * 4, [0] * 4)
+    assert stored["one"] != [1] * 4
+    assert stored["zero"] != [0] * 4
+    again = load_onnx(out)
+    assert difference(model(images), again(images).detach()) < 1e-6
+    disturb(again)
+    assert write_onnx(again, tmp_path / "again.onnx", images) == "initialisers"
+    assert list(onnx.load(tmp_path / "again.onnx").graph.node) == list(after.graph.node)
 
 
 def test_a_tied_weight_that_came_apart_is_re_exported(tmp_path):

@@ -24,7 +24,8 @@ class OnnxModel(nn.Module):
 
     Weights are parameters (normalisation constants and running statistics are buffers), batch norm and dropout stay in
     inference form in train mode too. `network` is it as a torch.fx.GraphModule, one sub-module a node, named
-    after it; `proto` is the file as it was read, and `stored` says where in it each parameter lives (None: nowhere).
+    after it; `proto` is the file as it was read, and `stored` says where in it each parameter lives (None: nowhere),
+    `uses` which node reads it there (by its first output), as which input.
     """
 
     def __init__(self, path: Path, proto: onnx.ModelProto, reader: GraphReader, dynamic_batch: bool) -> None:
@@ -37,6 +38,7 @@ class OnnxModel(nn.Module):
         self.metadata = {entry.key: entry.value for entry in proto.metadata_props}
         self.network = reader.module
         self.stored: dict[str, Stored | None] = {f"network.{name}": value for name, value in reader.stored.items()}
+        self.uses = {f"network.{name}": value for name, value in reader.uses.items()}
 
     @property
     def last_operator(self) -> str:

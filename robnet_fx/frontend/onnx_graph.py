@@ -47,6 +47,11 @@ class GraphReader:
         """For each parameter and stored constant of `module`, where it is in the file."""
         return self.weights.stored
 
+    @property
+    def uses(self) -> dict[str, tuple[str, int]]:
+        """For each of them, the node (by its first output) and the input of that node that it is."""
+        return self.weights.uses
+
     def read(self) -> None:
         """Walk the nodes. What cannot be taken is collected in `refused`, one line for each node."""
         for proto in self.proto.node:

@@ -29,10 +29,12 @@ _AFTER_LEARNED = {"Add", "Sub", "Mul"}  # before the first learned layer these n
 
 
 class Weights:
-    """Puts constants on modules. `stored` says where in the file each of them lives, by its path in the network."""
+    """Puts constants on modules. By its path in the network, `stored` says where in the file each of them lives, and
+    `uses` which input of which node (named by its first output) it is."""
 
     def __init__(self) -> None:
         self.stored: dict[str, Stored | None] = {}
+        self.uses: dict[str, tuple[str, int]] = {}
         self.shared: dict[tuple[Any, ...], list[tuple[np.ndarray | None, Tensor]]] = {}
 
     def attach(self, module: nn.Module, name: str, node: Node, passed: list[int], learned: bool) -> dict[int, str]:
@@ -64,10 +66,11 @@ class Weights:
                 holder.register_buffer(slot, tensor)
             kept.add((holder, slot))
             if isinstance(tensor, nn.Parameter) or value.stored is not None:
-                self.stored[f"{name}.{prefix}{slot}"] = value.stored
+                path = f"{name}.{prefix}{slot}"
+                self.stored[path], self.uses[path] = value.stored, (node.output, index)
         for part in module.modules():
             for slot in [*part._parameters, *part._buffers]:
-                if (part, slot) not in kept:
+                if (part, slot) not in kept and slot != "num_batches_tracked":  # loading weights asks for this one
                     setattr(part, slot, None)
         return slots
 

@@ -128,6 +128,17 @@ def test_copies_share_nothing(tmp_path):
     torch.testing.assert_close(model.double()(images.double()).float(), load_onnx(model.path)(images))
 
 
+def test_weights_can_be_put_back(tmp_path):
+    """A plain dict, as the best weights of a run are kept: torch's batch norm wants its counter then."""
+    model = load_onnx(exported(settled(convnet()), tmp_path / "net.onnx", dynamo=False, dynamic=True, opset=17))
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    model.load_state_dict(kept)
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+
+
 def test_weights_beside_the_file(tmp_path):
     path = exported(settled(convnet()), tmp_path / "net.onnx", dynamo=True, dynamic=True, opset=20)
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="net.data", size_threshold=0)

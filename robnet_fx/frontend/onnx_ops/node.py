@@ -88,6 +88,7 @@ class Node:
     inputs: list[Value]
     outputs: int
     attributes: dict[str, Any]
+    output: str = ""  # the file's name of its first output: which node of the file it is
     used: set[int] = field(default_factory=set)  # inputs whose values the conversion has read: not passed to the module
     unfolded: bool = False  # constants are to be passed to the module, not to become its own
 
@@ -96,7 +97,7 @@ class Node:
         """The view of one node of a file."""
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
         decoded = {key: value.decode() if isinstance(value, bytes) else value for key, value in attributes.items()}
-        return cls(proto.op_type, domain, opset, batch, list(inputs), len(proto.output), decoded)
+        return cls(proto.op_type, domain, opset, batch, list(inputs), len(proto.output), decoded, proto.output[0])
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute's value, or the default."""
