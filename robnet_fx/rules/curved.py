@@ -150,7 +150,7 @@ def _bands(curve: Curve, pre: Interval, parts: Sequence[tuple[float, float]]) ->
     slope = torch.stack([chord(curve.f, span) for span in spans])
     turns, slack = _turns(curve, slope, inner)
     slope, offset, error = enclose(curve.f, inner, slope, turns + _constants(curve.kinks, slope))
-    size = curve.noise + offset.abs() + error + slope.abs() * torch.maximum(inner.lower.abs(), inner.upper.abs())
+    size = curve.noise + offset.abs() + error + slope.abs() * torch.maximum(-inner.lower, inner.upper)
     bounded = math.isfinite(curve.least) and math.isfinite(curve.most)
     middle = (curve.most + curve.least) / 2 if bounded else 0.0
     radius = (curve.most - curve.least) / 2 if bounded else math.inf

@@ -58,7 +58,7 @@ register(
     affine(
         "tensordot",
         lambda x, y, dims, others: torch.tensordot(x, y, (list(dims), list(others))),
-        abs_f=lambda x, y, dims, others: torch.tensordot(x.abs(), y.abs(), (list(dims), list(others))),
+        abs_f=lambda x, y, dims, others: torch.tensordot(x, y.abs(), (list(dims), list(others))),
         sums=True,
         supports=_sums_batch,
     ),

@@ -31,7 +31,7 @@ def stepped(name: str, f: Callable[[Tensor], Tensor], near: float | None = None)
         level = Band(torch.zeros_like(first), (first + last) / 2, (last - first) / 2)
         if near is None:
             return level
-        size = torch.maximum(pre.lower.abs(), pre.upper.abs())
+        size = torch.maximum(-pre.lower, pre.upper)
         rounding = 8 * torch.finfo(size.dtype).eps * (1 + size.detach())
         along = Band(torch.ones_like(first), torch.full_like(first, near), 0.5 + rounding)
         steep = last - first >= 2

@@ -27,6 +27,14 @@ aten = torch.ops.aten
 # Ends of the curves' pieces, and other places where something happens.
 SPOTS = (0.0, -0.7518, -1.0, 1.0, 1.4142, -1.4142, 1.4906, -2.2564, 2.3994, -3.0, 3.0, 0.25, 0.5, 1.5708, -20.0, 20.0)
 
+# Where a function is no straight line, but for rounding; the others bend everywhere.
+BENT = {
+    **dict.fromkeys(("elu", "celu", "selu"), (-math.inf, 0.0)),
+    **dict.fromkeys(("hardswish", "hardsigmoid"), (-3.0, 3.0)),
+    **dict.fromkeys(("silu", "mish"), (-45.0, 45.0)),
+    "gelu": (-10.0, 10.0),
+}
+
 
 def intervals(case: Case, dtype: torch.dtype = torch.float64, widest: float = 1e4) -> Interval:
     """`[B, 1]` inside the domain: random ones of every size, ones about every spot, points, and tiny ones."""
@@ -75,6 +83,38 @@ def extremes(case: Case, pre: Interval, slope: Tensor) -> tuple[Tensor, Tensor, 
         found.append(sign * (sign * (function(case, fine) - slope * fine)).amax(1, keepdim=True))
     size = function(case, x).abs() + (slope * x).abs()
     return found[0], found[1], 4e-16 * size.amax(1, keepdim=True)
+
+
+HANDFUL = [
+    (-1.31, 1.03), (0.27, 1.17), (-0.83, -0.67), (-4.0, 3.5), (-2.9, -0.4), (-9.0, 2.0), (-2.0, 9.0), (0.5, 4.0),
+    (-5.0, -3.5), (3.2, 5.0), (-30.0, 12.0), (-1.0, 60.0), (50.0, 52.0), (-61.0, -59.0), (0.7, 0.7),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [*CURVED, *STEPS], ids=name_of)
+def test_a_handful_of_intervals_is_enclosed_and_touched(case: Case):
+    """All at once what the tests below look into: this one takes milliseconds."""
+    pre = interval(admit(case, torch.tensor(HANDFUL, dtype=torch.float64)))
+    x = pre.lower + (pre.upper - pre.lower) * torch.linspace(0, 1, 3001, dtype=torch.float64)
+    value = function(case, x)
+    jumps = "broken" in case.name or "negative" in case.name or case in STEPS
+
+    def above(height: Tensor, values: Tensor) -> None:
+        """As high as the highest of the values, but for rounding, and (unless f jumps) as close as a grid can tell."""
+        size = 1 + values.abs().amax(1, keepdim=True) + height.abs()
+        gap = (height - values).amin(1, keepdim=True) / size
+        assert float(gap.min()) > -1e-14
+        assert jumps or float(gap.max()) < 1e-3
+
+    lower, upper = reach_of(case, pre)
+    above(upper, value)
+    above(-lower, -value)
+    slope, offset, error = band_of(case, pre)
+    above(offset + error, value - slope * x)
+    above(error - offset, slope * x - value)
+    for sign in (1.0, -1.0):
+        slope, offset = lines_of(case, pre, sign)
+        above(sign * offset, sign * (value - slope * x))
 
 
 @pytest.mark.parametrize("case", [*CURVED, *STEPS], ids=name_of)
@@ -233,8 +273,9 @@ def test_out_of_the_domain_nothing_is_certified(case: Case, pair: tuple[float, f
 def test_what_is_no_number_stays_none(name: str):
     """The root of a negative number, clamped, is no number, whereas a clamped infinite interval would be finite."""
     case = next(case for case in CURVED if case.name == name)
-    assert bool(torch.stack(reach_of(case, interval([(-0.1, 1.0)]))).isnan().all())
-    assert bool(band_of(case, interval([(-0.1, 1.0)])).error.isnan())
+    pre = interval([(-0.1, 1.0), (math.nan, 1.0), (1.0, math.nan)])
+    assert bool(torch.stack(reach_of(case, pre)).isnan().all())
+    assert bool(band_of(case, pre).error.isnan().all())
 
 
 HIDING = {"clamp": lambda d, x: d(aten.relu.default, d(aten.clamp.default, x, -1.0, 1.0))}
@@ -271,6 +312,42 @@ def test_at_a_pole_the_interval_is_infinite():
         assert (float(slope), float(offset), float(error)) == (0.0, 0.0, math.inf)
 
 
+@pytest.mark.parametrize(("name", "sign"), [("exp", 1.0), ("log_sigmoid", -1.0)])
+def test_each_end_is_rounded_by_its_own_size(name: str, sign: float):
+    """In float32 from a value near 0 to a large one: of that one's rounding the small one knows nothing."""
+    case = next(case for case in CURVED if case.name == name)
+    ends = sign * torch.linspace(5, 60, 300)
+    pre = interval(torch.stack([torch.full_like(ends, -20 * sign), ends], 1).sort(1).values, torch.float32)
+    lower, upper = (end.double() for end in reach_of(case, pre))
+    first, last = function(case, pre.lower), function(case, pre.upper)
+    assert bool(((lower < first) & (last < upper)).all())
+    for bound, value in ((lower, first), (upper, last)):
+        torch.testing.assert_close(bound, value, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "bend", "pair"),
+    [
+        ("square", 1.0, (-7.0, 7.0)),
+        ("square", 1.0, (-7.1, -7.0)),
+        ("square", 1.0, (7.0, 7.1)),
+        ("sqrt", -1.0, (1.0, 100.0)),
+        ("log_sigmoid", -1.0, (-100.0, 1.0)),
+        ("log_sigmoid", -1.0, (-100.0, -50.0)),
+    ],
+)
+def test_edges_are_rounded_by_what_was_added_up(name: str, bend: float, pair: tuple[float, float]):
+    """In float32: the edge that goes through the ends stands off by a few ulps of all that was rounded on the way."""
+    case = next(case for case in CURVED if case.name == name)
+    pre = interval(torch.tensor(pair) * torch.linspace(0.9, 1.1, 100).unsqueeze(1), torch.float32)
+    slope, offset, error = (part.double() for part in band_of(case, pre))
+    gaps = torch.stack([function(case, end) - slope * end for end in pre])
+    beyond = offset + error - gaps.amax(0) if bend > 0 else gaps.amin(0) - (offset - error)
+    size = offset.abs() + error + slope.abs() * torch.stack(pre).abs().amax(0)
+    ulps = beyond / (size * torch.finfo(torch.float32).eps)
+    assert float(ulps.min()) > 4 and float(ulps.max()) < 12
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_small_values_keep_their_sign(dtype: torch.dtype):
     """The sum of exponentials has a logarithm: a lower bound may not be rounded through 0."""
@@ -279,6 +356,8 @@ def test_small_values_keep_their_sign(dtype: torch.dtype):
     assert bool((reach_of(by_name["exp"], Interval(*(end[:2] for end in pre))).lower > 0).all())
     for name in ("sqrt", "rsqrt", "reciprocal", "pow -2"):
         assert bool((reach_of(by_name[name], Interval(*(end[2:] for end in pre))).lower > 0).all())
+    lower, upper = reach_of(by_name["exp"], interval([(-2000.0, -1000.0)], dtype))
+    assert lower == 0 and upper > 0, "what underflows is more than 0"
 
 
 def test_infinite_inputs_leave_the_range_of_what_is_bounded():
@@ -290,6 +369,18 @@ def test_infinite_inputs_leave_the_range_of_what_is_bounded():
         slope, offset, error = band_of(by_name[name], pre)
         assert (float(slope), float(offset), float(error)) == (0.0, (most + least) / 2, (most - least) / 2)
     assert reach_of(by_name["gelu"], pre) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("name", "far", "least", "most"), [("pow 3", 6e12, -math.inf, math.inf), ("hardsigmoid", 3e38, 0.0, 1.0)]
+)
+def test_ends_too_far_apart_are_infinitely_far(name: str, far: float, least: float, most: float):
+    """In float32: the ends and what the function makes of them are finite, but their difference is not."""
+    case = next(case for case in CURVED if case.name == name)
+    pre = interval([(-far, far)], torch.float32)
+    assert reach_of(case, pre) == (least, most)
+    slope, offset, error = band_of(case, pre)
+    assert float(slope) == 0 and float(offset + error) == most and float(offset - error) == least
 
 
 @pytest.mark.parametrize("case", [c for c in CURVED if c.name in ("gelu", "gelu-tanh", "silu", "mish")], ids=name_of)
@@ -318,9 +409,18 @@ def test_unstable_marks_what_has_an_error(case: Case):
     args, kwargs = arguments(case)
     pre = intervals(case)
     marked = rule_for(case.target).unstable(pre, *args, **kwargs)
+    low, high = next((ends for name, ends in BENT.items() if case.name.startswith(name)), (-math.inf, math.inf))
+    assert torch.equal(marked, (pre.lower < pre.upper) & (pre.lower < high) & (low < pre.upper))
     slope, offset, error = band_of(case, pre)
     size = 1 + offset.abs() + slope.abs() * torch.maximum(pre.lower.abs(), pre.upper.abs())
     assert bool((marked | (error <= 4e-15 * size) | ~torch.tensor("softplus" not in case.name)).all())
+
+
+def test_a_step_is_level():
+    pre = interval([(-2.0, -1.0), (-1.0, 0.0), (-1.0, 1.0), (0.0, 0.0), (0.0, 1.0), (1.0, 2.0)])
+    band = torch.cat(band_of(next(case for case in STEPS if case.name == "sign"), pre), 1)
+    assert band.tolist() == [[0, -1, 0], [0, -0.5, 0.5], [0, 0, 1], [0, 0, 0], [0, 0.5, 0.5], [0, 1, 0]]
+    assert rule_for(aten.sign.default).unstable(pre).flatten().tolist() == [False, True, True, False, True, False]
 
 
 def test_prelu_gives_every_channel_its_slope():
@@ -345,17 +445,22 @@ def test_prelu_gives_every_channel_its_slope():
 
 
 @pytest.mark.parametrize("name", ["sin", "cos"])
-def test_far_away_a_wave_is_between_its_crests(name: str):
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_far_away_a_wave_is_between_its_crests(name: str, sign: float):
     """In float32 there is no number near a crest at 10^6: the one found would miss it by 10^-4."""
     case = next(case for case in CURVED if case.name == name)
     starts = 1e6 + torch.arange(40, dtype=torch.float64)
-    pre = interval(torch.stack([starts, starts + 2], 1), torch.float32)
+    pre = interval((sign * torch.stack([starts, starts + 2], 1)).sort(1).values, torch.float32)
     x = pre.lower.double() + torch.linspace(0, 1, 2001, dtype=torch.float64) * (pre.upper - pre.lower).double()
     values = function(case, x)
     lower, upper = (end.double() for end in reach_of(case, pre))
     assert bool(((lower <= values) & (values <= upper)).all())
     slope, offset, error = (part.double() for part in band_of(case, pre))
     assert bool(((values - slope * x - offset).abs() <= error).all())
+    limit = torch.finfo(torch.float32).eps ** -0.5
+    ends = sign * torch.tensor([[limit - 1, limit + 1], [limit - 0.1, limit + 0.1], [limit - 0.2, limit - 0.1]])
+    width = torch.sub(*reversed(reach_of(case, interval(ends.double().sort(1).values, torch.float32)))).flatten()
+    assert bool((width[:2] == 2).all()) and float(width[2]) < 1, "one end beyond the limit is enough"
 
 
 def test_the_tangent_is_bounded_in_every_branch_and_over_no_pole():

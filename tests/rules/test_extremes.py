@@ -13,6 +13,7 @@ from robnet_fx.passes.lower import lower
 from robnet_fx.rules import rule_for
 from robnet_fx.testing import check_sound
 from tests.rules.around import IMAGE, names, traced
+from tests.soundness import draws
 
 FUNCTIONS = {
     "maximum": lambda m, x: torch.maximum(x, x.flip(1) * 2 - 0.1),
@@ -58,6 +59,17 @@ def test_the_interval_of_a_maximum_is_the_box_s_own():
     unit = Interval(torch.zeros(1, 1), torch.ones(1, 1))
     bounds = rule_for(larger).ibp(unit, unit, unit)
     assert bounds.lower.item() == 0 and bounds.upper.item() == 1
+
+
+def test_the_interval_of_a_maximum_is_no_wider_than_the_sum():
+    """`y + excess` counts where it is the tighter one, at either end, and the box everywhere else."""
+    r = draws(1)
+    x, y, excess = (Interval(low, low + r(200).abs()) for low in (r(200), r(200), r(200).abs()))
+    lower, upper = rule_for(larger).ibp(x, y, excess)
+    corners = torch.stack([torch.maximum(a, b) for a in x for b in y])
+    meet = (corners.amin(0) <= y.upper + excess.upper) & (y.lower + excess.lower <= corners.amax(0))  # or else absurd
+    torch.testing.assert_close(lower[meet], torch.maximum(corners.amin(0), y.lower + excess.lower)[meet])
+    torch.testing.assert_close(upper[meet], torch.minimum(corners.amax(0), y.upper + excess.upper)[meet])
 
 
 def test_a_maximum_keeps_what_its_values_share():

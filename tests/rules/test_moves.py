@@ -138,7 +138,7 @@ REFUSED = {
     "cumsum": (aten.cumsum.default, (2,), (0,), "along the batch"),
     "mean": (aten.mean.dim, (2,), ([0, 1],), "along the batch"),
     "sum": (aten.sum.dim_IntList, (2,), (None,), "along the batch"),
-    "tril": (aten.tril.default, (2,), (), "needs 2 axes"),
+    "tril": (aten.tril.default, (2,), (), "needs 2 axes behind the batch, and its input has 1"),
     "pixel_shuffle": (aten.pixel_shuffle.default, (4, 2), (2,), "needs 3 axes"),
     "nearest2d": (aten.upsample_nearest2d.vec, (4, 2), ([2, 2], None), "needs 3 axes"),
     "index": (aten.index.Tensor, (2, 3), ([torch.tensor([0])],), "indexes the batch"),
@@ -181,6 +181,8 @@ def test_what_mixes_samples_is_refused(name: str):
         ("bi,ij->j", False),
         ("ib,ij->bj", False),
         ("bb,ij->b", False),
+        ("bi,ij", True),
+        ("zi,ij", False),
     ],
 )
 def test_a_contraction_keeps_the_batch_first(equation: str, taken: bool):
@@ -189,6 +191,7 @@ def test_a_contraction_keeps_the_batch_first(equation: str, taken: bool):
     x.meta = {"shape": (2,)}
     node = graph.call_function(aten.einsum.default, (equation, [x, matrix]))
     assert (rule_for(node.target).refusal(node, [x]) is None) == taken
+    assert "contracts several values" in rule_for(node.target).refusal(node, [x, matrix])
 
 
 UNSUPPORTED = {
