@@ -70,7 +70,7 @@ SUITES: dict[str, list[list[str]]] = {
     "rules/moves.py": [_MOVES, [_GRAPHS, "-k", "expand or index"]],
     "rules/norm.py": [[_AFFINE, "-k", "norm"], [_REFUSALS]],
     "rules/pad.py": [[_AFFINE, "-k", "pad"], [_REFUSALS]],
-    "rules/periodic.py": [[_CURVED, "-k", "crests"], *_curves("sin or cos or tan")],
+    "rules/periodic.py": [[_CURVED, "-k", "crests or tangent"], *_curves("(sin or cos or tan) and not h]")],
     "rules/pool.py": [[_AFFINE, "-k", "pool or mean or sum"], [_REFUSALS]],
     "rules/power.py": [[_CURVED, "-k", "pole or small or number"], *_curves("pow or sqrt or square or reciprocal")],
     "rules/product.py": [["tests/rules/test_product.py"]],
@@ -89,6 +89,7 @@ SUITES: dict[str, list[list[str]]] = {
 }
 
 _PADDING = "more padding at the far end than any window sees"
+_BRANCH = "without a pole inside, all of it lies in one branch"
 
 # "file: the statement as the mutant has it" -> why it cannot be told apart.
 EQUIVALENT: dict[str, str] = {
@@ -114,6 +115,8 @@ EQUIVALENT: dict[str, str] = {
     "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span - n + p), *widths]": _PADDING,
     "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span + n - p), *widths]": _PADDING,
     "rules/maxpool.py: widths = [p, max(p, (out + 1) * s + span - n - p), *widths]": _PADDING,
+    "rules/periodic.py: branch = math.pi * torch.round((pre.upper + pre.upper) / (2 * math.pi))": _BRANCH,
+    "rules/periodic.py: branch = math.pi * torch.round((pre.lower + pre.lower) / (2 * math.pi))": _BRANCH,
     "rules/step.py: level = Band(torch.zeros_like(last), (first + last) / 2, (last - first) / 2)": (
         "only its shape and dtype are read"
     ),

@@ -473,7 +473,7 @@ def test_the_tangent_is_bounded_in_every_branch_and_over_no_pole():
     assert bool((lowest >= band.offset - band.error - rounding).all())
     assert bool((band.error < 2).all())
     pole = branch + math.pi / 2
-    for before, after in ((1e-6, 1e-6), (0.5, 0.1), (0.1, 3.0), (1.0, 3.0), (5.0, 2.0)):
+    for before, after in ((1e-6, 1e-6), (0.5, 0.1), (0.1, 3.0), (1.0, 2.5), (1.0, 3.0), (5.0, 2.0)):
         over = reach_of(case, interval(torch.stack([pole - before, pole + after], 1)))
         assert bool((over.lower == -math.inf).all() and (over.upper == math.inf).all())
 
@@ -486,6 +486,9 @@ def test_steps_far_apart_are_followed():
     assert by_name["ceil"].offset.flatten().tolist() == [0.5, 0.5, 1]
     assert by_name["round"].error.flatten().tolist() == pytest.approx([0, 0.5, 0.5])
     assert by_name["sign"].slope.flatten().tolist() == [0, 0, 0]
+    floor = next(case for case in STEPS if case.name == "floor")
+    error = band_of(floor, interval([(-1e4, 2.0), (-2.0, 1e4)], torch.float32)).error  # rounded by the farther end
+    assert error.flatten().tolist() == pytest.approx([0.5 + 8 * 2**-23 * 10001] * 2)
 
 
 def test_atan_and_erf_never_leave_their_range():
