@@ -57,7 +57,7 @@ SUITES: dict[str, list[list[str]]] = {
     "rules/curved.py": [
         [_CURVED, "-k", "pole or infinite or too_far or small or number or crests or leave or rounded"],
         [_CURVED, "-k", "handful or unstable or two_lines or slope_is"],
-        *_curves("gelu and not tanh or sin or 2.5 or reciprocal or hardsigmoid"),
+        *_curves("gelu and not tanh or sin or 2.5 or reciprocal or hardsigmoid or atanh"),
     ],
     "rules/einsum.py": [[_AFFINE, "-k", "einsum or tensordot"], _MOVES],
     "rules/exponential.py": _curves("exp or log or elu and not gelu or softplus"),

@@ -17,6 +17,7 @@ from robnet_fx.bounded import BoundedModel
 from robnet_fx.domains import Form, Interval, Shape, Symbolic, concretise
 from robnet_fx.generate.methods import METHODS
 from robnet_fx.rules import rule_for
+from robnet_fx.rules.curved import Curve, nowhere
 from robnet_fx.rules.relaxation import Band
 from tests.benchmarks.relaxations import ratios
 from tests.rules.cases import CURVED, STEPS, Case, name_of
@@ -297,6 +298,12 @@ def test_no_method_certifies_past_an_undefined_value(method: str, hide: Callable
     lower, upper = net.bounds(images, torch.eye(3, dtype=torch.float64).expand(3, -1, -1))
     assert not bool((upper < math.inf).any())
     assert not bool((lower > -math.inf).any())
+
+
+def test_there_is_a_number_in_every_domain():
+    places = ((-math.inf, math.inf), (0.0, math.inf), (-1.0, 1.0), (-4.0, -1.0))
+    curves = [Curve(torch.abs, nowhere, start=start, stop=stop) for start, stop in places]
+    assert [curve.somewhere for curve in curves] == [1.0, 1.0, 0.0, -2.5]
 
 
 def test_at_a_pole_the_interval_is_infinite():
