@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from torch import Tensor, cat, eye, maximum, minimum
 
+from robnet_fx import kernels
+
 
 class Interval(NamedTuple):
     """lower <= value <= upper, element by element; both `[B, *S]`."""
@@ -55,12 +57,12 @@ def unfold(x: Tensor, like: Tensor) -> Tensor:
 
 def contract(coef: Tensor, value: Tensor) -> Tensor:
     """`<coef [B, K, *S], value [B or 1, *S]> -> [B, K]`."""
-    return (coef * value.unsqueeze(1)).flatten(2).sum(2)
+    return kernels.contract(coef, value)
 
 
 def concretise(x: Symbolic) -> Interval:
     """The interval of a symbolic value: over the unit box, `|coef|` summed is its reach."""
-    radius = x.coef.abs().sum(1) + x.slack
+    radius = kernels.reach(x.coef) + x.slack
     return Interval(x.const - radius, x.const + radius)
 
 

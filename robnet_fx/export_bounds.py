@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from robnet_fx import kernels
 from robnet_fx.bounded import BoundedModel
 from robnet_fx.errors import UnsupportedError, UnsupportedOpError, UsageError
 from robnet_fx.files import write_atomically
@@ -93,7 +94,8 @@ def _exported(bounds: nn.Module, inputs: tuple[Tensor, Tensor], free: bool) -> o
     mode: Literal["symbolic", "real"] = "symbolic" if free else "real"
     batch, rows = torch.export.Dim("batch"), torch.export.Dim("rows")
     try:
-        flat = make_fx(bounds, decomposition_table=_TABLE, tracing_mode=mode, _allow_non_fake_inputs=True)(*inputs)
+        with kernels.plain():
+            flat = make_fx(bounds, decomposition_table=_TABLE, tracing_mode=mode, _allow_non_fake_inputs=True)(*inputs)
         program = torch.onnx.export(
             flat,
             inputs,

@@ -91,6 +91,7 @@ def softplus_band(pre: Interval, beta: float = 1.0, threshold: float = 20.0) -> 
 def softplus_lines(pre: Interval, beta: float = 1.0, threshold: float = 20.0) -> Lines:
     """The curve's lines, less what the straight part lacks."""
     lower_slope, lower_offset, upper_slope, upper_offset = lines_of(_softplus(beta), pre)
+    assert lower_offset is not None
     low, high = _drop(pre, beta, threshold)
     return Lines(lower_slope, lower_offset - high, upper_slope, upper_offset - low)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from robnet_fx import kernels
 from robnet_fx.domains import Form, Interval, Shape, Symbolic
 from robnet_fx.rules.registry import Rule, every_unit, named
 
@@ -23,10 +24,10 @@ class Band(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """lower_slope * x + lower_offset <= f(x) <= upper_slope * x + upper_offset for every x in `pre`."""
+    """lower_slope * x + lower_offset <= f(x) <= upper_slope * x + upper_offset for every x in `pre`; None is 0."""
 
     lower_slope: Tensor
-    lower_offset: Tensor
+    lower_offset: Tensor | None
     upper_slope: Tensor
     upper_offset: Tensor
 
@@ -49,8 +50,8 @@ def elementwise(
 
     def ssip(x: Symbolic, *args: Any, pre: Interval, **kwargs: Any) -> Symbolic:
         slope, offset, error = band(pre, *args, **kwargs)
-        coef = slope.unsqueeze(1) * x.coef
-        return Symbolic(coef, slope * x.const + offset, slope.abs() * x.slack + error)
+        coef = kernels.scale(x.coef, slope)
+        return Symbolic(coef, torch.addcmul(offset, slope, x.const), torch.addcmul(error, slope.abs(), x.slack))
 
     def rsip(form: Form, x: Shape, *args: Any, pre: Interval, **kwargs: Any) -> Form:
         if lines is None:
@@ -72,10 +73,7 @@ def elementwise(
 
 def through(form: Form, lines: Lines) -> Form:
     """A form over f(x) as a form over x: positive coefficients take the upper line, negative ones the lower."""
-    up, down = form.coef.clamp(min=0), form.coef.clamp(max=0)
-    lower_slope, lower_offset, upper_slope, upper_offset = (line.unsqueeze(1) for line in lines)
-    coef = up * upper_slope + down * lower_slope
-    const = (up * upper_offset + down * lower_offset).flatten(2).sum(2)
+    coef, const = kernels.choose(form.coef, *lines)
     return Form(coef, form.const + const)
 
 
