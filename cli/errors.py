@@ -9,12 +9,14 @@ import functools
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import NoReturn, ParamSpec
 
 import typer
 
+from robnet_fx import ranks
 from robnet_fx.errors import Interrupted, RobnetError
-from robnet_fx.report.console import notes, say
+from robnet_fx.report.console import failures, notes, say
 
 DEBUG_VARIABLE = "ROBNET_FX_DEBUG"
 """Set, the traceback is shown too."""
@@ -23,21 +25,23 @@ P = ParamSpec("P")
 
 
 def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """The command with its exceptions turned into messages and exit codes."""
+    """The command, on every rank if there are several, with its exceptions turned into messages and exit codes."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
-            raise  # typer's own
-        except RobnetError as error:
-            _fail(str(error) + _how_to_resume(error), error.exit_code)
-        except KeyboardInterrupt:
-            _fail("interrupted", Interrupted.exit_code)
-        except Exception as error:
-            summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            _fail(f"unexpected {summary}\n  set {DEBUG_VARIABLE}=1 to see the traceback", RobnetError.exit_code)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(ranks.joined())
+                command(*args, **kwargs)
+            except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+                raise  # typer's own
+            except RobnetError as error:
+                _fail(str(error) + _how_to_resume(error), error.exit_code)
+            except KeyboardInterrupt:
+                _fail("interrupted", Interrupted.exit_code)
+            except Exception as error:
+                summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                _fail(f"unexpected {summary}\n  set {DEBUG_VARIABLE}=1 to see the traceback", RobnetError.exit_code)
 
     return run
 
@@ -54,11 +58,12 @@ def _how_to_resume(error: RobnetError) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    console = notes()
+    console = notes() if code == Interrupted.exit_code else failures()  # Ctrl-C reaches every rank
     if os.environ.get(DEBUG_VARIABLE):
         say(console, traceback.format_exc())
     headline, *rest = message.splitlines()
-    say(console, f"error: {headline}", "bold red")
+    whose = "" if ranks.leader() else f" (rank {ranks.rank()})"
+    say(console, f"error{whose}: {headline}", "bold red")
     for line in rest:
         say(console, line)
     raise typer.Exit(code)

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from robnet_fx import ranks
 from robnet_fx.files import write_atomically
 from robnet_fx.report.console import notes, results, say
 from robnet_fx.report.panels import opening
@@ -22,7 +23,7 @@ def announce(command: str, lines: Mapping[str, str]) -> None:
 def show(document: Mapping[str, Any], tables: RenderableType, *, as_json: bool, out: Path | None = None) -> None:
     """The document as JSON, or else the tables; the document also goes to `out`."""
     text = json.dumps(document, indent=1, allow_nan=False, default=str)
-    if out is not None:
+    if out is not None and ranks.leader():
         with write_atomically(out) as file:
             file.write(text.encode() + b"\n")
     if as_json:

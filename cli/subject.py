@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robnet_fx import ranks
 from robnet_fx.bounded import BoundedModel, bound
 from robnet_fx.device import choose_device
 from robnet_fx.field import BiasField
@@ -54,7 +55,8 @@ class Subject:
         lines = {"model": model.pop("model"), "data": data, **model}
         if self.mean is not None or self.std is not None:
             lines["input"] = f"(pixels in 0..1 - {_plain(self.mean, 0)}) / {_plain(self.std, 1)}"
-        return {**lines, "device": str(self.device)}
+        several = f", {ranks.world()} processes" if ranks.world() > 1 else ""
+        return {**lines, "device": f"{self.device}{several}"}
 
     def document(self) -> dict[str, Any]:
         """The same for JSON, as far as a certificate does not say it."""
@@ -70,7 +72,7 @@ def open_subject(path: Path, data: str | None, mean: str | None, std: str | None
     constants = normalisation(model, mean, std)
     images = image_shape(model.input_shape)
     spec = data or data_sets.find(images, model.classes, model.metadata)
-    dataset = data_sets.load(spec, images[0] if len(images) > 1 else None)
+    dataset = ranks.leader_first(lambda: data_sets.load(spec, images[0] if len(images) > 1 else None))
     dataset.check_fit(model.input_shape, model.classes)
     return Subject(path, model, dataset, *constants, place)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robnet_fx import ranks
 from robnet_fx.bounded import BoundedModel
 from robnet_fx.certify.certificate import in_dtype
 from robnet_fx.certify.verdict import classify, full_precision
@@ -59,12 +60,17 @@ def attack(
     if steps < 0 or restarts < 1:
         raise UsageError(f"an attack needs steps >= 0 and restarts >= 1, not {steps} and {restarts}")
     starts = _starts(len(net.center), restarts, seed).to(net.center)
-    best = []
-    with full_precision(), progress.task("attacking", len(images)) as task:
-        for part in batches(len(images), batch_size):
-            best.append(_climb(net, to_float(images[part], net.center), labels[part].to(starts.device), starts, steps))
-            task.advance(len(best[-1]))
-    return _confirm(in_dtype(net, torch.float64), images, labels, torch.cat(best), batch_size)
+
+    def search(own: slice) -> tuple[Tensor]:
+        pictures, targets, best = images[own], labels[own].to(starts.device), []
+        with full_precision(), progress.task("attacking", len(pictures)) as task:
+            for part in batches(len(pictures), batch_size):
+                best.append(_climb(net, to_float(pictures[part], net.center), targets[part], starts, steps).cpu())
+                task.advance(len(best[-1]))
+        return (torch.cat(best),)
+
+    (worst,) = ranks.spread(len(images), search)
+    return _confirm(in_dtype(net, torch.float64), images, labels, worst, batch_size)
 
 
 def _starts(dimensions: int, restarts: int, seed: int) -> Tensor:

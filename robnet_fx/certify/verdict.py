@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from robnet_fx import ranks
 from robnet_fx.bounded import BoundedModel
 from robnet_fx.images import batches, to_float
 from robnet_fx.margins import correct
@@ -46,6 +47,11 @@ def full_precision() -> Iterator[None]:
 @torch.no_grad()
 def classify(net: BoundedModel, images: Tensor, labels: Tensor, *, batch_size: int = 256) -> tuple[Tensor, Tensor]:
     """(predicted class `[N]`, correct `bool [N]`) of unperturbed images, on the CPU. A tie is not correct."""
+    predicted, right = ranks.spread(len(images), lambda own: _classify(net, images[own], labels[own], batch_size))
+    return predicted, right
+
+
+def _classify(net: BoundedModel, images: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
     predicted, right = [], []
     with full_precision():
         for part in batches(len(images), batch_size):
@@ -62,9 +68,16 @@ def verdicts(
     """Classify all images and bound the correct ones over the box that `net` has now.
 
     images `[N, C, *spatial]` uint8 or float in [0, 1], labels `[N]` int64. A sample is certified if it is correct
-    and every upper margin is below 0; a bound that is NaN or infinite proves nothing.
+    and every upper margin is below 0; a bound that is NaN or infinite proves nothing. Of several ranks each works its
+    own part of the images, whose progress it shows, and all get the whole.
     """
-    predicted, right = classify(net, images, labels, batch_size=batch_size)
+    return Verdicts(
+        *ranks.spread(len(images), lambda own: _verdicts(net, images[own], labels[own], batch_size, progress))
+    )
+
+
+def _verdicts(net: BoundedModel, images: Tensor, labels: Tensor, batch_size: int, progress: Progress) -> Verdicts:
+    predicted, right = _classify(net, images, labels, batch_size)
     certified = torch.zeros_like(right)
     margin = torch.full(right.shape, torch.nan, dtype=net.center.dtype)
     chosen = right.nonzero().squeeze(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from robnet_fx.errors import UsageError
 from robnet_fx.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

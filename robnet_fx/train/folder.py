@@ -1,4 +1,4 @@
-"""The run directory: everything about one run in one place, and none ever written over."""
+"""The run directory: everything about one run in one place, and none ever written over. The leading rank writes it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from robnet_fx import ranks
 from robnet_fx.errors import RobnetError, UsageError
 from robnet_fx.files import write_atomically
 
@@ -15,18 +16,7 @@ CHECKPOINT = "checkpoint.pt"
 
 def create(parent: Path, name: str) -> Path:
     """A new, empty directory `parent/name-<n>` with the first free n."""
-    try:
-        for number in itertools.count(1):
-            folder = parent / f"{name}-{number}"
-            try:
-                folder.mkdir(parents=True)
-                return folder
-            except FileExistsError:
-                if not parent.is_dir():
-                    raise
-    except OSError as error:
-        raise RobnetError(f"cannot make a run directory in {parent}: {error.strerror or error}") from error
-    raise AssertionError("unreachable")
+    return ranks.by_leader(lambda: _create(parent, name))
 
 
 def reopen(path: Path) -> Path:
@@ -44,5 +34,24 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text, whole or not at all."""
+    ranks.by_leader(lambda: _write(path, text.encode()))
+
+
+def _create(parent: Path, name: str) -> Path:
+    try:
+        for number in itertools.count(1):
+            folder = parent / f"{name}-{number}"
+            try:
+                folder.mkdir(parents=True)
+                return folder
+            except FileExistsError:
+                if not parent.is_dir():
+                    raise
+    except OSError as error:
+        raise RobnetError(f"cannot make a run directory in {parent}: {error.strerror or error}") from error
+    raise AssertionError("unreachable")
+
+
+def _write(path: Path, content: bytes) -> None:
     with write_atomically(path) as file:
-        file.write(text.encode())
+        file.write(content)

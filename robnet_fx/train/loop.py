@@ -38,6 +38,10 @@ def train(
     epoch and on Ctrl-C, which raises `Interrupted`; with `resume` the run in it continues, and ends with exactly the
     weights it would have had. Raises `UsageError` for data that does not fit or a checkpoint of another run, and
     `RobnetError` when the loss stops being a finite number: weights and checkpoint stay the last good ones.
+
+    On several ranks (`robnet_fx.ranks`) all call this alike and each works its own part of a batch. A net without batch
+    norm and dropout gets the weights that one process gives it, up to rounding. Any number of ranks can resume; the
+    same number does so bit for bit.
     """
     if resume and checkpoint is None:
         raise UsageError("to resume, say which checkpoint")

@@ -28,16 +28,17 @@ def robust_loss(margins: Tensor, counted: Tensor | None = None, batch: int | Non
 
 @dataclass(frozen=True)
 class Losses:
-    """One batch: `total` carries the gradient, the others are figures (`correct` and `certified` count samples)."""
+    """One batch, as figures: equation 7 is `standard + alpha * robust`, `correct` and `certified` count samples, and
+    `active`, `bool [B]`, marks the samples that are correct and not certified, the only ones with a robust loss."""
 
-    total: Tensor
     standard: Tensor
     robust: Tensor
     correct: Tensor
     certified: Tensor
+    active: Tensor
 
 
-def batch_losses(
+def accumulate(
     net: BoundedModel,
     images: Tensor,
     labels: Tensor,
@@ -45,19 +46,29 @@ def batch_losses(
     alpha: float,
     robust: bool = True,
     frozen: bool = True,
+    likely: Tensor | None = None,
+    part: int | None = None,
     batch: int | None = None,
 ) -> Losses:
-    """Equation 7 on images `[B, C, *spatial]` in [0, 1]: cross entropy + alpha * equation 6 at the box `net` has now.
+    """Add to the parameters' gradients those of equation 7, cross entropy + alpha * equation 6, at the box `net` has
+    now, for images `[B, C, *spatial]` in [0, 1].
 
     The user's module runs first, in train mode: a batch norm overwrites its running statistics then, without telling
     autograd, so bounds built earlier would be differentiated with statistics they were not computed with. "Correct"
-    and the bounds come after, both in eval semantics. Bounds are built only for the correct samples. `batch` is the
-    size of the whole batch when images are a part of it: the losses of the parts add up.
+    and the bounds come after, both in eval semantics.
+
+    Only active samples have a gradient, and it costs twice the bounds themselves. Samples that are `likely` (`bool
+    [B]`, all if not given) to be active get bounds with gradients at once; the others are bounded without, and once
+    more with gradients if they turn out to be active. So a guess changes the time a step takes and nothing else.
+    `part` samples are bounded at a time, all if not given; `batch` is what the losses are divided by, if not B.
 
     `frozen` keeps the running statistics of batch norm as they are while the robust loss counts. Bounds treat them as
     constants, so an optimiser that may also move them shrinks the weights in front faster than the statistics follow,
     and loses the gain when they catch up.
     """
+    if not len(images):  # what a rank has of a small batch; not every module takes none
+        none = images.new_zeros(())
+        return Losses(none, none, none, none, torch.zeros_like(labels, dtype=torch.bool))
     net.model.train()
     if robust and frozen:
         for module in net.model.modules():
@@ -65,13 +76,33 @@ def batch_losses(
                 module.eval()
     batch = batch or len(images)
     standard = cross_entropy(net.module_logits(images), labels, reduction="sum") / batch
+    standard.backward()
     net.model.eval()
     with torch.no_grad():
         right = correct(net.logits(images), labels)
-    zero = standard.new_zeros(())
-    if not robust or not bool(right.any()):
-        return Losses(standard, standard.detach(), zero, right.sum(), zero)
-    margins = net.margins(images[right], labels[right])
-    hinge = robust_loss(margins, batch=batch)
-    certified = (margins.detach() < 0).all(1).sum()
-    return Losses(standard + alpha * hinge, standard.detach(), hinge.detach(), right.sum(), certified)
+    active = torch.zeros_like(right)
+    hinge, certified = torch.zeros_like(standard), torch.zeros_like(right.sum())
+    if robust:
+        likely = right if likely is None else right & likely
+        with torch.no_grad():
+            for index in _parts(right & ~likely, part):
+                active[index] = _uncertified(net.margins(images[index], labels[index]))
+        for index in _parts(likely | active, part):
+            margins = net.margins(images[index], labels[index])
+            active[index] = _uncertified(margins)
+            loss = robust_loss(margins, batch=batch)
+            (alpha * loss).backward()
+            hinge = hinge + loss.detach()
+        certified = (right & ~active).sum()
+    return Losses(standard.detach(), hinge, right.sum(), certified, active)
+
+
+def _uncertified(margins: Tensor) -> Tensor:
+    """`bool [B]`: some upper margin is not below 0, or is not a number."""
+    return ~(margins.detach() < 0).all(1)
+
+
+def _parts(chosen: Tensor, size: int | None) -> list[Tensor]:
+    """The indices of the chosen samples, at most `size` at a time."""
+    index = chosen.nonzero().squeeze(1)
+    return [piece for piece in index.split(size or max(1, len(index))) if len(piece)]

@@ -44,9 +44,8 @@ class Recipe:
     """Phases in order, and what holds for all of them. `alpha` weighs the robust loss (equation 7).
 
     `augment` mirrors and shifts the training images by up to four pixels: right for photographs, wrong for digits.
-    `micro_batch` works a batch in parts of at most that many images, for memory's sake: the same gradients but for
-    batch norm in standard phases. `frozen_statistics`: robust phases leave the running statistics of batch norm alone
-    (see `batch_losses`).
+    `micro_batch`: bounds are built for at most that many images at once, for memory's sake; the gradients are the same.
+    `frozen_statistics`: robust phases leave the running statistics of batch norm alone (see `accumulate`).
     """
 
     phases: tuple[Phase, ...]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from robnet_fx import ranks
 from robnet_fx.attack import attack
 from robnet_fx.bounded import BoundedModel, bound
 from robnet_fx.certify import Certificate, certify
@@ -132,6 +133,7 @@ def robustify(
         return bound(module, field, bounds, clip, mean, std, example=example).to(place)
 
     net = bounded(source, method)
+    ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
     train_set, validation, test = _split(data, limit, test_limit, seed)
     for images, labels in (train_set, validation, test):
@@ -164,12 +166,13 @@ def robustify(
         progress=progress,
     )
     try:
-        exported = write_onnx(net.model, target, arrange(example, net.taken), metadata=remembered)
+        inputs = arrange(example, net.taken)
+        exported = ranks.by_leader(lambda: write_onnx(net.model, target, inputs, metadata=remembered))
         written = bounded(load_onnx(target), VERDICT_METHOD)
         after, certificate = _measure(written, test, seed, progress, target)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped after training; {checkpoint} continues the run", checkpoint) from None
-    certificate.save(folder / "certificate.json")
+    folders.write_text(folder / "certificate.json", certificate.to_json())
     folders.write_json(
         folder / "metrics.json",
         {"before": asdict(before), "after": asdict(after), "selected": history.selected, "epochs": history.epochs},

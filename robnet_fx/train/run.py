@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robnet_fx import pages, ranks
 from robnet_fx.bounded import BoundedModel
 from robnet_fx.certify.verdict import classify, verdicts
 from robnet_fx.errors import Interrupted, RobnetError, UsageError
 from robnet_fx.files import sha256_of_tensors
-from robnet_fx.images import batches, to_float
+from robnet_fx.images import to_float
 from robnet_fx.progress import Progress, Task
 from robnet_fx.train import checkpoint as checkpoints
 from robnet_fx.train.augment import augment
 from robnet_fx.train.interrupt import held_back
-from robnet_fx.train.loss import batch_losses
+from robnet_fx.train.loss import Losses, accumulate
 from robnet_fx.train.recipe import Recipe
 
 Pair = tuple[Tensor, Tensor]
@@ -40,7 +41,10 @@ class History:
 
 
 class Run:
-    """A training run: everything `state` names is what continuing it takes."""
+    """A training run: everything `state` names is what continuing it takes, on any number of ranks.
+
+    All ranks draw the same batches and hold the same state; each works its own part of a batch.
+    """
 
     def __init__(
         self,
@@ -58,12 +62,17 @@ class Run:
         self.parameters = [p for p in net.model.parameters() if p.requires_grad]
         if not self.parameters:
             raise UsageError("the model has no parameters to train")
+        ranks.follow([*net.model.parameters(), *net.model.buffers()])
+        # convolutions are up to twice as fast so
+        net.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        pages.keep()
         self.optimiser = torch.optim.Adam(self.parameters)
         self.steps = math.ceil(len(images) / recipe.batch_size)
         self.loader = torch.Generator().manual_seed(recipe.seed)
         self.loader_state = self.loader.get_state()  # at the start of the epoch: the order of the images follows
         self.epoch = self.step = 0
         self.sums = [0.0] * 4
+        self.active = torch.ones(len(images), dtype=torch.bool, device=self.device)  # when last met
         self.history = History()
         self.best: dict[str, Tensor] | None = None
         self.undo: tuple[dict[str, Tensor], list[Tensor]] | None = None
@@ -75,10 +84,11 @@ class Run:
                 task.advance(self.epoch * self.steps + self.step)
                 while self.epoch < self.recipe.epochs:
                     self.one_epoch(task)
-                    self.save()
+                    ranks.by_leader(self.save)
             except KeyboardInterrupt:
                 self.roll_back()
-                self.save()
+                if ranks.leader():  # who asks no other rank, which may be gone: what it holds is enough
+                    self.save()
                 where = f"stopped in epoch {self.epoch + 1} of {self.recipe.epochs}"
                 kept = f"; {self.checkpoint} continues the run" if self.checkpoint else ""
                 raise Interrupted(where + kept, self.checkpoint) from None
@@ -105,10 +115,30 @@ class Run:
         images = to_float(self.images[index], self.parameters[0])
         if self.recipe.augment:
             images = augment(images)
+        if images.dim() == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         self.optimiser.zero_grad(set_to_none=True)
-        values = self.backward(images, self.labels[index], setting.phase.robust)
+        own = ranks.part(len(index))
+        number = (self.recipe.seed * self.recipe.epochs + self.epoch) * self.steps + self.step
+        with ranks.own_random_numbers(number, self.device):
+            losses = accumulate(
+                self.net,
+                images[own],
+                self.labels[index][own],
+                alpha=self.recipe.alpha,
+                robust=setting.phase.robust,
+                frozen=self.recipe.frozen_statistics,
+                likely=self.active[index][own],
+                part=self.recipe.micro_batch,
+                batch=len(index),
+            )
+        losses = self.summed(losses, own, len(index))
+        if not (setting.phase.robust and self.recipe.frozen_statistics):
+            ranks.follow(self.net.model.buffers())  # each rank has seen its own part only
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        total, standard, robust, correct, certified, size = torch.cat([values, norm.reshape(1)]).tolist()
+        figures = losses.standard, losses.robust, losses.correct, losses.certified, norm
+        standard, robust, correct, certified, size = torch.stack([f.to(norm.dtype) for f in figures]).tolist()
+        total = standard + self.recipe.alpha * robust
         if not (math.isfinite(total) and math.isfinite(size)):
             self.roll_back()
             raise RobnetError(self.explain_divergence(total, eps, setting.phase.lr))
@@ -118,25 +148,25 @@ class Run:
             count = len(index)
             step_sums = (standard * count, robust * count, correct, certified)
             self.sums = [a + b for a, b in zip(self.sums, step_sums, strict=True)]
+            if setting.phase.robust:
+                self.active[index] = losses.active
             self.undo = None
         return {"loss": total, "eps": eps, "clean": correct / count, "certified": certified / count}
 
-    def backward(self, images: Tensor, labels: Tensor, robust: bool) -> Tensor:
-        """Add the batch's gradients up, part by part; its figures `[total, standard, robust, correct, certified]`."""
-        values = images.new_zeros(5)
-        for part in batches(len(images), self.recipe.micro_batch or len(images)):
-            losses = batch_losses(
-                self.net,
-                images[part],
-                labels[part],
-                alpha=self.recipe.alpha,
-                robust=robust,
-                frozen=self.recipe.frozen_statistics,
-                batch=len(images),
-            )
-            losses.total.backward()
-            values += torch.stack([value.detach() for value in vars(losses).values()])
-        return values
+    def summed(self, losses: Losses, own: slice, count: int) -> Losses:
+        """The whole batch's losses and gradients, from those of every rank's own part of its `count` samples.
+
+        DistributedDataParallel would do so within each backward pass, but a step has several, one for each part of the
+        active samples, and ranks differ in how many. So it is done once, when a rank's gradients are complete.
+        """
+        active = torch.zeros(count, dtype=torch.bool, device=self.device)
+        active[own] = losses.active
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        parts = [losses.standard, losses.robust, losses.correct, losses.certified, active, *gradients]
+        standard, robust, correct, certified, active, *gradients = ranks.total(parts)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return Losses(standard, robust, correct, certified, active)
 
     def end_epoch(self) -> None:
         """Measure, select, and move on to the next epoch, all at once."""
@@ -208,6 +238,7 @@ class Run:
             "epoch": self.epoch,
             "step": self.step,
             "sums": self.sums,
+            "active": self.active,
             "history": self.history.epochs,
             "selected": self.history.selected,
             "best": self.best,
@@ -221,6 +252,7 @@ class Run:
         checkpoints.set_random_state(state["random"], self.device)
         self.loader_state = state["loader"]
         self.epoch, self.step, self.sums = state["epoch"], state["step"], state["sums"]
+        self.active = state["active"].to(self.device)
         self.history = History(state["history"], state["selected"])
         self.best = state["best"]
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import robnet_fx
-from robnet_fx.train.loss import batch_losses, robust_loss
+from robnet_fx.train.loss import accumulate, robust_loss
 from tests.small import bounded, digits, moody_net, plain_net, quiet_net
 
 INF = torch.inf
@@ -36,8 +36,7 @@ def test_nan_bounds_are_not_hidden():
 
 def gradients(net, *args, **options):
     net.model.zero_grad()
-    losses = batch_losses(net, *args, **options)
-    losses.total.backward()
+    losses = accumulate(net, *args, **options)
     return losses, [p.grad.clone() for p in net.model.parameters()]
 
 
@@ -53,7 +52,7 @@ def test_misclassified_samples_add_only_their_cross_entropy():
     assert robust > 0
     net.model.zero_grad()
     (standard + 2.0 * robust).backward()
-    torch.testing.assert_close(losses.total, standard + 2.0 * robust)
+    torch.testing.assert_close(losses.standard + 2.0 * losses.robust, standard + 2.0 * robust)
     for a, p in zip(got, net.model.parameters(), strict=True):
         torch.testing.assert_close(a, p.grad)
     assert (int(losses.correct), losses.standard.item()) == (int(right.sum()), pytest.approx(standard.item()))
@@ -64,9 +63,8 @@ def test_no_bounds_are_built_when_no_sample_is_correct(monkeypatch):
     net = bounded(fit=200)
     wrong = (net.logits(x[:20] / 255).argmax(1) + 1) % 10
     monkeypatch.setattr(net, "margins", None)
-    losses = batch_losses(net, x[:20] / 255, wrong, alpha=1.0)
+    losses = accumulate(net, x[:20] / 255, wrong, alpha=1.0)
     assert losses.robust == losses.correct == losses.certified == 0
-    assert torch.equal(losses.total.detach(), losses.standard)
 
 
 def test_certified_samples_add_only_their_cross_entropy():
@@ -85,11 +83,11 @@ def test_correct_is_judged_in_eval_mode_and_ties_are_wrong():
     with torch.no_grad():
         net.model[-1].weight.zero_()
         net.model[-1].bias.zero_()
-    losses = batch_losses(net, x[:8] / 255, y[:8], alpha=1.0)
+    losses = accumulate(net, x[:8] / 255, y[:8], alpha=1.0)
     assert losses.correct == 0  # all logits equal
 
     net = bounded(moody_net, fit=200)
-    losses = batch_losses(net, x[:64] / 255, y[:64], alpha=1.0)
+    losses = accumulate(net, x[:64] / 255, y[:64], alpha=1.0)
     assert losses.correct == (net.logits(x[:64] / 255).argmax(1) == y[:64]).sum()
 
 
@@ -123,7 +121,7 @@ def test_a_standard_phase_keeps_batch_norm_learning():
     x, y = digits()
     net = bounded(moody_net)
     before = net.model[1].running_mean.clone()
-    batch_losses(net, x[:16] / 255, y[:16], alpha=1.0, robust=False)
+    accumulate(net, x[:16] / 255, y[:16], alpha=1.0, robust=False)
     assert not torch.equal(before, net.model[1].running_mean)
 
 
@@ -133,7 +131,63 @@ def test_normalisation_reaches_the_standard_loss():
     net = robnet_fx.bound(
         plain_net(), robnet_fx.BiasField(0, 0.1), mean=[0.3], std=[0.5], example=torch.rand(2, 1, 8, 8)
     )
-    losses = batch_losses(net, images, y[:16], alpha=0.0, robust=False)
-    assert losses.total.item() == pytest.approx(
+    losses = accumulate(net, images, y[:16], alpha=0.0, robust=False)
+    assert losses.standard.item() == pytest.approx(
         nn.functional.cross_entropy(plain_net()((images - 0.3) / 0.5), y[:16]).item()
     )
+
+
+@pytest.fixture
+def exact():
+    """`bounded` in float64; the network, which is shared, is put back."""
+    nets = []
+
+    def make(**options):
+        nets.append(bounded(**options).double())
+        return nets[-1]
+
+    yield make
+    for net in nets:
+        net.float()
+
+
+@pytest.mark.parametrize("part", [None, 1, 3])
+@pytest.mark.parametrize("guess", ["all", "none", "some", "right"])
+def test_neither_the_guess_nor_the_parts_change_the_gradient(guess, part, exact):
+    """The plain step, all correct samples with gradients at once, is the reference; in float64, to 1e-9."""
+    x, y = digits()
+    net = exact(eps=0.15, fit=60)
+    images, labels = (x[:40] / 255).double(), y[:40]
+    right = net.logits(images).argmax(1) == labels
+    margins = net.margins(images[right], labels[right])
+    active = torch.zeros(40, dtype=torch.bool)
+    active[right] = (margins > 0).any(1)
+    assert 0 < active.sum() < right.sum() < 40
+    net.model.zero_grad()
+    (nn.functional.cross_entropy(net.model(images), labels) + 1.5 * margins.relu().sum() / 40).backward()
+    expected = [p.grad.clone() for p in net.model.parameters()]
+    likely = {"all": None, "none": torch.zeros_like(active), "some": torch.arange(40) % 2 == 0, "right": active}[guess]
+    losses, got = gradients(net, images, labels, alpha=1.5, likely=likely, part=part)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    assert torch.equal(losses.active, active)
+    assert (losses.correct, losses.certified) == (right.sum(), (right & ~active).sum())
+
+
+def test_gradients_are_built_for_active_samples_only(monkeypatch):
+    """With a perfect guess every bound is built once, and with gradients only where they are not zero."""
+    x, y = digits()
+    net = bounded(eps=0.15, fit=60)
+    images, labels = x[:40] / 255, y[:40]
+    active = accumulate(net, images, labels, alpha=1.0).active
+    built = []
+    original = net.margins
+
+    def watch(part, labels):
+        built.append((torch.is_grad_enabled(), len(part)))
+        return original(part, labels)
+
+    monkeypatch.setattr(net, "margins", watch)
+    right = int((net.logits(images).argmax(1) == labels).sum())
+    accumulate(net, images, labels, alpha=1.0, likely=active)
+    assert built == [(False, right - int(active.sum())), (True, int(active.sum()))]
