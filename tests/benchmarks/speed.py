@@ -18,6 +18,7 @@ bounds only. It has no active samples; at the mix it gets the correct ones.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import multiprocessing
 import statistics
@@ -231,6 +232,7 @@ def start_of_peak(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated() / 2**20
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier work left behind must not serve this one
     Path("/proc/self/clear_refs").write_text("5")
     return resident("VmRSS")
 
