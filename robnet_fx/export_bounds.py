@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -60,17 +61,23 @@ def write_bounds(
     """
     if method_named(net.method).everywhere:
         raise UsageError(f"method {net.method} picks its rows as it goes and has no fixed graph; export rsip-ssip")
-    image = torch.cat([example] * 3)[:3].detach()
-    spec = torch.randn(3, max(1, net.classes - 1), net.classes, generator=torch.Generator().manual_seed(0))
+    # Tracing takes equal sizes for one and the same: a size that stays free must not be that of a channel or a class.
+    batch, rows = islice((n for n in count(2) if n not in (*example.shape[1:], net.classes)), 2)
     try:
-        data, sizes, worst = _attempt(net, image, spec, metadata or {}, free=True)
+        data, sizes, worst = _attempt(net, *_inputs(net, example, batch, rows), metadata or {}, free=True)
     except UnsupportedOpError:
         raise
     except UnsupportedError:  # a rule ties the sizes: one image at a time is the most useful
-        data, sizes, worst = _attempt(net, image[:1], spec[:1], metadata or {}, free=False)
+        inputs = _inputs(net, example, 1, max(1, net.classes - 1))
+        data, sizes, worst = _attempt(net, *inputs, metadata or {}, free=False)
     with write_atomically(out) as file:
         file.write(data)
     return BoundsFile(*sizes, worst)
+
+
+def _inputs(net: BoundedModel, example: Tensor, batch: int, rows: int) -> tuple[Tensor, Tensor]:
+    image = example.detach()[torch.arange(batch) % len(example)]
+    return image, torch.randn(batch, rows, net.classes, generator=torch.Generator().manual_seed(0))
 
 
 def _attempt(
@@ -130,17 +137,18 @@ def _sizes(proto: onnx.ModelProto) -> Sizes:
 
 
 def _compare(net: BoundedModel, data: bytes, image: Tensor, spec: Tensor, sizes: Sizes) -> float:
-    """The largest difference on the example and on random images, of other sizes where these are free."""
+    """The largest difference on the example and on random images, other sizes of them where these are free."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     batch, rows = sizes
     generator = torch.Generator().manual_seed(1)
-    other = torch.rand(batch or 5, *image.shape[1:], generator=generator)
-    more = torch.randn(batch or 5, rows or spec.shape[1] + 2, spec.shape[2], generator=generator)
-    worst = 0.0
+    pairs, worst = [(image, spec)], 0.0
+    for size in [batch] if batch else [1, 5]:
+        other = torch.rand(size, *image.shape[1:], generator=generator)
+        pairs.append((other, torch.randn(size, rows or spec.shape[1] + 2, spec.shape[2], generator=generator)))
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        for pair in ((image, spec), (other, more)):
+        for pair in pairs:
             found = session.run(list(OUTPUTS), dict(zip(INPUTS, (value.numpy() for value in pair), strict=True)))
             for ours, theirs in zip(net.get_submodule("bounds")(*pair), found, strict=True):
                 worst = max(worst, difference(ours, torch.from_numpy(theirs)))

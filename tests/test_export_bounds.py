@@ -14,7 +14,7 @@ from torch import nn
 from robnet_fx import BiasField, UnsupportedError, UnsupportedOpError, UsageError, bound, export_bounds
 from robnet_fx.bounded import margin_spec, other_classes
 from robnet_fx.export_bounds import write_bounds
-from tests.onnx_files import Residual, by_hand, settled
+from tests.onnx_files import Residual, by_hand, convnet, settled
 from tests.small import bounded, digits
 
 
@@ -37,14 +37,22 @@ def test_the_file_certifies_what_the_model_certifies(tmp_path):
     assert {entry.key: entry.value for entry in proto.metadata_props} == {"box": json.dumps(net.radius.tolist())}
     assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)  # no notes on source files
     spec = margin_spec(labels, other_classes(labels, 10), 10).float()
-    step = written.batch or 6
-    for i in range(0, 6, step):
-        part, rows = images[i : i + step], spec[i : i + step]
-        lower, upper = run(tmp_path / "bounds.onnx", part.numpy(), rows.numpy())
-        for ours, theirs in zip(net.bounds(part, rows), (lower, upper), strict=True):
-            assert_close(theirs, ours)
-        margins = net.margins(part, labels[i : i + step])
-        assert_close(upper, margins[margins > -torch.inf].reshape(upper.shape))
+    assert (written.batch, written.rows) == (None, None)
+    lower, upper = run(tmp_path / "bounds.onnx", images.numpy(), spec.numpy())
+    for ours, theirs in zip(net.bounds(images, spec), (lower, upper), strict=True):
+        assert_close(theirs, ours)
+    margins = net.margins(images, labels)
+    assert_close(upper, margins[margins > -torch.inf].reshape(upper.shape))
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5))
+
+
+def normed() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 5)
+    )
 
 
 def pooled() -> nn.Module:
@@ -60,16 +68,35 @@ def pooled() -> nn.Module:
     )
 
 
-@pytest.mark.parametrize("make", [Residual, pooled])
-def test_networks_of_many_operations(tmp_path, make):
+@pytest.mark.parametrize("make", [plain, normed, convnet, Residual, pooled])
+def test_batch_and_rows_stay_free(tmp_path, make):
     net = bound(settled(make()), BiasField(1, 0.1), example=torch.rand(2, 3, 8, 8))
     written = write_bounds(net, tmp_path / "bounds.onnx", torch.rand(1, 3, 8, 8))
+    assert (written.batch, written.rows) == (None, None)
     assert written.difference <= 1e-4
-    image, spec = torch.rand(1, 3, 8, 8), torch.randn(1, 4, 5)
-    for ours, theirs in zip(
-        net.bounds(image, spec), run(tmp_path / "bounds.onnx", image.numpy(), spec.numpy()), strict=True
-    ):
-        assert_close(theirs, ours)
+    for batch, rows in ((1, 4), (2, 1), (5, 3)):
+        image, spec = torch.rand(batch, 3, 8, 8), torch.randn(batch, rows, 5)
+        found = run(tmp_path / "bounds.onnx", image.numpy(), spec.numpy())
+        for ours, theirs in zip(net.bounds(image, spec), found, strict=True):
+            assert_close(theirs, ours)
+
+
+def test_a_batch_that_the_graph_fixes_is_one_image(tmp_path, monkeypatch):
+    """A rule may ask for sizes in a way that no trace keeps: the file is for one image then, and says so."""
+    net = bound(plain().eval(), BiasField(1, 0.1), example=torch.rand(2, 3, 8, 8))
+    attempt, asked = export_bounds._attempt, []
+
+    def tied(*args, free):
+        asked.append(free)
+        if free:
+            raise UnsupportedError("a rule ties the sizes")
+        return attempt(*args, free=free)
+
+    monkeypatch.setattr(export_bounds, "_attempt", tied)
+    written = write_bounds(net, tmp_path / "bounds.onnx", torch.rand(2, 3, 8, 8))
+    assert asked == [True, False]
+    assert (written.batch, written.rows) == (1, 4)
+    assert written.difference <= 1e-4
 
 
 def test_full_rsip_has_no_fixed_graph(tmp_path):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from robnet_fx.domains import Interval
 from robnet_fx.rules.affine import affine
-from robnet_fx.rules.registry import register
+from robnet_fx.rules.registry import named, register
 
 aten = torch.ops.aten
 
@@ -41,18 +43,23 @@ def _abs(x: Tensor, weight: Tensor | None, bias: Any, mean: Any, var: Tensor, tr
     return x * _per_channel(_scale(weight, var, eps).abs(), x)
 
 
+def _ibp(x: Interval, *args: Any) -> Interval:
+    """Ends map to ends. Around a middle they would round apart where they are equal: the zeros of a ReLU in front tie
+    in a max pooling behind, and another runtime would follow another one."""
+    ends = _batch_norm(x.lower, *args), _batch_norm(x.upper, *args)
+    return Interval(torch.minimum(*ends), torch.maximum(*ends))
+
+
 def _in_training(node: fx.Node, bounded: list[fx.Node]) -> str | None:
     return "it normalises by the batch's own statistics (training mode)" if node.args[5] else None
 
 
-register(
-    affine(
-        "batch_norm",
-        _batch_norm,
-        lin=_lin,
-        abs_f=_abs,
-        transpose=lambda g, x, *args: _lin(g, *args),
-        supports=_in_training,
-    ),
-    aten.batch_norm.default,
+_RULE = affine(
+    "batch_norm",
+    _batch_norm,
+    lin=_lin,
+    abs_f=_abs,
+    transpose=lambda g, x, *args: _lin(g, *args),
+    supports=_in_training,
 )
+register(replace(_RULE, ibp=named(_ibp, "batch_norm", "ibp")), aten.batch_norm.default)
