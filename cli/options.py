@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +51,14 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[
     str | None, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:1.", show_default="cuda if there is one")
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory a training step may take, as 8GB or 500MB: large batches are then bounded in parts.",
+        show_default="all that is free",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else.")]
 Out = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write the JSON document to FILE too.", show_default=False)
@@ -82,6 +91,18 @@ def read_eps(text: str) -> float:
             f"(--eps {value * 100:.4g}%)?"
         )
     return value * scale
+
+
+def read_memory(text: str) -> int:
+    """Bytes, from a number with MB, GB or TB behind it."""
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([MGT])i?B?\s*", text, re.IGNORECASE)
+    try:
+        value = float(match[1]) if match else 0.0
+    except ValueError:
+        value = 0.0
+    if not match or value <= 0:
+        raise UsageError(f"--memory takes a size such as 8GB or 500MB, not {text!r}")
+    return int(value * 2 ** {"M": 20, "G": 30, "T": 40}[match[2].upper()])
 
 
 def read_clip(text: str) -> str | None:

@@ -23,12 +23,7 @@ def robustify(
     alpha: Annotated[float, typer.Option(help="Weight of the robust loss.")] = 1.0,
     lr: Annotated[float, typer.Option(help="Learning rate of the first robust epochs, with --epochs.")] = 5e-4,
     batch_size: Annotated[int, typer.Option(help="Images a training step.")] = 128,
-    micro_batch: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Work a batch in parts of N images: where memory is short.", show_default="a batch"
-        ),
-    ] = None,
+    memory: options.Memory = None,
     augment: Annotated[
         bool, typer.Option("--augment", help="Mirror and shift the training images: for photographs.")
     ] = False,
@@ -100,7 +95,7 @@ def robustify(
         lr=lr,
         batch_size=batch_size,
         augment=augment,
-        micro_batch=micro_batch,
+        memory=None if memory is None else options.read_memory(memory),
         limit=limit,
         test_limit=test_limit,
         seed=seed,

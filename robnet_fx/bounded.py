@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ from robnet_fx.domains import Interval
 from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.generate import Generator, method_named
+from robnet_fx.generate.analysis import dependent_nodes
 from robnet_fx.graphs import MODEL, shape_of
 from robnet_fx.layout import arrange
 from robnet_fx.passes import CLIPS, FIELD, NORMALISATION, Constants
@@ -55,6 +58,9 @@ def margin_bounds(
     """Upper bounds `[B, classes]` of `logit_i - logit_label` over the perturbation, -inf in the label's column."""
     net = bound(model, perturbation, method, clip, mean, std, example=images[:2])
     return net.margins(images, labels)
+
+
+_ROWS_BUDGET = 2**27  # numbers a form of RSIP may have where no gradient needs it whole: 1 GiB in float64
 
 
 class BoundedModel(nn.Module):
@@ -143,7 +149,8 @@ class BoundedModel(nn.Module):
     def margins(self, images: Tensor, labels: Tensor) -> Tensor:
         """Upper bounds `[B, classes]` of `logit_i - logit_label` over the box, -inf in the label's column.
 
-        Differentiable in the parameters and the images. A sample is certified where every bound is below 0.
+        Differentiable in the parameters and the images. A sample is certified where every bound is below 0. Without
+        gradients many classes are worked in parts, so that memory suffices.
         Raises `UnsupportedError` for a model of one logit, `UsageError` for images or labels that do not fit.
         """
         self._check(images, labels)
@@ -183,8 +190,14 @@ class BoundedModel(nn.Module):
         return graph
 
     def _upper(self, images: Tensor, spec: Tensor) -> Tensor:
-        upper: Tensor = self._graph("upper_graph", lambda g: g.bounds(two_sided=False))(images, spec)
-        return upper
+        graph = self._graph("upper_graph", lambda g: g.bounds(two_sided=False))
+        size = spec.shape[1] if torch.is_grad_enabled() else max(1, _ROWS_BUDGET // (len(images) * self._widest))
+        return torch.cat([graph(images, rows) for rows in spec.split(size, 1)], 1)
+
+    @cached_property
+    def _widest(self) -> int:
+        """Numbers of the largest value that is bounded."""
+        return max(math.prod(shape_of(node)) for node in dependent_nodes(self.perturbed))
 
     @property
     def _intermediate(self) -> fx.GraphModule:

@@ -89,7 +89,7 @@ def certify(
     images: Tensor,
     labels: Tensor,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     progress: Progress = SILENT,
     dtype: torch.dtype | None = torch.float64,
     model_file: Path | str | None = None,

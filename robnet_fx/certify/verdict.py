@@ -14,6 +14,7 @@ from robnet_fx import ranks
 from robnet_fx.bounded import BoundedModel
 from robnet_fx.images import batches, to_float
 from robnet_fx.margins import correct
+from robnet_fx.memory import available_memory, of_verdicts
 from robnet_fx.progress import SILENT, Progress
 
 
@@ -63,14 +64,18 @@ def _classify(net: BoundedModel, images: Tensor, labels: Tensor, batch_size: int
 
 @torch.no_grad()
 def verdicts(
-    net: BoundedModel, images: Tensor, labels: Tensor, *, batch_size: int = 64, progress: Progress = SILENT
+    net: BoundedModel, images: Tensor, labels: Tensor, *, batch_size: int | None = None, progress: Progress = SILENT
 ) -> Verdicts:
     """Classify all images and bound the correct ones over the box that `net` has now.
 
     images `[N, C, *spatial]` uint8 or float in [0, 1], labels `[N]` int64. A sample is certified if it is correct
     and every upper margin is below 0; a bound that is NaN or infinite proves nothing. Of several ranks each works its
-    own part of the images, whose progress it shows, and all get the whole.
+    own part of the images, whose progress it shows, and all get the whole. `batch_size` images are bounded at once; by
+    default as many as memory holds, up to 64 on a CPU and 1024 on a GPU.
     """
+    if batch_size is None:
+        fitting = of_verdicts(net.perturbed).fits(available_memory(net.center.device))
+        batch_size = max(1, min(fitting, 1024 if net.center.is_cuda else 64))
     return Verdicts(
         *ranks.spread(len(images), lambda own: _verdicts(net, images[own], labels[own], batch_size, progress))
     )

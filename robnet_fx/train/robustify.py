@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from robnet_fx.field import BiasField
 from robnet_fx.frontend.onnx import OnnxModel, load_onnx
 from robnet_fx.images import check, subset, to_float
 from robnet_fx.layout import arrange, layout
+from robnet_fx.memory import available_memory, of_training
 from robnet_fx.metadata import normalisation_metadata
 from robnet_fx.progress import SILENT, Progress
 from robnet_fx.train import folder as folders
@@ -91,7 +92,7 @@ def robustify(
     lr: float = 5e-4,
     batch_size: int = 128,
     augment: bool = False,
-    micro_batch: int | None = None,
+    memory: int | None = None,
     limit: int | None = None,
     test_limit: int | None = None,
     seed: int = 0,
@@ -106,15 +107,16 @@ def robustify(
 
     The model is measured first, and refused at chance level unless `pretrain`. `epochs` gives the paper's schedule in
     that many epochs (`Recipe.short`), None in full; `limit` and `test_limit` cut the training and the test set to a
-    fixed random choice. `eps` is a plain number. `out` defaults to `<model>.robust.onnx` beside the model. A new
-    directory under `runs` takes arguments, versions, metrics, checkpoint, certificate and the bounds graph's code;
-    `resume` names such a directory whose run was interrupted, to go on with it under the same arguments.
+    fixed random choice. `eps` is a plain number. `memory` is how many bytes a training step may take, all that is free
+    if not given: a batch whose bounds need more, by the estimate of `robnet_fx.memory`, is bounded in parts.
+    `out` defaults to `<model>.robust.onnx` beside the model. A new directory under `runs` takes arguments, versions,
+    metrics, checkpoint, certificate and the bounds graph's code; `resume` names such a directory whose run was
+    interrupted, to go on with it under the same arguments.
     The written file, whose properties remember `mean`, `std` and `metadata`, is read back, certified and attacked.
     Raises `UsageError`, `UnsupportedError`, `Interrupted`.
     """
     arguments = {k: v for k, v in locals().items() if k not in ("model", "data", "progress")}
     common: dict[str, Any] = {"batch_size": batch_size, "alpha": alpha, "seed": seed, "augment": augment}
-    common["micro_batch"] = micro_batch
     if epochs is None:
         recipe = Recipe.paper(pretrain=pretrain, **common)
     else:
@@ -135,6 +137,7 @@ def robustify(
     net = bounded(source, method)
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
+    recipe = replace(recipe, micro_batch=_at_once(net, memory, batch_size))
     train_set, validation, test = _split(data, limit, test_limit, seed)
     for images, labels in (train_set, validation, test):
         check(images, labels, net.classes)
@@ -195,6 +198,19 @@ def _target(model: nn.Module | Path | str, out: Path | str | None) -> Path:
     if not isinstance(model, nn.Module) and target.resolve() == Path(model).resolve():
         raise UsageError(f"the result would overwrite the model {model}: choose another name")
     return target
+
+
+def _at_once(net: BoundedModel, memory: int | None, batch: int) -> int | None:
+    """How many images a training step may bound at once; None for a whole batch."""
+    need = of_training(net.perturbed)
+    fitting = need.fits(available_memory(net.center.device) if memory is None else memory)
+    if memory is not None and not fitting:
+        raise UsageError(f"--memory is too little for one image: bounds with gradients take some {_size(need.of(1))}")
+    return None if fitting >= batch else max(1, fitting)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def _split(

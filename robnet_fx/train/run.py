@@ -264,7 +264,7 @@ def _score(figures: dict[str, Any]) -> tuple[float, float]:
 def _settings(
     net: BoundedModel, images: Tensor, labels: Tensor, recipe: Recipe, validation: Pair | None
 ) -> dict[str, str]:
-    """What must not change between a run and its continuation."""
+    """What must not change between a run and its continuation; how much memory there is may."""
     parts = {"images": images, "labels": labels}
     if validation is not None:
         parts |= {"validation images": validation[0], "validation labels": validation[1]}
@@ -275,5 +275,5 @@ def _settings(
         "perturbation": repr(net.perturbation),
         "data": sha256_of_tensors(parts),
         "model": hashlib.sha256(repr(layout).encode()).hexdigest(),
-        **{f"recipe.{name}": repr(value) for name, value in recipe.to_dict().items()},
+        **{f"recipe.{name}": repr(value) for name, value in recipe.to_dict().items() if name != "micro_batch"},
     }

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import robnet_fx
-from robnet_fx.cli.options import read_eps
+from robnet_fx.cli.options import read_eps, read_memory
 from robnet_fx.errors import UsageError
 from robnet_fx.files import sha256_of_file
 from robnet_fx.frontend.onnx import load_onnx
@@ -232,3 +232,14 @@ print(*[name for name in set(sys.modules) - before if name.startswith(heavy)])
 
 def test_version(run):
     assert fine(run("--version")).stdout == f"robnet-fx {robnet_fx.__version__}\n"
+
+
+@pytest.mark.parametrize(("text", "size"), [("8GB", 8 * 2**30), ("500 mb", 500 * 2**20), ("0.5GiB", 2**29)])
+def test_memory_is_read_with_its_unit(text, size):
+    assert read_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["8", "GB", "-1GB", "0GB", "1.2.3GB", "8KB", ""])
+def test_memory_without_a_sensible_unit_is_refused(text):
+    with pytest.raises(UsageError, match="8GB"):
+        read_memory(text)

@@ -19,6 +19,7 @@ from robnet_fx.generate.methods import METHODS
 from robnet_fx.perturbation import Perturbation
 from robnet_fx.testing import all_corners, check_sound, node_values
 from tests.rules.cases import AFFINE, Case, name_of
+from tests.small import bounded, digits
 from tests.soundness import Drawing, draws
 
 aten = torch.ops.aten
@@ -407,3 +408,22 @@ def test_a_network_may_end_in_a_non_affine_node(last):
     hidden = drawing(aten.relu.default, drawing(aten.linear.default, drawing.flat(drawing.x), r(6, 5), r(6)))
     logits = drawing(last, drawing(aten.linear.default, hidden, r(3, 6), r(3)))
     check_sound(drawing.finish(logits), FIELD, torch.rand(2, 1, 5, dtype=torch.float64), clip="clamp", climbs=1)
+
+
+def test_many_classes_are_worked_in_parts(monkeypatch):
+    """Rows are independent, so the parts change nothing; with gradients there are none."""
+    net = bounded(eps=0.2)
+    images, labels = digits()[0][:3] / 255, digits()[1][:3]
+    whole = net.margins(images, labels)
+    sizes = []
+    original = net._graph
+
+    def watch(name, make):
+        return lambda images, spec: sizes.append(spec.shape[1]) or original(name, make)(images, spec)
+
+    monkeypatch.setattr(net, "_graph", watch)
+    monkeypatch.setattr("robnet_fx.bounded._ROWS_BUDGET", 4 * 3 * net._widest)
+    with torch.no_grad():
+        torch.testing.assert_close(net.margins(images, labels), whole.detach())
+    net.margins(images, labels)
+    assert sizes == [4, 4, 1, 9]

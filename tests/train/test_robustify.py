@@ -16,6 +16,7 @@ from robnet_fx.export import write_onnx
 from robnet_fx.files import sha256_of_file
 from robnet_fx.frontend.onnx import load_onnx
 from robnet_fx.images import subset
+from robnet_fx.memory import of_training
 from robnet_fx.train import robustify as module
 from robnet_fx.train.robustify import robustify
 from tests.small import bounded, digits
@@ -260,3 +261,22 @@ def test_a_full_disk_leaves_no_half_written_model(job, tmp_path, monkeypatch):
     monkeypatch.undo()
     run = tmp_path / "runs" / "net.robust-1"
     assert job(epochs=1, resume=run).run == run
+
+
+def test_little_memory_means_smaller_parts_and_the_same_result(job, monkeypatch):
+    """What does not fit is bounded in parts; too little for one image is refused before any training."""
+    parts = []
+    original = module.train
+
+    def watch(net, images, labels, recipe, **options):
+        parts.append(recipe.micro_batch)
+        return original(net, images, labels, recipe, **options)
+
+    monkeypatch.setattr(module, "train", watch)
+    plenty = job(epochs=1)
+    need = of_training(bounded(eps=0.6).perturbed)
+    scarce = job(epochs=1, memory=int((need.of(5) + 1) / 0.8))
+    assert parts == [None, 5]
+    assert scarce.after.clean == pytest.approx(plenty.after.clean, abs=0.05)
+    with pytest.raises(UsageError, match="too little for one image"):
+        job(epochs=1, memory=2**20 // 100)
