@@ -46,8 +46,9 @@ def _curves(cases: str) -> list[list[str]]:
 
 
 SUITES: dict[str, list[list[str]]] = {
-    "domains.py": [["tests/test_domains.py"]],
+    "domains.py": [["tests/test_domains.py"], ["tests/generate/test_chains.py", "-k", "units"]],
     "field.py": [["tests/test_field.py", "-k", word] for word in ("exact", "box or monomials", "")],
+    "kernels.py": [["tests/test_kernels.py"]],
     "noise.py": [["tests/test_field.py", "-k", "white_noise_are or ball or ramp"], ["tests/test_field.py"]],
     "rules/affine.py": [[_AFFINE]],
     "rules/arithmetic.py": [[_AFFINE, "-k", "add or sub or neg or mul or div"], [_REFUSALS]],
@@ -93,6 +94,15 @@ _BRANCH = "without a pole inside, all of it lies in one branch"
 
 # "file: the statement as the mutant has it" -> why it cannot be told apart.
 EQUIVALENT: dict[str, str] = {
+    "kernels.py: nothing = (low - high) * 0": "only whether it is a number is read",
+    "kernels.py: slope = torch.where(open_, high / 2 / half, (high > 0).to(high.dtype) - nothing)": "it is 0 or NaN",
+    "kernels.py: slope = torch.where(open_, high / 2 / half, (high > 0).to(low.dtype) + nothing)": (
+        "only its dtype is read"
+    ),
+    "kernels.py: return x.device.type == 'cpu' and (not (_plain.get() or torch.compiler.is_compiling())) and "
+    "(x.shape[1] < 0)": "the plain forms, which are slower and no different",
+    "kernels.py: form = _Chord.apply if _by_hand(upper) else chord_plain": "only its device is read",
+    "kernels.py: return [0, 1, *sorted(range(2, x.dim()), key=lambda axis: strides[axis])]": "any order will do",
     "rules/clamp.py: inside = ((pre.lower >= low) & (pre.upper <= high)).to(pre.upper.dtype)": "only its dtype is read",
     "rules/curved.py: return (torch.where(found, point, math.inf).unbind(0), torch.where(found, slack, 0.0).amax(0))": (
         "no turn: moved to one end or the other"

@@ -17,11 +17,14 @@ aten = torch.ops.aten
 
 
 def _plain(conv: Callable[..., Tensor], conv_transpose: Callable[..., Tensor], dims: int) -> dict[str, Any]:
+    def f(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        return conv(x, _channels_last(weight), *rest)
+
     def lin(x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
-        return conv(x, weight, None, *rest)
+        return f(x, weight, None, *rest)
 
     def abs_f(x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
-        return conv(x, weight.abs(), None, *rest)
+        return f(x, weight.abs(), None, *rest)
 
     def transpose(
         g: Tensor,
@@ -41,9 +44,14 @@ def _plain(conv: Callable[..., Tensor], conv_transpose: Callable[..., Tensor], d
                 x.dims[1:], g.shape[2:], weight.shape[2:], strides, paddings, dilations, strict=True
             )
         ]
-        return conv_transpose(g, weight, None, strides, paddings, missing, groups, dilations)
+        return conv_transpose(g, _channels_last(weight), None, strides, paddings, missing, groups, dilations)
 
-    return {"f": conv, "lin": lin, "abs_f": abs_f, "transpose": transpose, "sums": True}
+    return {"f": f, "lin": lin, "abs_f": abs_f, "transpose": transpose, "sums": True}
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    """The user's weights stay as they are; a copy of them for each convolution costs nothing beside it."""
+    return weight.contiguous(memory_format=torch.channels_last) if weight.dim() == 4 else weight
 
 
 def each(value: Sequence[int] | int, dims: int) -> list[int]:

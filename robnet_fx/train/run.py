@@ -63,8 +63,6 @@ class Run:
         if not self.parameters:
             raise UsageError("the model has no parameters to train")
         ranks.follow([*net.model.parameters(), *net.model.buffers()])
-        # convolutions are up to twice as fast so
-        net.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         pages.keep()
         self.optimiser = torch.optim.Adam(self.parameters)
         self.steps = math.ceil(len(images) / recipe.batch_size)
@@ -115,8 +113,6 @@ class Run:
         images = to_float(self.images[index], self.parameters[0])
         if self.recipe.augment:
             images = augment(images)
-        if images.dim() == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
         self.optimiser.zero_grad(set_to_none=True)
         own = ranks.part(len(index))
         number = (self.recipe.seed * self.recipe.epochs + self.epoch) * self.steps + self.step

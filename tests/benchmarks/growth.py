@@ -85,7 +85,6 @@ def measure(setting: dict[str, int]) -> tuple[float, float]:
     model = network(setting["depth"], setting["size"], setting["classes"])
     net = bound(model, BiasField(setting["order"], EPS), example=images[:2])
     labels = net.logits(images).argmax(1)
-    images = images.contiguous(memory_format=torch.channels_last)
 
     def step() -> None:
         margins = net.margins(images, labels)
@@ -124,7 +123,6 @@ def resnet18() -> str:
     image = torch.rand(1, 3, 224, 224)
     net = bound(model, BiasField(3, 1e-6), example=image.expand(2, -1, -1, -1))
     label = net.logits(image).argmax(1)
-    image = image.contiguous(memory_format=torch.channels_last)
     free, held = available_memory(CPU) / 2**30, start_of_peak(CPU)
     start = time.perf_counter()
     with torch.no_grad():

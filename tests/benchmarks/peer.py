@@ -34,7 +34,7 @@ def contender(bench: Bench, name: str, mix: tuple[Tensor, Tensor] | None) -> Cal
     warnings.filterwarnings("ignore", category=UserWarning)
     from auto_LiRPA import BoundedModule, BoundedTensor, PerturbationLpNorm
 
-    net, images, labels = bench.nets["rsip-ssip"], bench.images.contiguous(), bench.labels
+    net, images, labels = bench.nets["rsip-ssip"], bench.images, bench.labels
     if mix is not None:
         right = mix[0] == labels
         images, labels = images[right], labels[right]
