@@ -52,13 +52,13 @@ def choose_plain(
 
 def chord_plain(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """Slope and offset of the line through a ReLU's ends: 1 and 0 where it is on, 0 and 0 where it is off, and NaN
-    where an end is."""
+    where an end is. The offset is both slope |l| and (1 - slope) u: the larger, for a slope may round to 0 or 1."""
     low, high = lower.clamp(max=0), upper.clamp(min=0)
     open_ = (low < 0) & (high > 0)
     half = torch.where(open_, high / 2 - low / 2, 1.0)  # halved, for the width may overflow where its ends do not
     nothing = (low + high) * 0
     slope = torch.where(open_, high / 2 / half, (high > 0).to(high.dtype) + nothing)
-    return slope, torch.where(open_, slope * -low, nothing)
+    return slope, torch.where(open_, torch.maximum(slope * -low, high * (1 - slope)), nothing)
 
 
 _plain = ContextVar("plain", default=False)
@@ -238,7 +238,7 @@ class _Chord(Function):
         slope = (low / high).neg_().add_(1).reciprocal_()  # 1 / (1 - l / u): u - l may overflow where its ends do not
         slope.masked_fill_(low == high, 0)  # both are 0
         ctx.save_for_backward(high, slope)
-        return slope, (low * slope).neg_()
+        return slope, torch.maximum((low * slope).neg_(), (1 - slope).mul_(high))
 
     @staticmethod
     def backward(ctx: Any, over_slope: Tensor, over_offset: Tensor) -> tuple[Tensor, Tensor]:

@@ -107,14 +107,15 @@ def test_nan_is_not_hidden():
 
 @pytest.mark.parametrize("form", [kernels.chord, kernels.chord_plain])
 def test_a_chord_survives_the_overflow_of_its_width(form):
-    """The upper line holds at both ends, also where u - l is not a number."""
-    lower = torch.tensor([[-3e38, -1e38, -1e-40, -1.0, 0.0, 0.0]])
-    upper = torch.tensor([[3e38, 3e38, 1e-40, 0.0, 3e38, 0.0]])
+    """The upper line holds at both ends, also where u - l is not a number, or the slope rounds to 0 or 1."""
+    lower = torch.tensor([[-3e38, -1e38, -1e-40, -1.0, 0.0, 0.0, -1e30, -1e-20]])
+    upper = torch.tensor([[3e38, 3e38, 1e-40, 0.0, 3e38, 0.0, 1e-20, 1e30]])
     slope, offset = form(lower, upper)
     for x in (lower, upper):
         assert (slope.double() * x + offset >= x.double().clamp(min=0) * (1 - 1e-5)).all()
     assert slope.tolist()[0][3:5] == [0, 1]
-    assert offset.tolist()[0][3:] == [0, 0, 0]
+    assert offset.tolist()[0][3:6] == [0, 0, 0]
+    assert offset[0, 6:].tolist() == [upper[0, 6], -lower[0, 7]]
 
 
 def test_tracing_sees_the_plain_forms():
