@@ -75,7 +75,7 @@ def plain() -> Iterator[None]:
 
 
 def _by_hand(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not (_plain.get() or torch.compiler.is_compiling()) and x.shape[1] > 0
+    return x.device.type == "cpu" and not (torch.compiler.is_compiling() or _plain.get()) and x.shape[1] > 0
 
 
 def reach(coef: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ EQUIVALENT: dict[str, str] = {
     "kernels.py: slope = torch.where(open_, high / 2 / half, (high > 0).to(low.dtype) + nothing)": (
         "only its dtype is read"
     ),
-    "kernels.py: return x.device.type == 'cpu' and (not (_plain.get() or torch.compiler.is_compiling())) and "
+    "kernels.py: return x.device.type == 'cpu' and (not (torch.compiler.is_compiling() or _plain.get())) and "
     "(x.shape[1] < 0)": "the plain forms, which are slower and no different",
     "kernels.py: form = _Chord.apply if _by_hand(upper) else chord_plain": "only its device is read",
     "kernels.py: return [0, 1, *sorted(range(2, x.dim()), key=lambda axis: strides[axis])]": "any order will do",

@@ -4,8 +4,8 @@
 
 Random images of the network's size, augmented, alpha 1, eps 40/255, order 3. First an epoch of standard training, so
 that there are classes to hold on to, then two robust epochs at the full eps; the second is reported, with how many
-samples were active in it, and what share of one large matrix product's rate its convolutions and products reach, counted
-on one step with last epoch's guess.
+samples were active in it, and what share of one large matrix product's rate its convolutions and products reach,
+counted on one step with last epoch's guess.
 """
 
 from __future__ import annotations

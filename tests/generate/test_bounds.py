@@ -427,3 +427,19 @@ def test_many_classes_are_worked_in_parts(monkeypatch):
         torch.testing.assert_close(net.margins(images, labels), whole.detach())
     net.margins(images, labels)
     assert sizes == [4, 4, 1, 9]
+
+
+def test_the_graph_compiles_whole_and_once():
+    """No graph break, and none anew for a last, smaller batch."""
+    from torch._dynamo.testing import CompileCounter
+
+    net = bounded(eps=0.2)
+    images, labels = digits()[0][:7] / 255, digits()[1][:7]
+    spec = margin_spec(labels, other_classes(labels, 10), 10).float()
+    graph, counter = net.get_submodule("bounds"), CompileCounter()
+    compiled = torch.compile(graph, backend=counter, fullgraph=True, dynamic=True)
+    for size in (7, 5, 3):
+        batch = images[:size].clone(), spec[:size].clone()
+        for ours, theirs in zip(compiled(*batch), graph(*batch), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert counter.frame_count == 1
