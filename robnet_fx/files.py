@@ -59,9 +59,10 @@ def write_atomically(path: Path | str) -> Iterator[BinaryIO]:
             raise RobnetError(f"cannot write {path}: {reason.strerror or reason}") from error
         raise
     finally:
-        if raw is not None and not raw.closed:
-            raw.close()
-        temporary.unlink(missing_ok=True)
+        if raw is not None:
+            if not raw.closed:
+                raw.close()
+            temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

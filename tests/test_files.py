@@ -72,3 +72,9 @@ def test_hashes(tmp_path):
     assert sha256_of_tensors(one) != sha256_of_tensors({**one, "a": one["a"].reshape(3, 2)})
     assert sha256_of_tensors(one) != sha256_of_tensors({**one, "a": one["a"] + 1e-6})
     assert sha256_of_tensors({"w": torch.zeros(2, dtype=torch.bfloat16)})
+
+
+def test_a_parent_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(RobnetError, match="cannot write"), write_atomically(tmp_path / "file" / "out"):
+        pass
