@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import fx, nn
@@ -44,6 +45,11 @@ def prune(graph: fx.Graph) -> None:
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """The value's own shape S, without the batch axis."""
     return tuple(node.meta["shape"])
+
+
+def numel(node: fx.Node) -> int:
+    """How many numbers the value has, without the batch."""
+    return math.prod(shape_of(node))
 
 
 def argument(node: fx.Node, name: str, default: Any) -> Any:

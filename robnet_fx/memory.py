@@ -10,7 +10,6 @@ parts that the rules multiply by: some (D + 2 K + 10) S a node, as measured in `
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import fx
 
 from robnet_fx.generate.analysis import bounded_inputs, dependent_nodes, relaxed_nodes
 from robnet_fx.generate.chains import chained
-from robnet_fx.graphs import shape_of
+from robnet_fx.graphs import numel, shape_of
 from robnet_fx.passes import FIELD
 
 _KEEP_FREE = 0.8  # of the available memory: libraries need work space, and the estimate is one
@@ -55,7 +54,7 @@ def of_verdicts(perturbed: fx.GraphModule) -> Memory:
 def of_training(perturbed: fx.GraphModule) -> Memory:
     """RSIP-SSIP margins in float32 and their gradients: what a step of robust training computes."""
     dimensions, rows = _sizes(perturbed)
-    numbers = sum(_numel(node) for node in dependent_nodes(perturbed))
+    numbers = sum(numel(node) for node in dependent_nodes(perturbed))
     image = numbers * (dimensions + 2 * rows + 10) + 2 * sum(_products(perturbed))
     return Memory(4 * 4 * _weights(perturbed), 4 * image)
 
@@ -86,28 +85,28 @@ def _forward_peak(perturbed: fx.GraphModule, dimensions: int) -> int:
     alive = kept = peak = 0
     for node in order:
         sources = set(bounded_inputs(node, dependent))
-        alive += _numel(node)
-        widest = max(map(_numel, (node, *sources)))
+        alive += numel(node)
+        widest = max(map(numel, (node, *sources)))
         peak = max(peak, (dimensions + 4) * alive + kept + dimensions * widest)
-        kept += 2 * _numel(node)
+        kept += 2 * numel(node)
         for source in sources:
             readers[source].discard(node)
             if not readers[source]:
-                alive -= _numel(source)
+                alive -= numel(source)
     return peak
 
 
 def _backward_peak(perturbed: fx.GraphModule, rows: int) -> int:
     """The most numbers that RSIP keeps at once: all `pre`, the forms at open branches, the work of one relaxation."""
     dependent = dependent_nodes(perturbed)
-    kept = sum(2 * _numel(node) for node in dependent)
+    kept = sum(2 * numel(node) for node in dependent)
     waiting: set[fx.Node] = set()
     peak = 0
     for node in reversed(perturbed.graph.nodes):
         if node in dependent:
             waiting.discard(node)
-            widest = max(map(_numel, (node, *bounded_inputs(node, dependent))))
-            peak = max(peak, rows * (5 * widest + sum(_numel(n) for n in waiting)))
+            widest = max(map(numel, (node, *bounded_inputs(node, dependent))))
+            peak = max(peak, rows * (5 * widest + sum(numel(n) for n in waiting)))
             waiting.update(bounded_inputs(node, dependent))
     return kept + peak
 
@@ -127,7 +126,3 @@ def _sizes(perturbed: fx.GraphModule) -> tuple[int, int]:
 
 def _weights(perturbed: fx.GraphModule) -> int:
     return sum(parameter.numel() for parameter in perturbed.parameters())
-
-
-def _numel(node: fx.Node) -> int:
-    return math.prod(shape_of(node))

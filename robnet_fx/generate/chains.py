@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import fx
 
 from robnet_fx.generate.analysis import bounded_inputs
-from robnet_fx.graphs import shape_of
+from robnet_fx.graphs import numel
 from robnet_fx.rules import rule_for
 
 _MOST = 2**20  # numbers of the widest product: 8 MiB a sample in float64
@@ -21,12 +19,12 @@ def chained(perturbed: fx.GraphModule, dependent: set[fx.Node], relaxed: set[fx.
     for node in perturbed.graph.nodes:
         if node not in dependent:
             continue
-        weights[node], widest[node] = 0, math.prod(shape_of(node))
+        weights[node], widest[node] = 0, numel(node)
         rule = rule_for(node.target)
         if node not in relaxed and rule is not None:
             sources = bounded_inputs(node, dependent)
             weights[node] = max(weights[source] for source in sources) + rule.sums
             widest[node] = max(widest[node], *(widest[source] for source in sources))
     read = (node for node in weights if weights[node] > 1 and relaxed.intersection(node.users))
-    sizes = {node: math.prod(shape_of(node)) * widest[node] for node in read}
+    sizes = {node: numel(node) * widest[node] for node in read}
     return {node: size for node, size in sizes.items() if size <= _MOST}

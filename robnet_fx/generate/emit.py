@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from robnet_fx import domains
 from robnet_fx.domains import Shape
 from robnet_fx.generate.analysis import bounded_inputs
 from robnet_fx.generate.rows import Rows
-from robnet_fx.graphs import derive, prune, shape_of
+from robnet_fx.graphs import derive, numel, prune, shape_of
 from robnet_fx.passes import FIELD
 from robnet_fx.rules.registry import every_unit
 
@@ -132,7 +131,7 @@ class Emitter:
         name = f"rsip_{value.name}"
         graph = derive(self.plan.source, inner.graph, "Rsip")
         unstable = self.unstable(node)
-        widest = max(math.prod(shape_of(n)) for n in self.plan.dependent)
+        widest = max(map(numel, self.plan.dependent))
         self.children[name] = Rows(graph, unstable, widest)
         return self.graph.create_node(
             "call_module", name, (self.image, pre, *known.values()), name=f"{node.name}_rsip_pre"

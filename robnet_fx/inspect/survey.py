@@ -15,7 +15,7 @@ from robnet_fx.domains import Interval
 from robnet_fx.errors import UsageError
 from robnet_fx.generate import METHODS, Generator
 from robnet_fx.generate.analysis import bounded_inputs, dependent_nodes
-from robnet_fx.graphs import shape_of
+from robnet_fx.graphs import numel, shape_of
 from robnet_fx.inspect.origin import generated_nodes
 from robnet_fx.inspect.stages import operation_name, shape_text
 from robnet_fx.rules import rule_for
@@ -100,7 +100,7 @@ def survey(net: BoundedModel, images: Tensor, full: bool | None = None) -> Surve
                 _rule(node),
                 shape_text(shape_of(node)),
                 _layer(node),
-                math.prod(shape_of(node)),
+                numel(node),
                 inputs,
                 tuple(generated.get(node.name, ())),
                 **width,
@@ -126,10 +126,10 @@ def full_cost(net: BoundedModel) -> float:
     for node in net.perturbed.graph.nodes:
         if node.op != "call_function" or "shape" not in node.meta:
             continue
-        before += math.prod(shape_of(node))
+        before += numel(node)
         rules = [rule_for(user.target) for user in node.users]
         if any(rule is not None and not rule.affine for rule in rules):
-            cost += 2.0 * math.prod(shape_of(node)) * before
+            cost += 2.0 * numel(node) * before
     return cost
 
 
