@@ -25,6 +25,7 @@ from robnet_fx.passes import FIELD
 _KEEP_FREE = 0.8  # of the available memory: libraries need work space, and the estimate is one
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,14 @@ def available_memory(device: torch.device) -> int:
     except (OSError, ValueError):  # no container, or one without a limit
         pass
     return max(0, min(left))
+
+
+def bytes_text(size: int) -> str:
+    """1.4 GiB: three digits at most, in powers of 1024 as `--memory` reads its units."""
+    value, unit = float(size), 0
+    while value >= 999.5 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.0f} {_UNITS[unit]}" if value >= 9.95 or unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
 def _forward_peak(perturbed: fx.GraphModule, dimensions: int) -> int:

@@ -6,9 +6,8 @@ from rich.console import Group
 from rich.text import Text
 
 from robnet_fx.coverage import Coverage, Gap
+from robnet_fx.memory import bytes_text
 from robnet_fx.report.tables import table
-
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def coverage_report(title: str, found: Coverage, batch: int, available: int, device: str) -> Group:
@@ -25,14 +24,6 @@ def percent(found: Coverage) -> str:
     """The share in per cent; 100 % only where nothing is missing."""
     share = found.share if not found.gaps else min(found.share, 0.999)
     return f"{share:.1%}" if found.gaps else f"{share:.0%}"
-
-
-def bytes_text(size: int) -> str:
-    """1.4 GB: three digits at most, decimal units."""
-    value, unit = float(size), 0
-    while value >= 999.5 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if value >= 9.95 or unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
 def _rounded(count: int) -> int:

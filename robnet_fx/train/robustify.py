@@ -22,7 +22,7 @@ from robnet_fx.field import BiasField
 from robnet_fx.frontend.onnx import OnnxModel, load_onnx
 from robnet_fx.images import check, subset, to_float
 from robnet_fx.layout import arrange, layout
-from robnet_fx.memory import available_memory, of_training
+from robnet_fx.memory import available_memory, bytes_text, of_training
 from robnet_fx.metadata import normalisation_metadata
 from robnet_fx.progress import SILENT, Progress
 from robnet_fx.train import folder as folders
@@ -205,12 +205,9 @@ def _at_once(net: BoundedModel, memory: int | None, batch: int) -> int | None:
     need = of_training(net.perturbed)
     fitting = need.fits(available_memory(net.center.device) if memory is None else memory)
     if memory is not None and not fitting:
-        raise UsageError(f"--memory is too little for one image: bounds with gradients take some {_size(need.of(1))}")
+        some = bytes_text(need.of(1))
+        raise UsageError(f"--memory is too little for one image: bounds with gradients take some {some}")
     return None if fitting >= batch else max(1, fitting)
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def _split(

@@ -18,6 +18,7 @@ from robnet_fx.errors import UsageError
 from robnet_fx.files import sha256_of_file
 from robnet_fx.frontend.onnx import load_onnx
 from robnet_fx.images import subset
+from robnet_fx.memory import bytes_text
 from robnet_fx.metadata import normalisation_metadata
 from robnet_fx.rules import registry
 from robnet_fx.zoo.data import load
@@ -237,6 +238,11 @@ def test_version(run):
 @pytest.mark.parametrize(("text", "size"), [("8GB", 8 * 2**30), ("500 mb", 500 * 2**20), ("0.5GiB", 2**29)])
 def test_memory_is_read_with_its_unit(text, size):
     assert read_memory(text) == size
+
+
+@pytest.mark.parametrize("size", [3 * 2**20, 700_000_000, 1_020 * 2**20, 12_345_678_901, 5 * 2**40])
+def test_memory_is_written_in_the_units_it_is_read_in(size):
+    assert read_memory(bytes_text(size)) == pytest.approx(size, rel=0.05)
 
 
 @pytest.mark.parametrize("text", ["8", "GB", "-1GB", "0GB", "1.2.3GB", "8KB", ""])
