@@ -1,6 +1,6 @@
 """Which torchvision classifiers robnet-fx takes, and how tight their bounds are: the table of docs/coverage.md.
 
-    python tests/benchmarks/coverage.py --out docs/coverage.md [resnet18 vit_b_32 ...]
+    python -m tests.benchmarks.coverage --out docs/coverage.md [resnet18 vit_b_32 ...]
 
 Random weights, batch-norm statistics from one batch of random images, float64, a first-order field at a tiny eps on a
 small input. *ratio* is the mean width of RSIP-SSIP's logit bounds over the range of the logits on sampled fields.
@@ -8,11 +8,9 @@ small input. *ratio* is the mean width of RSIP-SSIP's logit bounds over the rang
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 
 from robnet_fx import BiasField, RobnetError, trace
 from robnet_fx.bounded import BoundedModel
-from robnet_fx.files import write_atomically
+from tests.benchmarks.page import parse, publish
 
 FAMILIES = {
     "alexnet": 64, "vgg11": 32, "vgg11_bn": 32, "vgg16_bn": 32, "resnet18": 32, "resnet34": 32, "resnet50": 32,
@@ -37,18 +35,13 @@ EPS, SAMPLES, MOST = 1e-9, 32, 100.0
 
 
 def main() -> None:
-    options = parse()
+    options = parse(__doc__, "only these networks")
     torch.set_default_dtype(torch.float64)
     rows = []
     for name in options.names or FAMILIES:
         rows.append({"name": name, **examine(name, FAMILIES[name])})
         Console(stderr=True).print(rows[-1])
-    text = document(rows)
-    if options.out:
-        with write_atomically(options.out) as file:
-            file.write(text.encode())
-    else:
-        Console().print(text, markup=False, highlight=False, soft_wrap=True)
+    publish(document(rows), options.out)
 
 
 @torch.no_grad()
@@ -131,7 +124,7 @@ def document(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Coverage",
         "",
-        "Made by `python tests/benchmarks/coverage.py --out docs/coverage.md`. torchvision's classifiers with random",
+        "Made by `python -m tests.benchmarks.coverage --out docs/coverage.md`. torchvision's classifiers with random",
         "weights and batch-norm statistics of one batch, in float64, bounded against a first-order field at eps "
         f"{EPS:g} on a small input.",
         f"*ratio*: mean width of RSIP-SSIP's logit bounds over the range of the logits on {SAMPLES} sampled fields.",
@@ -149,13 +142,6 @@ def document(rows: list[dict[str, Any]]) -> str:
             f"| {row['name']} | {size}x{size} | {' | '.join(marks)} | {ratio} | {row['seconds']} | {row['reason']} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="only these networks")
-    parser.add_argument("--out", type=Path, help="write the page here")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,3 @@
-# ruff: noqa: T201
 """How tight each relaxation is: the area between its two lines over the least area any two lines could leave.
 
     python -m tests.benchmarks.relaxations --out docs/relaxations.md
@@ -9,13 +8,11 @@ so areas are heights at the middle. Intervals have their middle in [-4, 4] and w
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from robnet_fx.domains import Interval
+from tests.benchmarks.page import parse, publish
 from tests.rules.cases import CURVED, ELEMENTWISE, STEPS, Case
 from tests.rules.enclosures import admit, band_of, function, lines_of
 
@@ -68,13 +65,8 @@ def page() -> str:
 
 def main() -> None:
     """Print the page, or write it."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path)
-    out = parser.parse_args().out
-    if out:
-        out.write_text(page())
-    else:
-        print(page())
+    options = parse(__doc__)
+    publish(page(), options.out)
 
 
 if __name__ == "__main__":

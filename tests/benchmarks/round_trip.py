@@ -1,6 +1,6 @@
 """Torchvision networks through ONNX and back: the table of docs/round-trip.md.
 
-    python tests/benchmarks/round_trip.py --out docs/round-trip.md [resnet18 densenet121 ...]
+    python -m tests.benchmarks.round_trip --out docs/round-trip.md [resnet18 densenet121 ...]
 
 Each network (random weights, 3x32x32 images, 10 classes) is exported with a free batch by both of PyTorch's exporters,
 loaded, robustified for a few RSIP-SSIP steps and written; onnxruntime judges the file before and after.
@@ -8,7 +8,6 @@ loaded, robustified for a few RSIP-SSIP steps and written; onnxruntime judges th
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 import warnings
@@ -24,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robnet_fx import robustify
-from robnet_fx.files import write_atomically
 from robnet_fx.frontend.onnx import load_onnx
 from robnet_fx.frontend.onnx_runtime import OnnxSession, difference
+from tests.benchmarks.page import parse, publish
 
 # eps at which some image is not certified, so that the robust loss has a gradient; the weight of that loss, for the
 # bounds of untrained networks are so wide that in float32 only a small one keeps the gradient finite; and the least
@@ -45,19 +44,14 @@ EPOCHS, BATCH, IMAGES, TESTED = 2, 2, 3, 1  # one of the images is held out: one
 
 
 def main() -> None:
-    options = parse()
+    options = parse(__doc__, "only these networks")
     rows = []
     for name in options.names or NETWORKS:
         for exporter in EXPORTERS:
             with tempfile.TemporaryDirectory() as folder:
                 rows.append({"name": name, "exporter": exporter, **there_and_back(name, exporter, Path(folder))})
             Console(stderr=True).print(rows[-1])
-    text = document(rows)
-    if options.out:
-        with write_atomically(options.out) as file:
-            file.write(text.encode())
-    else:
-        Console().print(text, markup=False, highlight=False, soft_wrap=True)
+    publish(document(rows), options.out)
 
 
 @dataclass
@@ -158,7 +152,7 @@ def document(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Round trip",
         "",
-        "Made by `python tests/benchmarks/round_trip.py --out docs/round-trip.md`. torchvision networks with random",
+        "Made by `python -m tests.benchmarks.round_trip --out docs/round-trip.md`. torchvision networks with random",
         "weights, batch-norm statistics of one batch (no variance below *floor*), 3x32x32 images and 10 classes,",
         "exported with a free batch, loaded, robustified with RSIP-SSIP against a first-order field, and written.",
         "*Loaded* and *written*: the largest |onnxruntime - PyTorch| / (1 + |logit|) before and after. *Moved*: the",
@@ -174,13 +168,6 @@ def document(rows: list[dict[str, Any]]) -> str:
         shown["nodes"] = f"{row['nodes']}, {'the same' if row['same'] else '**changed**'}"
         lines.append("| " + " | ".join(str(shown[key]) for key in COLUMNS) + " |")
     return "\n".join(lines) + "\n"
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="only these networks")
-    parser.add_argument("--out", type=Path, help="write the page here")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":
