@@ -36,6 +36,7 @@ _REFUSALS = "tests/rules/test_registry.py"
 _MOVES = ["tests/rules/test_moves.py", "-k", "refused or contraction"]
 _ELEMENTWISE = "tests/rules/test_elementwise.py"
 _GRAPHS = "tests/rules/test_soundness.py"
+_WINDOWS = "tests/frontend/test_windows.py"
 
 
 def _curves(cases: str) -> list[list[str]]:
@@ -48,6 +49,8 @@ def _curves(cases: str) -> list[list[str]]:
 SUITES: dict[str, list[list[str]]] = {
     "domains.py": [["tests/test_domains.py"], ["tests/generate/test_chains.py", "-k", "units"]],
     "field.py": [["tests/test_field.py", "-k", word] for word in ("exact", "box or monomials", "")],
+    "frontend/merged.py": [[_WINDOWS, "-k", word] for word in ("refused", "windows_is", "")],
+    "frontend/moved.py": [[_WINDOWS, "-k", word] for word in ("moved", "")],
     "kernels.py": [["tests/test_kernels.py"]],
     "noise.py": [["tests/test_field.py", "-k", "white_noise_are or ball or ramp"], ["tests/test_field.py"]],
     "rules/affine.py": [[_AFFINE]],

@@ -23,7 +23,7 @@ from robnet_fx.graphs import MODEL, argument, prune
 
 aten = torch.ops.aten
 
-_IDENTITIES = {
+IDENTITIES = {
     aten.clone.default,
     aten.alias.default,
     aten.detach.default,
@@ -31,8 +31,8 @@ _IDENTITIES = {
     aten.lift_fresh_copy.default,
     aten.dropout.default,
 }
-_CASTS = {aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout}
-_RESHAPES = {
+CASTS = {aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout}
+RESHAPES = {
     aten.view.default,
     aten._unsafe_view.default,
     aten.reshape.default,
@@ -55,8 +55,8 @@ _POOLS_WITH_INDICES = {
     aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
 }
 SPELLINGS = {
-    "nothing": {*_IDENTITIES, *_CASTS},
-    "reshape": _RESHAPES,
+    "nothing": {*IDENTITIES, *CASTS},
+    "reshape": RESHAPES,
     "slices": _SPLITS,
     "selections": {aten.unbind.int},
     "max_pool": set(_POOLS_WITH_INDICES),
@@ -97,7 +97,7 @@ class Canonical:
                 try:
                     self._call(node)
                 except UnsupportedError as error:
-                    raise UnsupportedError(f"{error}{_place_of(node)}") from None
+                    raise UnsupportedError(f"{error}{place_of(node)}") from None
             else:
                 raise UnsupportedError(f"{node.op} {node.target} in the traced graph: control flow has no bounds")
         prune(self.graph)
@@ -186,15 +186,15 @@ class Canonical:
             inference = (x, weight, bias, mean, var, False, momentum, eps, False)
             self.env[node] = self.make(aten.batch_norm.default, inference)
             return
-        if target in _IDENTITIES or (target in _CASTS and value.dtype == _value(node.args[0]).dtype):
+        if target in IDENTITIES or (target in CASTS and value.dtype == _value(node.args[0]).dtype):
             self.env[node] = self._arg(node.args[0])
             return
         if isinstance(value, Tensor) and any(isinstance(size, torch.SymInt) for size in value.shape[1:]):
             raise UnsupportedError(f"{node.name} has a size besides the batch that is not fixed: {list(value.shape)}")
-        if target in _RESHAPES and self._has_batch(value):
+        if target in RESHAPES:
             self._reshape(node, value)
             return
-        if target is aten.slice.Tensor and _whole(node):
+        if target is aten.slice.Tensor and is_whole(node):
             self.env[node] = self._arg(node.args[0])
             return
         rewritten = REWRITES[target](self, node) if target in REWRITES else None
@@ -210,9 +210,11 @@ class Canonical:
         self._place(node, made)
 
     def _reshape(self, node: fx.Node, value: Tensor) -> None:
-        if not (value.shape[0] == self.batch):
-            raise UnsupportedError(f"{node.name} moves or merges the batch axis: {list(value.shape)}")
-        shape = [-1, *(int(size) for size in value.shape[1:])]
+        shape = list(value.shape)
+        if self._has_batch(value):
+            if not (shape[0] == self.batch):
+                raise UnsupportedError(f"{node.name} moves or merges the batch axis: {shape}")
+            shape[0] = -1
         self._place(node, self.make(aten.reshape.default, (self._arg(node.args[0]), shape)))
 
     def _getitem(self, node: fx.Node) -> None:
@@ -282,7 +284,7 @@ def _value(node: Any) -> Tensor:
     return value
 
 
-def _whole(node: fx.Node) -> bool:
+def is_whole(node: fx.Node) -> bool:
     """A slice that keeps everything."""
     return _value(node.args[0]).shape == _value(node).shape and argument(node, "step", 1) == 1
 
@@ -297,7 +299,7 @@ def _layer(node: fx.Node) -> tuple[str, str]:
     return path, re.sub(r"^torch\.nn\.modules\.\w+\.", "torch.nn.", kind)
 
 
-def _place_of(node: fx.Node) -> str:
+def place_of(node: fx.Node) -> str:
     """The lines of an error message that say where a traced node comes from."""
     (layer, kind), source = _layer(node), source_line(node.meta.get("stack_trace"))
     return f"\n  layer   {layer or '(top)'} ({kind})" * bool(kind) + f"\n  source  {source}" * bool(source)
