@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 
+from robnet_fx.domains import Interval
 from robnet_fx.rules.affine import affine
-from robnet_fx.rules.registry import register
+from robnet_fx.rules.registry import named, register
 
 aten = torch.ops.aten
 
 
-register(
-    affine(
-        "add",
-        lambda x, y, *, alpha=1: x + alpha * y,
-        abs_f=lambda x, y, *, alpha=1: x + abs(alpha) * y,
-        inputs=(0, 1),
-        joint=True,
-        offset=(0, 1),
-    ),
-    aten.add.Tensor,
-    aten.add.Scalar,
+_ADD = affine(
+    "add",
+    lambda x, y, *, alpha=1: x + alpha * y,
+    abs_f=lambda x, y, *, alpha=1: x + abs(alpha) * y,
+    inputs=(0, 1),
+    joint=True,
+    offset=(0, 1),
 )
+
+
+def _add_ibp(x: Any, y: Any, *, alpha: float = 1) -> Interval:
+    """Ends are added to ends: a middle would lose the eps of a normalisation to a wide variance, and with it that
+    what goes into the root is positive."""
+    (low, high), (first, last) = ((end, end) if not isinstance(end, Interval) else end for end in (x, y))
+    if alpha < 0:
+        first, last = last, first
+    return Interval(low + alpha * first, high + alpha * last)
+
+
+register(replace(_ADD, ibp=named(_add_ibp, "add", "ibp")), aten.add.Tensor, aten.add.Scalar)
 register(
     affine(
         "sub",

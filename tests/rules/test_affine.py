@@ -114,3 +114,10 @@ def test_a_transposed_convolution_gives_back_every_size(dims: int, dilation: int
         got = rule_for(op).rsip(form, Shape(tuple(x.shape[1:])), weight, None, *options)
         (expected,) = torch.autograd.grad((form.coef[:, 0] * y).sum(), x)
         close(got.coef, expected)
+
+
+def test_a_sum_does_not_lose_its_small_part_in_a_wide_interval():
+    """The eps of a normalisation, beside a variance of which next to nothing is known: the root needs it."""
+    wide = Interval(torch.zeros(1, 1), torch.full((1, 1), 1e12))
+    for op in (torch.ops.aten.add.Tensor, torch.ops.aten.add.Scalar):
+        assert float(rule_for(op).ibp(wide, 1e-6).lower) == pytest.approx(1e-6)
