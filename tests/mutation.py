@@ -37,6 +37,7 @@ _MOVES = ["tests/rules/test_moves.py", "-k", "refused or contraction"]
 _ELEMENTWISE = "tests/rules/test_elementwise.py"
 _GRAPHS = "tests/rules/test_soundness.py"
 _WINDOWS = "tests/frontend/test_windows.py"
+_SOFTMAX = "tests/rules/test_softmax.py"
 
 
 def _curves(cases: str) -> list[list[str]]:
@@ -88,6 +89,11 @@ SUITES: dict[str, list[list[str]]] = {
         [_CURVED, "-k", "erf or atan"],
     ],
     "rules/silu.py": _curves("silu or mish or hard"),
+    "rules/softmax.py": [
+        [_SOFTMAX, "-k", "slopes or carried or wider or above_all or far_off or rounded_by or single or number"],
+        [_SOFTMAX, "-k", "band_is or corners or right or axis"],
+        [_SOFTMAX, "-k", "leaves_the_band or finite or exact or refused"],
+    ],
     "rules/step.py": [[_CURVED, "-k", "step"], *_curves("sign and not log or floor or ceil or round and not rounded")],
     "rules/where.py": [[_AFFINE, "-k", "where or masked"], _MOVES],
 }
@@ -130,6 +136,7 @@ EQUIVALENT: dict[str, str] = {
     "rules/maxpool.py: widths = [p, max(p, (out + 1) * s + span - n - p), *widths]": _PADDING,
     "rules/periodic.py: branch = math.pi * torch.round((pre.upper + pre.upper) / (2 * math.pi))": _BRANCH,
     "rules/periodic.py: branch = math.pi * torch.round((pre.lower + pre.lower) / (2 * math.pi))": _BRANCH,
+    "rules/softmax.py: axis = _from_end(axis, pre.upper)": "only its rank is read",
     "rules/step.py: level = Band(torch.zeros_like(last), (first + last) / 2, (last - first) / 2)": (
         "only its shape and dtype are read"
     ),

@@ -68,7 +68,19 @@ def pooled() -> nn.Module:
     )
 
 
-@pytest.mark.parametrize("make", [plain, normed, convnet, Residual, pooled])
+class Attentive(nn.Module):
+    """Two tokens that attend to each other behind a layer norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.last = nn.Linear(96, 8), nn.LayerNorm(8), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.norm(self.embed(x.reshape(-1, 2, 96)))
+        return self.last(nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).flatten(1))
+
+
+@pytest.mark.parametrize("make", [plain, normed, convnet, Residual, pooled, Attentive])
 def test_batch_and_rows_stay_free(tmp_path, make):
     net = bound(settled(make()), BiasField(1, 0.1), example=torch.rand(2, 3, 8, 8))
     written = write_bounds(net, tmp_path / "bounds.onnx", torch.rand(1, 3, 8, 8))

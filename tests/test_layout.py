@@ -138,7 +138,7 @@ def test_a_softmax_inside_stays():
     net = nn.Sequential(nn.Flatten(), nn.Softmax(1), nn.Linear(4, 3), nn.Softmax(1), nn.ReLU())
     bounds = robnet_fx.bound(net, BiasField(0, 0.1), "ibp", example=torch.rand(2, 1, 4))
     assert bounds.softmax is None
-    assert sum(node.name.startswith("exp") for node in bounds.clean.graph.nodes) == 2
+    assert sum(node.name.startswith("softmax") for node in bounds.clean.graph.nodes) == 2
 
 
 def test_training_gives_the_module_its_own_layout():

@@ -1,4 +1,4 @@
-"""Write composite operations out in those that have a rule: softmax, normalisations, quotients, attention products.
+"""Write composite operations out in those that have a rule: normalisations, quotients, attention products.
 
 Every relaxation is exact to first order in the width of its input, so what is written out stays as tight as what it is
 made of; only products of two bounded values and functions of one value need rules of their own.
@@ -118,17 +118,6 @@ def _div(build: Builder, node: fx.Node) -> fx.Node | None:
     return build.times(x, build.call(aten.reciprocal.default, y))
 
 
-@lowers(aten.softmax.int, aten._softmax.default)
-def _softmax(build: Builder, node: fx.Node) -> fx.Node:
-    return _softmax_of(build, node.args[0], node.args[1])
-
-
-def _softmax_of(build: Builder, x: Any, axis: Any) -> fx.Node:
-    powers = build.call(aten.exp.default, x)
-    total = build.call(aten.sum.dim_IntList, powers, [axis], True)
-    return build.call(product, powers, build.call(aten.reciprocal.default, total))
-
-
 @lowers(aten.log_softmax.int, aten._log_softmax.default)
 def _log_softmax(build: Builder, node: fx.Node) -> fx.Node:
     x, axis = node.args[:2]
@@ -145,7 +134,8 @@ def _attention(build: Builder, node: fx.Node) -> fx.Node | None:
         return None
     factor = float(shape_of(q)[-1]) ** -0.5 if scale is None else scale
     scores = build.call(matrix_product, q, build.call(aten.transpose.int, k, -2, -1))
-    return build.call(matrix_product, _softmax_of(build, build.call(aten.mul.Tensor, scores, factor), -1), v)
+    shares = build.call(aten.softmax.int, build.call(aten.mul.Tensor, scores, factor), -1)
+    return build.call(matrix_product, shares, v)
 
 
 def _standardise(build: Builder, x: fx.Node, axes: list[int], eps: float) -> fx.Node:
@@ -194,8 +184,6 @@ def _grouped(build: Builder, x: Any, groups: Any, weight: Any, bias: Any, eps: A
 
 
 _COMPOSITE = {
-    aten.softmax.int,
-    aten._softmax.default,
     aten.log_softmax.int,
     aten._log_softmax.default,
     aten.layer_norm.default,

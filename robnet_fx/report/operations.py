@@ -18,7 +18,8 @@ from robnet_fx.passes import pipeline  # noqa: F401  (enters every lowering)
 from robnet_fx.passes.lower import lowerings
 from robnet_fx.rules import Rule, family, table
 
-_KINDS = {"affine": "affine", "relaxation": "elementwise", "product": "product", "maxpool": "maximum"}
+_KINDS = {"affine": "affine", "relaxation": "elementwise", "product": "product", "maxpool": "maximum",
+          "softmax": "softmax"}  # fmt: skip
 
 _HEAD = """\
 # Operations

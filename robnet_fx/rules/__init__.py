@@ -24,6 +24,7 @@ from robnet_fx.rules import (  # noqa: F401  (importing a family enters its rule
     shape,
     sigmoid,
     silu,
+    softmax,
     step,
     where,
 )

@@ -114,8 +114,8 @@ def reach_of(curve: Curve, pre: Interval) -> Interval:
     points = [*inner, *(torch.minimum(torch.maximum(turn, inner.lower), inner.upper) for turn in _still(curve, inner))]
     values = torch.stack([curve.f(point) for point in points])
     lowest, highest = values.amin(0), values.amax(0)
-    lower = (lowest - _rounding(curve.noise + lowest.abs())).clamp(min=curve.least)
-    upper = (highest + _rounding(curve.noise + highest.abs())).clamp(max=curve.most)
+    lower = (lowest - rounding(curve.noise + lowest.abs())).clamp(min=curve.least)
+    upper = (highest + rounding(curve.noise + highest.abs())).clamp(max=curve.most)
     lower, upper = torch.where(finite, lower, curve.least), torch.where(finite, upper, curve.most)
     return Interval(torch.where(defined, lower, math.nan), torch.where(defined, upper, math.nan))
 
@@ -154,7 +154,7 @@ def _bands(curve: Curve, pre: Interval, parts: Sequence[tuple[float, float]]) ->
     bounded = math.isfinite(curve.least) and math.isfinite(curve.most)
     middle = (curve.most + curve.least) / 2 if bounded else 0.0
     radius = (curve.most - curve.least) / 2 if bounded else math.inf
-    error = torch.where(defined, torch.where(finite, error + slack + _rounding(size), radius), math.nan)
+    error = torch.where(defined, torch.where(finite, error + slack + rounding(size), radius), math.nan)
     return Band(torch.where(finite, slope, 0.0), torch.where(finite, offset, middle), error)
 
 
@@ -195,7 +195,7 @@ def _constants(values: Sequence[float], like: Tensor) -> list[Tensor]:
     return [torch.full_like(like, value) for value in values]
 
 
-def _rounding(size: Tensor) -> Tensor:
+def rounding(size: Tensor) -> Tensor:
     """A few ulps of what was rounded, and one underflow."""
     kind = torch.finfo(size.dtype)
     return _ULPS * kind.eps * size.detach() + kind.tiny

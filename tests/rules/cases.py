@@ -370,6 +370,9 @@ OTHER = [
     Case("product", product, ((2, 3), (2, 3)), lambda r, x, y: (x, y)),
     Case("product-broadcast", product, ((2, 3), (1, 3)), lambda r, x, y: (x, y)),
     Case("matrix_product", matrix_product, ((2, 2, 3), (2, 3, 2)), lambda r, x, y: (x, y)),
+    Case("softmax", aten.softmax.int, ((2, 3),), lambda r, x: (x, -1)),
+    Case("softmax-first", aten.softmax.int, ((4, 2),), lambda r, x: (x, 1)),
+    Case("softmax-decomposed", aten._softmax.default, ((2, 3),), lambda r, x: (x, 2, False)),
     Case("prelu-tokens", aten.prelu.default, ((4,),), lambda r, x: (x, 2 * r(4))),
 ]
 
