@@ -96,6 +96,7 @@ SUITES: dict[str, list[list[str]]] = {
     ],
     "rules/step.py": [[_CURVED, "-k", "step"], *_curves("sign and not log or floor or ceil or round and not rounded")],
     "rules/where.py": [[_AFFINE, "-k", "where or masked"], _MOVES],
+    "rules/within.py": [["tests/rules/test_within.py", "-k", "not coefficient and not blocks"]],
 }
 
 _PADDING = "more padding at the far end than any window sees"
@@ -137,6 +138,7 @@ EQUIVALENT: dict[str, str] = {
     "rules/periodic.py: branch = math.pi * torch.round((pre.upper + pre.upper) / (2 * math.pi))": _BRANCH,
     "rules/periodic.py: branch = math.pi * torch.round((pre.lower + pre.lower) / (2 * math.pi))": _BRANCH,
     "rules/softmax.py: axis = _from_end(axis, pre.upper)": "only its rank is read",
+    "rules/within.py: slope = (~wide).to(pre.upper.dtype)": "only its dtype is read",
     "rules/step.py: level = Band(torch.zeros_like(last), (first + last) / 2, (last - first) / 2)": (
         "only its shape and dtype are read"
     ),

@@ -6,6 +6,7 @@ made of; only products of two bounded values and functions of one value need rul
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import fx
 
 from robnet_fx.graphs import prune, shape_of
-from robnet_fx.ops import matrix_product, product
+from robnet_fx.ops import matrix_product, product, within
 from robnet_fx.passes.base import graph_pass, is_canonical
 
 aten = torch.ops.aten
@@ -139,11 +140,12 @@ def _attention(build: Builder, node: fx.Node) -> fx.Node | None:
 
 
 def _standardise(build: Builder, x: fx.Node, axes: list[int], eps: float) -> fx.Node:
-    """`(x - mean) / sqrt(var + eps)` over the axes."""
+    """`(x - mean) / sqrt(var + eps)` over the axes: of n values none is larger than sqrt(n - 1)."""
     centred = build.call(aten.sub.Tensor, x, build.call(aten.mean.dim, x, axes, True))
     variance = build.call(aten.mean.dim, build.call(aten.pow.Tensor_Scalar, centred, 2), axes, True)
     scale = build.call(aten.rsqrt.default, build.call(aten.add.Tensor, variance, eps))
-    return build.call(product, centred, scale)
+    most = math.prod((0, *shape_of(x))[axis] for axis in axes) ** 0.5
+    return build.call(within, build.call(product, centred, scale), -most, most)
 
 
 def _affine(build: Builder, x: fx.Node, weight: Any, bias: Any) -> fx.Node:

@@ -27,6 +27,7 @@ from robnet_fx.rules import (  # noqa: F401  (importing a family enters its rule
     softmax,
     step,
     where,
+    within,
 )
 from robnet_fx.rules.affine import affine
 from robnet_fx.rules.registry import Rule, family, register, rule_for, table
