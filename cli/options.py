@@ -31,7 +31,9 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Method = Annotated[str, typer.Option(help="Bounds: ibp, ssip, rsip-ibp, rsip-ssip, or rsip (slow, the tightest).")]
+Method = Annotated[
+    str, typer.Option(help="Bounds: ibp, ssip, rsip-ibp, rsip-ssip, or, slow and tighter, rsip-anchored and rsip.")
+]
 Clip = Annotated[str, typer.Option(help="Form of the pixel clip: relu (the paper's), clamp or none.")]
 Mean = Annotated[
     str | None,

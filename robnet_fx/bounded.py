@@ -35,11 +35,11 @@ def bound(
     """Compile a classifier and a perturbation into the graphs that bound it.
 
     model: an nn.Module, or the path of an ONNX file. perturbation: `BiasField` or `WhiteNoise`. method: "ibp", "ssip",
-    "rsip-ibp", "rsip-ssip" or "rsip". clip: "relu" (the paper's form), "clamp" or None. mean, std: the normalisation
-    between the clip and the network, one number a channel or one for all. example: images `[B, *S]` in [0, 1],
-    channels first whatever layout the network takes them in; an ONNX file brings its own shape, and needs an example
-    only where it is flat and its images are not square. Raises `UsageError` or `UnsupportedError`, the latter listing
-    every node without a rule.
+    "rsip-ibp", "rsip-ssip", "rsip-anchored" or "rsip". clip: "relu" (the paper's form), "clamp" or None. mean, std: the
+    normalisation between the clip and the network, one number a channel or one for all. example: images `[B, *S]` in
+    [0, 1], channels first whatever layout the network takes them in; an ONNX file brings its own shape, and needs an
+    example only where it is flat and its images are not square. Raises `UsageError` or `UnsupportedError`, the latter
+    listing every node without a rule.
     """
     return BoundedModel(trace(model, example), perturbation, method, clip, mean, std)
 

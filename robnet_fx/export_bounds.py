@@ -57,9 +57,10 @@ def write_bounds(
     net: float32 on a CPU. `example [B, *S]` are images to trace and to compare with. The sizes batch and rows stay
     free where the rules leave them so; else the file takes one image at a time, and a row for each class but one.
     `metadata` is added to the file's properties. Written whole or not at all, and only if onnxruntime agrees to 1e-4
-    (1 + |b|). Raises `UsageError` for method "rsip", `UnsupportedError` naming the operations that ONNX lacks.
+    (1 + |b|). Raises `UsageError` for the methods that choose rows as they go, "rsip-anchored" and "rsip", and
+    `UnsupportedError` naming the operations that ONNX lacks.
     """
-    if method_named(net.method).everywhere:
+    if method_named(net.method).by_rows:
         raise UsageError(f"method {net.method} picks its rows as it goes and has no fixed graph; export rsip-ssip")
     # Tracing takes equal sizes for one and the same: a size that stays free must not be that of a channel or a class.
     batch, rows = islice((n for n in count(2) if n not in (*example.shape[1:], net.classes)), 2)

@@ -11,8 +11,8 @@ from torch import Tensor, fx
 from robnet_fx import domains
 from robnet_fx.domains import Shape
 from robnet_fx.generate.analysis import bounded_inputs
-from robnet_fx.generate.rows import Rows
-from robnet_fx.graphs import derive, numel, prune, shape_of
+from robnet_fx.generate.rows import Anchored, Rows, Tightened
+from robnet_fx.graphs import derive, prune, shape_of
 from robnet_fx.passes import FIELD
 from robnet_fx.rules.registry import every_unit
 
@@ -91,6 +91,8 @@ class Emitter:
             if self.plan.symbolic:
                 args_, kwargs = self.arguments(node, self.ssip.__getitem__)
                 self.ssip[node] = self.call(rule.ssip, f"{node.name}_ssip", *args_, **kwargs, **extra)
+            if node in self.plan.anchors:
+                self.ssip[node] = self.anchored(node)
 
     def before(self, node: fx.Node) -> Any:
         """`pre` of a non-affine node's input, made where it does not exist yet; a tuple where it has several."""
@@ -110,7 +112,7 @@ class Emitter:
     def composed(self, value: fx.Node) -> fx.Node:
         """SSIP of a value behind several weights in a row, these multiplied out first."""
         rows = self.call(domains.units_of, f"{value.name}_ssip", self.ssip[value])
-        total = self.symbolic(self.pulled(value, rows, self.plan.relaxed), f"{value.name}_ssip")
+        total = self.symbolic(self.pulled(value, rows, self.plan.relaxed | self.plan.anchors), f"{value.name}_ssip")
         return self.call(domains.as_value, f"{value.name}_ssip", total, list(shape_of(value)))
 
     def known(self, sources: list[fx.Node]) -> Any:
@@ -119,23 +121,37 @@ class Emitter:
         return pres[0] if len(pres) == 1 else pres
 
     def tightened(self, node: fx.Node, value: fx.Node, pre: fx.Node) -> fx.Node:
-        """`pre` intersected with RSIP from this value back to the field, in a sub-module that loops over rows."""
-        known = dict(self.pre)
+        """`pre` intersected with RSIP from this value back to the field."""
+        inner, units = self.inner()
+        inner.graph.output(inner.backward(value, units, set()))
+        rows = Tightened(inner.finished(), self.plan.widest, self.unstable(node))
+        return self.looped(rows, value, pre, f"{node.name}_rsip_pre")
+
+    def anchored(self, value: fx.Node) -> fx.Node:
+        """SSIP of a value from RSIP back to the field, where that is tighter."""
+        inner, units = self.inner()
+        ((_, form),) = inner.pulled(value, units, set())
+        box = inner.call(self.plan.transform.rules.ssip, f"{FIELD}_ssip", *inner.field_arguments())
+        inner.graph.output(inner.call(domains.substitute, f"{value.name}_ssip", form, box))
+        rows = Anchored(inner.finished(), self.plan.widest)
+        return self.looped(rows, value, self.ssip[value], f"{value.name}_rsip_ssip")
+
+    def inner(self) -> tuple[Emitter, fx.Node]:
+        """The graph of a sub-module `(image, rows, *pre known so far)` in the making, and its rows."""
         inner = Emitter(self.plan, fx.Graph())
-        names = [f"{source.name}_pre" for source in known]
-        made = inner.inputs("image", "rows", *names)
-        inner.pre = dict(zip(known, made[2:], strict=True))
-        upper = inner.backward(value, made[1], set())
-        inner.graph.output(upper)
-        prune(inner.graph)
-        name = f"rsip_{value.name}"
-        graph = derive(self.plan.source, inner.graph, "Rsip")
-        unstable = self.unstable(node)
-        widest = max(map(numel, self.plan.dependent))
-        self.children[name] = Rows(graph, unstable, widest)
-        return self.graph.create_node(
-            "call_module", name, (self.image, pre, *known.values()), name=f"{node.name}_rsip_pre"
-        )
+        made = inner.inputs("image", "rows", *(f"{value.name}_pre" for value in self.pre))
+        inner.pre = dict(zip(self.pre, made[2:], strict=True))
+        return inner, made[1]
+
+    def finished(self) -> fx.GraphModule:
+        prune(self.graph)
+        return derive(self.plan.source, self.graph, "Rsip")
+
+    def looped(self, rows: Rows, value: fx.Node, bounds: fx.Node, name: str) -> fx.Node:
+        """The call of a sub-module that loops over the units of `value`, on their bounds so far."""
+        child = f"rsip_{value.name}"
+        self.children[child] = rows
+        return self.graph.create_node("call_module", child, (self.image, bounds, *self.pre.values()), name=name)
 
     def unstable(self, node: fx.Node) -> Callable[[domains.Interval], Tensor]:
         """Which units of the node's input are worth tightening."""

@@ -10,12 +10,18 @@ from robnet_fx.errors import UsageError
 @dataclass(frozen=True)
 class Method:
     """`symbolic`: `pre` from IBP ∩ SSIP, else from IBP. `backward`: RSIP from the spec to the field; without it the
-    spec goes back through the last affine nodes only and is bounded there by the forward domain. `everywhere`: RSIP
-    for every intermediate layer too."""
+    spec goes back through the last affine nodes only and is bounded there by the forward domain. `anchored`: SSIP
+    starts anew from RSIP where all paths meet (`anchors.py`). `everywhere`: RSIP for every intermediate layer too."""
 
     symbolic: bool
     backward: bool
+    anchored: bool = False
     everywhere: bool = False
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether intermediate values are bounded by RSIP, unit by unit: slow, and different for every image."""
+        return self.anchored or self.everywhere
 
 
 METHODS = {
@@ -23,6 +29,7 @@ METHODS = {
     "ssip": Method(symbolic=True, backward=False),
     "rsip-ibp": Method(symbolic=False, backward=True),
     "rsip-ssip": Method(symbolic=True, backward=True),
+    "rsip-anchored": Method(symbolic=True, backward=True, anchored=True),
     "rsip": Method(symbolic=True, backward=True, everywhere=True),
 }
 

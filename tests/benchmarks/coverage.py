@@ -31,6 +31,7 @@ FAMILIES = {
     "swin_t": 64,
 }  # fmt: skip
 METHODS = ("ibp", "ssip", "rsip-ssip")
+ANCHORED = "rsip-anchored"
 EPS, SAMPLES, MOST = 1e-9, 32, 100.0
 
 
