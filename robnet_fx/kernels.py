@@ -21,6 +21,8 @@ from torch.autograd import Function
 
 aten = torch.ops.aten
 
+_CACHE = 2**16  # numbers of a tensor that several passes are made over
+
 
 def reach_plain(coef: Tensor) -> Tensor:
     """`coef [B, N, *S] -> [B, *S]`: the largest value of `sum_n coef_n t_n` over the unit box."""
@@ -74,25 +76,26 @@ def plain() -> Iterator[None]:
         _plain.reset(token)
 
 
-def _by_hand(x: Tensor) -> bool:
+def by_hand(x: Tensor) -> bool:
+    """Whether a loop is better for a tensor than one operation of PyTorch's: on a CPU, and nobody traces it."""
     return x.device.type == "cpu" and not (torch.compiler.is_compiling() or _plain.get()) and x.shape[1] > 0
 
 
 def reach(coef: Tensor) -> Tensor:
     """`reach_plain`."""
-    made: Tensor = _Reach.apply(coef) if _by_hand(coef) else reach_plain(coef)
+    made: Tensor = _Reach.apply(coef) if by_hand(coef) else reach_plain(coef)
     return made
 
 
 def scale(coef: Tensor, slope: Tensor) -> Tensor:
     """`scale_plain`."""
-    made: Tensor = _Scale.apply(coef, slope) if _by_hand(coef) else scale_plain(coef, slope)
+    made: Tensor = _Scale.apply(coef, slope) if by_hand(coef) else scale_plain(coef, slope)
     return made
 
 
 def contract(coef: Tensor, value: Tensor) -> Tensor:
     """`contract_plain`."""
-    made: Tensor = _Contract.apply(coef, value) if _by_hand(coef) else contract_plain(coef, value)
+    made: Tensor = _Contract.apply(coef, value) if by_hand(coef) else contract_plain(coef, value)
     return made
 
 
@@ -100,14 +103,14 @@ def choose(
     coef: Tensor, lower_slope: Tensor, lower_offset: Tensor | None, upper_slope: Tensor, upper_offset: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`choose_plain`."""
-    form = _Choose.apply if _by_hand(coef) else choose_plain
+    form = _Choose.apply if by_hand(coef) else choose_plain
     coef, const = form(coef, lower_slope, lower_offset, upper_slope, upper_offset)
     return coef, const
 
 
 def chord(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """`chord_plain`."""
-    form = _Chord.apply if _by_hand(lower) else chord_plain
+    form = _Chord.apply if by_hand(lower) else chord_plain
     slope, offset = form(lower, upper)
     return slope, offset
 
@@ -120,9 +123,9 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """`[B, *S], [B or 1, *S] -> [B]`."""
-    return (a * b).sum(tuple(range(1, a.dim())))
+def parts_for_cache(x: Tensor, axis: int = 1) -> tuple[Tensor, ...]:
+    """A tensor along an axis, as much at once as the cache takes: one row of a large value, many of a small one."""
+    return x.split(max(1, _CACHE * x.shape[axis] // max(1, x.numel())), axis)
 
 
 def _as_stored(x: Tensor) -> list[int]:
@@ -174,7 +177,7 @@ class _Contract(Function):
         if len(value) == 1:
             flat = _as_stored(coef)
             return coef.permute(flat).flatten(2) @ value[:, None].permute(flat).flatten()
-        return torch.stack([_inner(row, value) for row in coef.unbind(1)], 1)
+        return torch.cat([contract_plain(rows, value) for rows in parts_for_cache(coef)], 1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -196,17 +199,17 @@ class _Choose(Function):
         upper_offset: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(coef, lower_slope, lower_offset, upper_slope, upper_offset)
-        rise = upper_slope - lower_slope
+        slope, rise = lower_slope.unsqueeze(1), (upper_slope - lower_slope).unsqueeze(1)
         drop = upper_offset if lower_offset is None else upper_offset - lower_offset
         made, consts = torch.empty_like(coef), []
-        for row, out in zip(coef.unbind(1), made.unbind(1), strict=True):
-            up = row.relu()
-            torch.mul(row, lower_slope, out=out).addcmul_(up, rise)
-            const = _inner(up, drop)
+        for rows, out in zip(parts_for_cache(coef), parts_for_cache(made), strict=True):
+            up = rows.relu()
+            torch.mul(rows, slope, out=out).addcmul_(up, rise)
+            const = contract_plain(up, drop)
             if lower_offset is not None:
-                const += _inner(row, lower_offset)
+                const += contract_plain(rows, lower_offset)
             consts.append(const)
-        return made, torch.stack(consts, 1)
+        return made, torch.cat(consts, 1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, const_grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -48,10 +48,13 @@ def _curves(cases: str) -> list[list[str]]:
 
 
 SUITES: dict[str, list[list[str]]] = {
+    "depthwise.py": [["tests/test_depthwise.py"]],
     "domains.py": [["tests/test_domains.py"], ["tests/generate/test_chains.py", "-k", "units"]],
     "field.py": [["tests/test_field.py", "-k", word] for word in ("exact", "box or monomials", "")],
     "frontend/merged.py": [[_WINDOWS, "-k", word] for word in ("refused", "windows_is", "")],
     "frontend/moved.py": [[_WINDOWS, "-k", word] for word in ("moved", "")],
+    "generate/anchors.py": [["tests/generate/test_anchors.py", "-k", "blocks or chain or wide"]],
+    "generate/rows.py": [["tests/generate/test_anchors.py"], ["tests/generate/test_bounds.py", "-k", "rsip"]],
     "kernels.py": [["tests/test_kernels.py"]],
     "noise.py": [["tests/test_field.py", "-k", "white_noise_are or ball or ramp"], ["tests/test_field.py"]],
     "rules/affine.py": [[_AFFINE]],
@@ -111,7 +114,7 @@ EQUIVALENT: dict[str, str] = {
     ),
     "kernels.py: return x.device.type == 'cpu' and (not (torch.compiler.is_compiling() or _plain.get())) and "
     "(x.shape[1] < 0)": "the plain forms, which are slower and no different",
-    "kernels.py: form = _Chord.apply if _by_hand(upper) else chord_plain": "only its device is read",
+    "kernels.py: form = _Chord.apply if by_hand(upper) else chord_plain": "only its device is read",
     "kernels.py: return [0, 1, *sorted(range(2, x.dim()), key=lambda axis: strides[axis])]": "any order will do",
     "rules/clamp.py: inside = ((pre.lower >= low) & (pre.upper <= high)).to(pre.upper.dtype)": "only its dtype is read",
     "rules/curved.py: return (torch.where(found, point, math.inf).unbind(0), torch.where(found, slack, 0.0).amax(0))": (

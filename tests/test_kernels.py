@@ -58,9 +58,11 @@ def results(form, arguments, seed):
     return made, torch.autograd.grad(total, arguments)
 
 
+@pytest.mark.parametrize("at_once", [1, 200, 2**16])
 @pytest.mark.parametrize("arrange", [lambda x: x, channels_last], ids=["contiguous", "channels last"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_kernel_is_its_plain_form(name, arrange):
+def test_a_kernel_is_its_plain_form(name, arrange, at_once, monkeypatch):
+    monkeypatch.setattr(kernels, "_CACHE", at_once)
     kernel, plain, make = CASES[name]
     arguments = [arrange(x).requires_grad_(True) for x in make()]
     for got, expected in zip(results(kernel, arguments, 1), results(plain, arguments, 1), strict=True):

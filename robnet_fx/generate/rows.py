@@ -47,20 +47,15 @@ class Tightened(Rows):
         self.unstable = unstable
 
     def forward(self, image: Tensor, pre: Interval, *earlier: Interval) -> Interval:
-        unstable = self.unstable(pre)
-        units = unstable.flatten(1).any(0).nonzero().flatten()
+        unstable = self.unstable(pre).flatten(1)
+        units = unstable.any(0).nonzero().flatten()
         if not len(units):
             return pre
-        lowers, uppers = [], []
-        for rows in self.rows(units, pre.lower):
-            upper, negated = self.graph(image, rows, *earlier).chunk(2, 1)
-            lowers.append(-negated)
-            uppers.append(upper)
-        index = units.expand(len(image), -1)
-        lower = pre.lower.flatten(1).scatter(1, index, torch.cat(lowers, 1)).reshape_as(pre.lower)
-        upper = pre.upper.flatten(1).scatter(1, index, torch.cat(uppers, 1)).reshape_as(pre.upper)
-        tight = intersect(pre, Interval(lower, upper))
-        return Interval(*(torch.where(unstable, new, old) for new, old in zip(tight, pre, strict=True)))
+        sides = [self.graph(image, rows, *earlier).chunk(2, 1) for rows in self.rows(units, pre.lower)]
+        uppers, negated = (torch.cat(side, 1) for side in zip(*sides, strict=True))
+        old = Interval(*(side.flatten(1)[:, units] for side in pre))
+        tight = intersect(old, Interval(-negated, uppers))
+        return Interval(*_replaced(pre, units, old, tight, unstable[:, units]))
 
 
 class Anchored(Rows):
@@ -70,19 +65,16 @@ class Anchored(Rows):
     """
 
     def forward(self, image: Tensor, ssip: Symbolic, *earlier: Interval) -> Symbolic:
-        shape = ssip.const.shape[1:]
-        old = Symbolic(*(part.flatten(part.dim() - len(shape)) for part in ssip))
-        units = (old.slack != 0).any(0).nonzero().flatten()
+        slack = ssip.slack.flatten(1)
+        units = (slack != 0).any(0).nonzero().flatten()
         if not len(units):
             return ssip
-        parts = [parallel(self.graph(image, rows, *earlier)) for rows in self.rows(units, ssip.const)]
-        new = Symbolic(*(torch.cat(pieces, -1) for pieces in zip(*parts, strict=True)))
-        kept = Symbolic(*(part[..., units] for part in old))
-        better = ~(_radius(new) >= _radius(kept)) & (kept.slack != 0)  # also where what is kept is NaN
-        chosen = [
-            torch.where(better if n.dim() == 2 else better.unsqueeze(1), n, k) for n, k in zip(new, kept, strict=True)
-        ]
-        return Symbolic(*(o.index_copy(-1, units, c).unflatten(-1, shape) for o, c in zip(old, chosen, strict=True)))
+        lines = [parallel(self.graph(image, rows, *earlier)) for rows in self.rows(units, ssip.const)]
+        new = Symbolic(*(torch.cat(pieces, -1) for pieces in zip(*lines, strict=True)))
+        rank = ssip.const.dim() - 1
+        old = Symbolic(*(part.flatten(-rank)[..., units] for part in ssip))
+        better = ~(_radius(new) >= _radius(old)) & (old.slack != 0)  # also where the old ones are NaN
+        return Symbolic(*_replaced(ssip, units, old, new, better))
 
 
 def parallel(upper: Symbolic) -> Symbolic:
@@ -97,3 +89,14 @@ def parallel(upper: Symbolic) -> Symbolic:
 
 def _radius(x: Symbolic) -> Tensor:
     return kernels.reach(x.coef) + x.slack
+
+
+def _replaced(
+    value: tuple[Tensor, ...], units: Tensor, old: tuple[Tensor, ...], new: tuple[Tensor, ...], where: Tensor
+) -> list[Tensor]:
+    """The parts of a value with some of its units replaced, where `[B, n]` says so."""
+    shape, made = value[-1].shape[1:], []
+    for part, before, after in zip(value, old, new, strict=True):
+        chosen = torch.where(where if after.dim() == 2 else where.unsqueeze(1), after, before)
+        made.append(part.flatten(-len(shape)).index_copy(-1, units, chosen).unflatten(-1, shape))
+    return made

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robnet_fx.depthwise import by_taps, depthwise, depthwise_transpose
 from robnet_fx.domains import Shape
 from robnet_fx.rules.affine import affine
 from robnet_fx.rules.registry import register
@@ -17,14 +18,19 @@ aten = torch.ops.aten
 
 
 def _plain(conv: Callable[..., Tensor], conv_transpose: Callable[..., Tensor], dims: int) -> dict[str, Any]:
-    def f(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
-        return conv(x, _channels_last(weight), *rest)
-
-    def lin(x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
-        return f(x, weight, None, *rest)
-
-    def abs_f(x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
-        return f(x, weight.abs(), None, *rest)
+    def f(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Sequence[int] | int = 1,
+        padding: Sequence[int] | int = 0,
+        dilation: Sequence[int] | int = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        if by_taps(x, weight, groups):
+            y = depthwise(x, weight, *(each(value, dims) for value in (stride, padding, dilation)))
+            return y if bias is None else y + bias.reshape(-1, *[1] * dims)
+        return conv(x, _channels_last(weight), bias, stride, padding, dilation, groups)
 
     def transpose(
         g: Tensor,
@@ -44,9 +50,11 @@ def _plain(conv: Callable[..., Tensor], conv_transpose: Callable[..., Tensor], d
                 x.dims[1:], g.shape[2:], weight.shape[2:], strides, paddings, dilations, strict=True
             )
         ]
+        if by_taps(g, weight, groups):
+            return depthwise_transpose(g, weight, strides, paddings, missing, dilations)
         return conv_transpose(g, _channels_last(weight), None, strides, paddings, missing, groups, dilations)
 
-    return {"f": f, "lin": lin, "abs_f": abs_f, "transpose": transpose, "sums": True}
+    return _weighted(f) | {"transpose": transpose}
 
 
 def _channels_last(weight: Tensor) -> Tensor:
@@ -61,9 +69,19 @@ def each(value: Sequence[int] | int, dims: int) -> list[int]:
 
 
 def _by_autograd(conv: Callable[..., Tensor]) -> dict[str, Any]:
-    rules = _plain(conv, conv, 0)
-    del rules["transpose"]
-    return rules
+    return _weighted(lambda x, weight, *rest: conv(x, _channels_last(weight), *rest))
+
+
+def _weighted(f: Callable[..., Tensor]) -> dict[str, Any]:
+    """What `affine` takes, from f(x, weight, bias, ...) alone."""
+
+    def lin(x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
+        return f(x, weight, None, *rest)
+
+    def abs_f(x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
+        return f(x, weight.abs(), None, *rest)
+
+    return {"f": f, "lin": lin, "abs_f": abs_f, "sums": True}
 
 
 for _dims, _conv, _transposed in (

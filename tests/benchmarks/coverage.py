@@ -48,7 +48,8 @@ def main() -> None:
 @torch.no_grad()
 def examine(name: str, size: int) -> dict[str, Any]:
     """One row: each column yes, no or a number, and the reason where it stops."""
-    row: dict[str, Any] = dict.fromkeys(("trace", *METHODS, "finite", "sound"), False) | {"ratio": None, "reason": ""}
+    row: dict[str, Any] = dict.fromkeys(("trace", *METHODS, "finite", "sound"), False)
+    row |= {"ratio": None, "anchored": None, "reason": ""}
     start = time.perf_counter()
     torch.manual_seed(0)
     extra = {"init_weights": True, "aux_logits": False} if name in ("googlenet", "inception_v3") else {}
@@ -60,14 +61,21 @@ def examine(name: str, size: int) -> dict[str, Any]:
         canonical = trace(model, images)
         row["trace"] = True
         field = BiasField(1, EPS)
-        nets = {method: BoundedModel(canonical, field, method) for method in METHODS}
+        net = BoundedModel(canonical, field)
+        logits = sampled(net, images)
         spec = torch.eye(10).expand(2, -1, -1)
         bounds = {}
-        for method, net in nets.items():
-            bounds[method] = net.bounds(images, spec)
-            row[method] = True
+
+        def ratio(method: str) -> float:
+            """The method's width over the sampled range; its bounds are kept."""
+            lower, upper = bounds[method] = BoundedModel(canonical, field, method).bounds(images, spec)
+            return float((upper - lower).mean() / (logits.amax(0) - logits.amin(0)).mean())
+
+        for method in METHODS:
+            row["ratio"], row[method] = ratio(method), True
+        if not row["ratio"] <= MOST:
+            row["anchored"] = ratio(ANCHORED)
         row["finite"] = all(bool(side.isfinite().all()) for pair in bounds.values() for side in pair)
-        logits = sampled(nets["rsip-ssip"], images)
         slack = 1e-9 * (1 + logits.abs().amax())
         # A bound that is NaN or infinite claims nothing, so it is not unsound; it certifies nothing either.
         row["sound"] = not any(
@@ -75,8 +83,6 @@ def examine(name: str, size: int) -> dict[str, Any]:
         )
         if not row["finite"]:
             row["reason"] = "bounds that are not finite: they certify nothing"
-        lower, upper = bounds["rsip-ssip"]
-        row["ratio"] = float((upper - lower).mean() / (logits.amax(0) - logits.amin(0)).mean())
     except RobnetError as error:
         row["reason"] = str(error).splitlines()[0]
     row["seconds"] = round(time.perf_counter() - start, 1)
@@ -116,8 +122,9 @@ def sampled(net: BoundedModel, images: Tensor) -> Tensor:
 
 
 def green(row: dict[str, Any]) -> bool:
-    """Green in every column."""
-    return all(row[key] for key in ("trace", *METHODS, "finite", "sound")) and row["ratio"] <= MOST
+    """Green in every column, with anchors where it needs them."""
+    tight = any(ratio is not None and ratio <= MOST for ratio in (row["ratio"], row["anchored"]))
+    return tight and all(row[key] for key in ("trace", *METHODS, "finite", "sound"))
 
 
 def document(rows: list[dict[str, Any]]) -> str:
@@ -129,18 +136,21 @@ def document(rows: list[dict[str, Any]]) -> str:
         "weights and batch-norm statistics of one batch, in float64, bounded against a first-order field at eps "
         f"{EPS:g} on a small input.",
         f"*ratio*: mean width of RSIP-SSIP's logit bounds over the range of the logits on {SAMPLES} sampled fields.",
+        f"Where it is above {MOST:g}, *anchored* is the same for RSIP-SSIP whose SSIP starts anew from RSIP at anchors",
+        "(method `rsip-anchored`).",
         "",
-        f"{sum(map(green, rows))} of {len(rows)} are green in every column (ratio at most {MOST:g}).",
+        f"{sum(map(green, rows))} of {len(rows)} are green in every column (ratio at most {MOST:g}), "
+        f"{sum(green(row) and row['anchored'] is None for row in rows)} of them without anchors.",
         "",
-        "| network | input | trace | IBP | SSIP | RSIP-SSIP | finite | sound | ratio | seconds | |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| network | input | trace | IBP | SSIP | RSIP-SSIP | finite | sound | ratio | anchored | seconds | |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         marks = ["yes" if row[key] else "**no**" for key in ("trace", *METHODS, "finite", "sound")]
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.3g}"
+        ratios = ["" if row[key] is None else f"{row[key]:.3g}" for key in ("ratio", "anchored")]
         size = FAMILIES[row["name"]]
         lines.append(
-            f"| {row['name']} | {size}x{size} | {' | '.join(marks)} | {ratio} | {row['seconds']} | {row['reason']} |"
+            f"| {row['name']} | {size}x{size} | {' | '.join([*marks, *ratios])} | {row['seconds']} | {row['reason']} |"
         )
     return "\n".join(lines) + "\n"
 
