@@ -43,6 +43,10 @@ class Memory:
         """The largest batch that fits into `available` bytes, a fifth of them kept free; 0 if none does."""
         return max(0, int(_KEEP_FREE * available - self.fixed) // max(1, self.image))
 
+    def least(self) -> int:
+        """Bytes that one image fits into, with what `bytes_text` may round off; at least a MiB, as for `--memory`."""
+        return max(2**20, int(1.06 * self.of(1) / _KEEP_FREE))
+
 
 def of_verdicts(perturbed: fx.GraphModule) -> Memory:
     """RSIP-SSIP margins in float64 without gradients: what `certify` computes."""

@@ -205,8 +205,7 @@ def _at_once(net: BoundedModel, memory: int | None, batch: int) -> int | None:
     need = of_training(net.perturbed)
     fitting = need.fits(available_memory(net.center.device) if memory is None else memory)
     if memory is not None and not fitting:
-        some = bytes_text(need.of(1))
-        raise UsageError(f"--memory is too little for one image: bounds with gradients take some {some}")
+        raise UsageError(f"--memory is too little for one image: it takes some {bytes_text(need.least())}")
     return None if fitting >= batch else max(1, fitting)
 
 

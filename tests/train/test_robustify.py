@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import robnet_fx
 from robnet_fx.certify import certify
+from robnet_fx.cli.options import read_memory
 from robnet_fx.errors import Interrupted, RobnetError, UsageError
 from robnet_fx.export import write_onnx
 from robnet_fx.files import sha256_of_file
@@ -278,5 +279,6 @@ def test_little_memory_means_smaller_parts_and_the_same_result(job, monkeypatch)
     scarce = job(epochs=1, memory=int((need.of(5) + 1) / 0.8))
     assert parts == [None, 5]
     assert scarce.after.clean == pytest.approx(plenty.after.clean, abs=0.05)
-    with pytest.raises(UsageError, match="too little for one image"):
+    with pytest.raises(UsageError, match="too little for one image: it takes some") as refused:
         job(epochs=1, memory=2**20 // 100)
+    assert need.fits(read_memory(str(refused.value).rpartition("some ")[2])) >= 1
