@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from robnet_fx.inspect import Survey
 from robnet_fx.report.page.marks import SERIES, LogScale, Series, figure, mark, number, text
 
-_LEFT, _TOP, _PLOT, _BOTTOM, _RIGHT = 58, 18, 330, 118, 176
-_STEP_MIN, _WIDE = 9.0, 1000
+_LEFT, _TOP, _PLOT, _BOTTOM, _RIGHT = 58, 18, 330, 118, 200
+_STEP_MIN, _WIDE = 9.0, 976
 _SPACED = 15.0  # between the names below the columns
 _LABEL = 15  # between the lines of text at the right
 
@@ -56,18 +56,22 @@ def chart_svg(found: Survey) -> str:
 
 
 def _before(name: str, found: Survey, points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """The nearest nodes in front of a node that have a point: lines follow the arrows of the graph."""
+    """The nodes that a line reaches this one from: its inputs that have a point. Where an input has none, the last node
+    in front of it that has: a skip connection would else lead on to every block before."""
     inputs = {node.name: node.inputs for node in found.nodes}
-    nearest: dict[str, None] = {}
-    waiting, seen = list(inputs[name]), set()
+    order = {node.name: i for i, node in enumerate(found.nodes)}
+    direct = [source for source in inputs[name] if source in points]
+    if direct:
+        return direct
+    nearest, waiting, seen = set(), list(inputs[name]), set()
     while waiting:
         source = waiting.pop()
         if source in points:
-            nearest[source] = None
+            nearest.add(source)
         elif source not in seen:
             seen.add(source)
             waiting += inputs[source]
-    return list(nearest)
+    return sorted(nearest, key=order.__getitem__)[-1:]
 
 
 def _grid(scale: LogScale, right: float) -> str:
