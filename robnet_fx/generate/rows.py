@@ -28,7 +28,7 @@ class Rows(nn.Module):
     def rows(self, units: Tensor, like: Tensor) -> Iterator[Tensor]:
         """`[B, 2 n, *S]`: the units and their negatives in parts of n, for a value like this one, `[B, *S]`."""
         batch, shape = len(like), like.shape[1:]
-        for part in units.split(max(1, _BUDGET // max(1, 2 * batch * self.widest))):
+        for part in units.split(max(1, _BUDGET // (2 * batch * self.widest))):
             rows = like.new_zeros(len(part), math.prod(shape))
             rows[torch.arange(len(part), device=part.device), part] = 1
             rows = torch.cat([rows, -rows]).reshape(1, 2 * len(part), *shape)

@@ -27,8 +27,8 @@ FAMILIES = {
     "resnext50_32x4d": 32, "wide_resnet50_2": 32, "densenet121": 32, "googlenet": 32, "inception_v3": 75,
     "squeezenet1_0": 32, "squeezenet1_1": 32, "mobilenet_v2": 32, "mobilenet_v3_small": 32, "mobilenet_v3_large": 32,
     "mnasnet0_5": 32, "mnasnet1_0": 32, "shufflenet_v2_x0_5": 32, "shufflenet_v2_x1_0": 32, "efficientnet_b0": 32,
-    "efficientnet_v2_s": 32, "regnet_x_400mf": 32, "regnet_y_400mf": 32, "convnext_tiny": 32, "vit_b_32": 64,
-    "swin_t": 64,
+    "efficientnet_v2_s": 32, "regnet_x_400mf": 32, "regnet_y_400mf": 32, "convnext_tiny": 32, "vit_b_32": 32,
+    "swin_t": 32,
 }  # fmt: skip
 METHODS = ("ibp", "ssip", "rsip-ssip")
 ANCHORED = "rsip-anchored"

@@ -14,7 +14,7 @@ from robnet_fx.bounded import BoundedModel
 from robnet_fx.domains import Symbolic
 from robnet_fx.generate import anchors, rows
 from robnet_fx.generate.generate import Generator
-from robnet_fx.generate.rows import parallel
+from robnet_fx.generate.rows import Anchored, parallel
 from robnet_fx.testing import check_sound
 from tests.soundness import draws
 
@@ -117,6 +117,37 @@ def test_two_lines_of_different_slope_and_slack_are_enclosed():
         Symbolic(torch.cat([upper.coef, -upper.coef], 2), torch.cat([upper.const, -upper.const], 1), 0 * r(2, 16))
     )
     torch.testing.assert_close(exact, Symbolic(upper.coef, upper.const, torch.zeros(2, 8).double()))
+
+
+class Backward(nn.Module):
+    """Stands for RSIP of rows: the units' own lines, and `loose [n]` above them."""
+
+    def __init__(self, lines: Symbolic, loose: Tensor) -> None:
+        super().__init__()
+        self.lines, self.loose = lines, loose
+
+    def forward(self, image: Tensor, units: Tensor) -> Symbolic:
+        coef = (units @ self.lines.coef.transpose(1, 2)).transpose(1, 2)
+        const = (units @ self.lines.const.unsqueeze(2)).squeeze(2) + units.abs() @ self.loose
+        return Symbolic(coef, const, torch.zeros_like(const))
+
+
+def test_the_tighter_lines_are_taken_unit_by_unit():
+    r = draws(4)
+    slack = torch.tensor([[0, 0.5, 0.5, 0.0], [0.5, 0.5, 0.5, 0.0]]).double()
+    old = Symbolic(r(2, 3, 4), r(2, 4), slack)
+    loose = torch.tensor([0.1, 0.2, 0.7, 0.0]).double()
+    got = Anchored(Backward(old, loose).eval(), widest=4)(r(2, 1), old)
+    torch.testing.assert_close(got.coef, old.coef)
+    torch.testing.assert_close(got.const, old.const)
+    torch.testing.assert_close(got.slack, torch.tensor([[0, 0.2, 0.5, 0.0], [0.1, 0.2, 0.5, 0.0]]).double())
+
+
+def test_lines_that_are_no_numbers_are_replaced():
+    r = draws(5)
+    lines, nan = Symbolic(r(1, 3, 2), r(1, 2), torch.zeros(1, 2).double()), torch.full((1, 2), torch.nan).double()
+    got = Anchored(Backward(lines, torch.zeros(2).double()), widest=2)(r(1, 1), lines._replace(slack=nan))
+    torch.testing.assert_close(got, lines)
 
 
 def test_samples_do_not_depend_on_their_batch(everywhere):
