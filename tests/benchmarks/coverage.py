@@ -32,6 +32,7 @@ FAMILIES = {
 }  # fmt: skip
 METHODS = ("ibp", "ssip", "rsip-ssip")
 ANCHORED = "rsip-anchored"
+TOO_SLOW = {"swin_t"}  # 12 anchors, each minutes of rows through padded windows
 EPS, SAMPLES, MOST = 1e-9, 32, 100.0
 
 
@@ -73,7 +74,9 @@ def examine(name: str, size: int) -> dict[str, Any]:
 
         for method in METHODS:
             row["ratio"], row[method] = ratio(method), True
-        if not row["ratio"] <= MOST:
+        if not row["ratio"] <= MOST and name in TOO_SLOW:
+            row["reason"] = "loose, and anchors take more than an hour"
+        elif not row["ratio"] <= MOST:
             row["anchored"] = ratio(ANCHORED)
         row["finite"] = all(bool(side.isfinite().all()) for pair in bounds.values() for side in pair)
         slack = 1e-9 * (1 + logits.abs().amax())
