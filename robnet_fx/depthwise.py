@@ -1,7 +1,7 @@
 """Convolutions with one kernel a channel in float64 on a CPU, tap by tap.
 
 PyTorch's fast form is for float32. In float64, which verdicts are computed in, it goes channel by channel and takes 25
-to 250 times as long; a product for each tap of the kernel takes a tenth of that.
+to 250 times as long; a product for each tap of the kernel takes about a quarter of that.
 """
 
 from __future__ import annotations
