@@ -13,8 +13,8 @@ from robnet_fx.domains import Interval
 from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.generate import Generator, method_named
-from robnet_fx.generate.analysis import dependent_nodes
-from robnet_fx.graphs import MODEL, numel, shape_of
+from robnet_fx.generate.analysis import dependent_nodes, widest
+from robnet_fx.graphs import MODEL, shape_of
 from robnet_fx.layout import arrange
 from robnet_fx.passes import CLIPS, FIELD, NORMALISATION, Constants
 from robnet_fx.passes.base import input_of
@@ -198,7 +198,7 @@ class BoundedModel(nn.Module):
     @cached_property
     def _widest(self) -> int:
         """Numbers of the largest value that is bounded."""
-        return max(map(numel, dependent_nodes(self.perturbed)))
+        return widest(dependent_nodes(self.perturbed))
 
     @property
     def _intermediate(self) -> fx.GraphModule:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from robnet_fx.graphs import describe, shape_of
+from robnet_fx.graphs import describe, numel, shape_of
 from robnet_fx.passes import FIELD
 from robnet_fx.rules import rule_for
 
@@ -34,6 +34,11 @@ def dependent_nodes(perturbed: fx.GraphModule) -> set[fx.Node]:
         if node.op != "output" and (node.name == FIELD or any(source in found for source in node.all_input_nodes)):
             found.add(node)
     return found
+
+
+def widest(dependent: set[fx.Node]) -> int:
+    """Numbers of the largest value that depends on the coefficients."""
+    return max(map(numel, dependent))
 
 
 def relaxed_nodes(dependent: set[fx.Node]) -> set[fx.Node]:

@@ -12,7 +12,7 @@ from robnet_fx import domains
 from robnet_fx.domains import Shape
 from robnet_fx.generate.analysis import bounded_inputs
 from robnet_fx.generate.rows import Anchored, Rows, Tightened
-from robnet_fx.graphs import derive, prune, shape_of
+from robnet_fx.graphs import shape_of
 from robnet_fx.passes import FIELD
 from robnet_fx.rules.registry import every_unit
 
@@ -124,7 +124,7 @@ class Emitter:
         """`pre` intersected with RSIP from this value back to the field."""
         inner, units = self.inner()
         inner.graph.output(inner.backward(value, units, set()))
-        rows = Tightened(inner.finished(), self.plan.widest, self.unstable(node))
+        rows = Tightened(self.plan.finish(inner, "Rsip"), self.plan.widest, self.unstable(node))
         return self.looped(rows, value, pre, f"{node.name}_rsip_pre")
 
     def anchored(self, value: fx.Node) -> fx.Node:
@@ -133,7 +133,7 @@ class Emitter:
         ((_, form),) = inner.pulled(value, units, set())
         box = inner.call(self.plan.transform.rules.ssip, f"{FIELD}_ssip", *inner.field_arguments())
         inner.graph.output(inner.call(domains.substitute, f"{value.name}_ssip", form, box))
-        rows = Anchored(inner.finished(), self.plan.widest)
+        rows = Anchored(self.plan.finish(inner, "Rsip"), self.plan.widest)
         return self.looped(rows, value, self.ssip[value], f"{value.name}_rsip_ssip")
 
     def inner(self) -> tuple[Emitter, fx.Node]:
@@ -142,10 +142,6 @@ class Emitter:
         made = inner.inputs("image", "rows", *(f"{value.name}_pre" for value in self.pre))
         inner.pre = dict(zip(self.pre, made[2:], strict=True))
         return inner, made[1]
-
-    def finished(self) -> fx.GraphModule:
-        prune(self.graph)
-        return derive(self.plan.source, self.graph, "Rsip")
 
     def looped(self, rows: Rows, value: fx.Node, bounds: fx.Node, name: str) -> fx.Node:
         """The call of a sub-module that loops over the units of `value`, on their bounds so far."""

@@ -6,12 +6,12 @@ from torch import fx
 
 from robnet_fx import domains
 from robnet_fx.errors import UnsupportedOpError, UsageError
-from robnet_fx.generate.analysis import dependent_nodes, relaxed_nodes, report, unsupported
+from robnet_fx.generate.analysis import dependent_nodes, relaxed_nodes, report, unsupported, widest
 from robnet_fx.generate.anchors import anchors
 from robnet_fx.generate.chains import chained
 from robnet_fx.generate.emit import Emitter
 from robnet_fx.generate.methods import Method, method_named
-from robnet_fx.graphs import derive, numel, prune
+from robnet_fx.graphs import derive, prune
 from robnet_fx.passes import FIELD
 from robnet_fx.passes.base import is_perturbed
 from robnet_fx.perturbation import Transform
@@ -48,7 +48,7 @@ class Generator:
         self.relaxed = relaxed_nodes(self.dependent)
         self.anchors = anchors(perturbed, self.dependent, self.relaxed) if self.method.anchored else set()
         self.chained = chained(perturbed, self.dependent, self.relaxed)
-        self.widest = max(numel(node) for node in self.dependent)
+        self.widest = widest(self.dependent)
         output = next(node for node in perturbed.graph.nodes if node.op == "output").args[0]
         assert isinstance(output, fx.Node)
         self.output = output
