@@ -17,7 +17,7 @@ from robnet_fx.errors import RobnetError, UnsupportedError
 from robnet_fx.export import write_onnx
 from robnet_fx.frontend.onnx import load_onnx
 from robnet_fx.frontend.onnx_runtime import OnnxSession, difference
-from tests.onnx_files import SIZE, Residual, by_hand, convnet, exported, settled, weight
+from tests.onnx_files import CLASSES, SIZE, Residual, by_hand, convnet, exported, settled, weight
 
 PUBLIC = [
     *("cifar_base_kw", "resnet_2b", "cifar10_small", "Convnet_maxpool"),
@@ -62,6 +62,16 @@ def check_round_trip(path, out):
 )
 def test_round_trip(tmp_path, make, dynamo, dynamic):
     path = exported(settled(make()), tmp_path / "net.onnx", dynamo=dynamo, dynamic=dynamic, opset=18)
+    check_round_trip(path, tmp_path / "out.onnx")
+
+
+def test_round_trip_of_classes_over_pixels(tmp_path):
+    """Logits `[B, classes, 1, 1]`, as a network leaves them that averages each class over its pixels."""
+    net = settled(nn.Sequential(nn.Conv2d(3, CLASSES, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)))
+    path = exported(net, tmp_path / "net.onnx", dynamo=False, dynamic=True, opset=17)
+    model, images = load_onnx(path), torch.rand(3, *SIZE)
+    assert model.classes == CLASSES
+    torch.testing.assert_close(model(images), net(images).flatten(1))
     check_round_trip(path, tmp_path / "out.onnx")
 
 

@@ -51,6 +51,7 @@ def around(kind: str, net: nn.Module) -> nn.Module:
         ((3, 5, 6), (3, 5, 6), "channels first"),
         ((3, 5, 6), (5, 6, 3), "channels last"),
         ((3, 5, 6), (90,), "flat"),
+        ((3, 5, 6), (90, 1), "flat"),
         ((90,), (90,), "channels first"),
         ((2, 7), (7, 2), "channels last"),
         ((3, 3, 3), (3, 3, 3), "channels first"),
@@ -79,6 +80,7 @@ def test_the_shapes_say_the_layout(images, taken, way):
         ((3, 32, 3), (3, 32, 3)),
         ((16, 8, 8), (16, 8, 8)),
         ((784,), (1, 28, 28)),
+        ((784, 1), (1, 28, 28)),
         ((3072,), (3, 32, 32)),
         ((64,), (1, 8, 8)),
         ((16,), (16,)),
@@ -124,11 +126,17 @@ def test_no_layout_fits():
         robnet_fx.bound(nn.Linear(7, 3), BiasField(1, 0.1), example=torch.rand(2, 1, 2, 3))
 
 
-@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(-1)])
+def over_pixels(end: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Unflatten(1, (5, 1, 1)), end, nn.Flatten())
+
+
+@pytest.mark.parametrize(
+    "end", [nn.Softmax(1), nn.LogSoftmax(-1), over_pixels(nn.Softmax(1)), over_pixels(nn.LogSoftmax(-3))]
+)
 def test_a_softmax_at_the_end_is_left_out(end):
     net, images, labels = convnet(), torch.rand(3, 3, 5, 6, dtype=torch.float64), torch.tensor([0, 4, 2])
     plain, other = (robnet_fx.bound(n, BiasField(1, 0.1), example=images) for n in (net, nn.Sequential(net, end)))
-    assert plain.softmax is None and other.softmax == ("softmax" if isinstance(end, nn.Softmax) else "log_softmax")
+    assert plain.softmax is None and other.softmax == ("log_softmax" if "Log" in repr(end) else "softmax")
     torch.testing.assert_close(other.margins(images, labels), plain.margins(images, labels))
     torch.testing.assert_close(other.logits(images), net(images))
     torch.testing.assert_close(other.module_logits(images), net(images).log_softmax(1))

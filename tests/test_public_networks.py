@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 import robnet_fx
 from robnet_fx.attack import attack
 from robnet_fx.certify import certify
+from robnet_fx.coverage import coverage
 from robnet_fx.zoo.data import Dataset
 
 FIELD = robnet_fx.BiasField(3, 0.05 / 255)
@@ -69,3 +71,13 @@ def test_what_is_right_is_certified(
     assert counts["correct"] >= IMAGES / 2
     assert counts["certified"] >= counts["correct"] - 1
     assert counts["fooled"] == 0
+
+
+@pytest.mark.parametrize("name", ["inception_v1", "shufflenet", "squeezenet"])
+def test_files_of_the_onnx_package_are_taken_whole(name: str) -> None:
+    """Opset 9, from Caffe2, 224 x 224: local response normalisation, uneven pools, classes over pixels."""
+    path = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"light_{name}.onnx"
+    if not path.is_file():
+        pytest.skip("this version of onnx brings no networks")
+    found = coverage(path, FIELD)  # loading compares the network with onnxruntime
+    assert found.gaps == ()

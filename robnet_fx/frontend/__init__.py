@@ -49,7 +49,7 @@ def as_taken(model: nn.Module, images: Tensor) -> Tensor:
     `[B, classes]` of those; as they are too where none will do, for the tracer to say what is wrong."""
     if not isinstance(images, Tensor) or images.dim() < 3:
         return images
-    for way, taken in layouts(tuple(images.shape[1:])).items():
+    for way, taken in layouts(tuple(images.shape[1:])):
         arranged = arrange(images, taken)
         try:
             with torch.no_grad(), evaluating(model):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robnet_fx.errors import RobnetError, UnsupportedError, UsageError
 from robnet_fx.frontend.onnx_graph import GraphReader
 from robnet_fx.frontend.onnx_ops.node import Stored
-from robnet_fx.frontend.onnx_runtime import TOLERANCE, OnnxSession, difference
+from robnet_fx.frontend.onnx_runtime import TOLERANCE, OnnxSession, as_logits, difference
 
 _FREE_BATCH = 7  # sample batch size for a file that leaves it open: a prime that shapes seldom contain
 _MAY_BE_INFINITE = {"Clip", "Max", "Min", "Pad", "Where"}  # operators to which an infinite constant means something
@@ -50,8 +50,7 @@ class OnnxModel(nn.Module):
         """Logits [B, classes] of images [B, *input_shape]; `UsageError` for others, which some files would take too."""
         if tuple(images.shape[1:]) != self.input_shape:
             raise UsageError(f"{self.path} takes {list(self.input_shape)}, not {list(images.shape[1:])}")
-        logits: Tensor = self.network(images)
-        return logits
+        return as_logits(self.network(images))
 
     def extra_repr(self) -> str:
         return f"{self.path.name}: {self.input_name} [B, {str(list(self.input_shape))[1:]} -> {self.classes} classes"
@@ -81,7 +80,12 @@ def load_onnx(path: Path | str) -> OnnxModel:
             + "\n  remedy  replace these layers in the original model and export it again"
         )
     output = reader.output
-    if output is None or output.base.dim() != 2 or len(output.base) != len(base) or len(output.lifted) != len(lifted):
+    if (
+        output is None
+        or as_logits(output.base).dim() != 2
+        or len(output.base) != len(base)
+        or len(output.lifted) != len(lifted)
+    ):
         found = "a constant" if output is None else f"{list(output.base.shape)} for {len(base)} image(s)"
         raise UnsupportedError(f"{path}: a classifier's output is [batch, classes], and this one's is {found}")
     model = OnnxModel(path, proto, reader, dynamic_batch=batch is None)

@@ -45,7 +45,12 @@ class OnnxSession:
             pieces = [self.session.run(None, {name: array[i : i + step]})[0] for i in range(0, len(array), step)]
         except Exception as error:
             raise UnsupportedError(f"onnxruntime fails on {step} images: {_first_line(error)}") from error
-        return torch.from_numpy(np.concatenate(pieces)[:count])
+        return as_logits(torch.from_numpy(np.concatenate(pieces)[:count]))
+
+
+def as_logits(output: Tensor) -> Tensor:
+    """`[B, classes, 1, 1]`, as a network ends that averages each class over its pixels, as `[B, classes]`."""
+    return output.flatten(1) if output.dim() > 2 and output.shape[2:].numel() == 1 else output
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:

@@ -95,7 +95,7 @@ def _replaced(
     value: tuple[Tensor, ...], units: Tensor, old: tuple[Tensor, ...], new: tuple[Tensor, ...], where: Tensor
 ) -> list[Tensor]:
     """The parts of a value with some of its units replaced, where `[B, n]` says so."""
-    shape, made = value[-1].shape[1:], []
+    shape, made = value[1].shape[1:], []
     for part, before, after in zip(value, old, new, strict=True):
         chosen = torch.where(where if after.dim() == 2 else where.unsqueeze(1), after, before)
         made.append(part.flatten(-len(shape)).index_copy(-1, units, chosen).unflatten(-1, shape))

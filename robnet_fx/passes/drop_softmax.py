@@ -19,7 +19,7 @@ _LOG_SOFTMAX = (aten.log_softmax.int, aten._log_softmax.default)
 def last_softmax(module: fx.GraphModule) -> str | None:
     """ "softmax" or "log_softmax" where the network ends in one over its classes, else None."""
     last = _last(module)
-    if last.target not in (*_SOFTMAX, *_LOG_SOFTMAX) or len(shape_of(last)) != 1 or last.args[1] not in (1, -1):
+    if last.target not in (*_SOFTMAX, *_LOG_SOFTMAX) or last.args[1] not in (1, -len(shape_of(last))):
         return None
     return "softmax" if last.target in _SOFTMAX else "log_softmax"
 
@@ -39,4 +39,7 @@ def drop_softmax(module: fx.GraphModule) -> None:
 
 
 def _last(module: fx.GraphModule) -> Any:
-    return module.graph.find_nodes(op="output")[0].args[0]
+    """What makes the logits; where they are `[classes, 1, 1]` first, what makes these."""
+    last = module.graph.find_nodes(op="output")[0].args[0]
+    source = last.args[0] if last.target is aten.reshape.default else last
+    return source if shape_of(source)[:1] == shape_of(last) else last

@@ -153,6 +153,9 @@ BY_HAND = {  # nodes, constants, opset
         {"s": ints(-1), "e": ints(-(2**31)), "a": ints(3), "t": ints(-3)},
         13,
     ),
+    "uneven average, padding not counted": (
+        node("AveragePool", kernel_shape=[3, 2], pads=[1, 0, 0, 1], strides=[2, 1]), {}, 11
+    ),
     "squeeze": ([make("GlobalAveragePool", ["x"], ["g"]), make("Squeeze", ["g"], ["y"], axes=[2, 3])], {}, 11),
     "softmax of old": (node("Softmax", axis=1), {}, 11),
     "softmax of new": (node("Softmax", axis=1), {}, 13),

@@ -74,10 +74,14 @@ def pool(node: Node) -> nn.Module | None:
         layer = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}[rank]
         padding = OnnxPadStatic.create_from_onnx_params(pads, constant_value=-math.inf)
         return nn.Sequential(padding, layer(kernel, strides, 0, node.attribute("dilations", 1), ceil_mode=bool(ceil)))
-    if not node.attribute("count_include_pad", 0) or ceil:
-        raise Refused("average pooling with uneven padding that is not counted")
-    average = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}[rank]
-    return nn.Sequential(OnnxPadStatic.create_from_onnx_params(pads), average(kernel, strides))
+    if ceil:
+        raise Refused("average pooling with uneven padding and sizes rounded up")
+    average = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}[rank](kernel, strides)
+    padded = nn.Sequential(OnnxPadStatic.create_from_onnx_params(pads), average)
+    if node.attribute("count_include_pad", 0):
+        return padded
+    ones = (1, 1, *node.shape()[2:])  # with their own share of each window what is padding does not count
+    return Apply(lambda x: padded(x) / padded(x.new_ones(ones)))
 
 
 @instead("Selu")
