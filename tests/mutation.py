@@ -109,6 +109,9 @@ _BRANCH = "without a pole inside, all of it lies in one branch"
 EQUIVALENT: dict[str, str] = {
     "generate/rows.py: sides = [self.graph(image, rows, *earlier).chunk(2, 1) for rows in "
     "self.rows(units, pre.upper)]": "only its shape and dtype are read",
+    "kernels.py: return x.split(max(1, _CACHE * x.shape[axis] // min(1, x.numel())), axis)": (
+        "any number of parts will do"
+    ),
     "kernels.py: nothing = (low - high) * 0": "only whether it is a number is read",
     "kernels.py: slope = torch.where(open_, high / 2 / half, (high > 0).to(high.dtype) - nothing)": "it is 0 or NaN",
     "kernels.py: slope = torch.where(open_, high / 2 / half, (high > 0).to(low.dtype) + nothing)": (
