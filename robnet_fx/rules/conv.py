@@ -18,31 +18,15 @@ aten = torch.ops.aten
 
 
 def _plain(conv: Callable[..., Tensor], conv_transpose: Callable[..., Tensor], dims: int) -> dict[str, Any]:
-    def f(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Sequence[int] | int = 1,
-        padding: Sequence[int] | int = 0,
-        dilation: Sequence[int] | int = 1,
-        groups: int = 1,
-    ) -> Tensor:
+    def f(x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
+        strides, paddings, dilations, groups = _options(dims, *rest)
         if by_taps(x, weight, groups):
-            y = depthwise(x, weight, *(each(value, dims) for value in (stride, padding, dilation)))
+            y = depthwise(x, weight, strides, paddings, dilations)
             return y if bias is None else y + bias.reshape(-1, *[1] * dims)
-        return conv(x, _channels_last(weight), bias, stride, padding, dilation, groups)
+        return conv(x, _channels_last(weight), bias, strides, paddings, dilations, groups)
 
-    def transpose(
-        g: Tensor,
-        x: Shape,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Sequence[int] | int = 1,
-        padding: Sequence[int] | int = 0,
-        dilation: Sequence[int] | int = 1,
-        groups: int = 1,
-    ) -> Tensor:
-        strides, paddings, dilations = (each(value, dims) for value in (stride, padding, dilation))
+    def transpose(g: Tensor, x: Shape, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
+        strides, paddings, dilations, groups = _options(dims, *rest)
         # A stride may leave input rows at the far edge that no window reached: output_padding gives them back.
         missing = [
             size - ((out - 1) * s - 2 * p + d * (kernel - 1) + 1)
@@ -55,6 +39,17 @@ def _plain(conv: Callable[..., Tensor], conv_transpose: Callable[..., Tensor], d
         return conv_transpose(g, _channels_last(weight), None, strides, paddings, missing, groups, dilations)
 
     return _weighted(f) | {"transpose": transpose}
+
+
+def _options(
+    dims: int,
+    stride: Sequence[int] | int = 1,
+    padding: Sequence[int] | int = 0,
+    dilation: Sequence[int] | int = 1,
+    groups: int = 1,
+) -> tuple[list[int], list[int], list[int], int]:
+    """What follows the bias among a convolution's arguments, with one number a spatial axis."""
+    return each(stride, dims), each(padding, dims), each(dilation, dims), groups
 
 
 def _channels_last(weight: Tensor) -> Tensor:
