@@ -19,7 +19,7 @@ from torch import Tensor
 
 from robnet_fx.domains import Interval
 from robnet_fx.rules.registry import Rule
-from robnet_fx.rules.relaxation import Band, Lines, chord, elementwise, enclose
+from robnet_fx.rules.relaxation import Band, Lines, between, chord, elementwise, enclose
 
 Function = Callable[[Tensor], Tensor]
 Turns = Callable[[Tensor, Interval], Sequence[Tensor]]
@@ -48,7 +48,7 @@ class Search:
         between them, the extreme value at t passes the one at p by no more than |f'(p) - slope| w.
         """
         edges = _constants((-self.tail, *self.bends, self.tail), slope)
-        cuts = [torch.minimum(torch.maximum(edge, pre.lower), pre.upper) for edge in edges]
+        cuts = [between(edge, *pre) for edge in edges]
         low, width = torch.stack(cuts[:-1]), torch.stack([b - a for a, b in itertools.pairwise(cuts)])
         at_low, at_high = self.derivative(low), self.derivative(low + width)
         rising, found = at_high >= at_low, (at_low < slope) != (at_high < slope)
@@ -111,7 +111,7 @@ def curved(name: str, curve: Callable[..., Curve]) -> Rule:
 def reach_of(curve: Curve, pre: Interval) -> Interval:
     """The range of f over `pre`: its extremes lie at the ends, at kinks, or where f' = 0."""
     defined, finite, inner = _regular(curve, pre)
-    points = [*inner, *(torch.minimum(torch.maximum(turn, inner.lower), inner.upper) for turn in _still(curve, inner))]
+    points = [*inner, *(between(turn, *inner) for turn in _still(curve, inner))]
     values = torch.stack([curve.f(point) for point in points])
     lowest, highest = values.amin(0), values.amax(0)
     lower = (lowest - rounding(curve.noise + lowest.abs())).clamp(min=curve.least)

@@ -94,13 +94,18 @@ def chord(f: Function, pre: Interval) -> Tensor:
     return torch.where(wide, rise / torch.where(wide, width, 1.0), 0.0)
 
 
+def between(point: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """The point, moved to the nearer end where it lies outside."""
+    return torch.minimum(torch.maximum(point, first), last)
+
+
 def enclose(f: Function, pre: Interval, slope: Tensor, turns: list[Tensor]) -> Band:
     """The tightest band of a given slope: `f(x) - slope * x` has its extremes at the ends of `pre` or at `turns`.
 
     `turns` are the points where f'(x) = slope, or where f has a kink; one outside `pre` is moved to its end, which is
     harmless. Where f is smooth they may be detached: the extreme value does not move with them to first order.
     """
-    points = [pre.lower, pre.upper, *(torch.minimum(torch.maximum(turn, pre.lower), pre.upper) for turn in turns)]
+    points = [pre.lower, pre.upper, *(between(turn, *pre) for turn in turns)]
     gaps = [f(point) - slope * point for point in points]
     highest, lowest = gaps[0], gaps[0]
     for gap in gaps[1:]:

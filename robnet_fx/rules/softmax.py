@@ -21,6 +21,7 @@ from robnet_fx.domains import Form, Interval, Shape, Symbolic, contract
 from robnet_fx.rules.axes import keeps_batch
 from robnet_fx.rules.curved import rounding
 from robnet_fx.rules.registry import Rule, named, register
+from robnet_fx.rules.relaxation import between
 
 aten = torch.ops.aten
 
@@ -109,9 +110,9 @@ def _tangent(pre: Interval, axis: int) -> Tangent:
     # The slope is that of the sigmoid at ±z: the gap falls, rises from -|z| to |z|, and falls again.
     turn, logits = z.detach().abs(), _logits(Interval(lower, upper), axis)
     first, last = z - reach, torch.minimum(z + reach, logits.upper)
-    highest = torch.maximum(gap(first), gap(_between(turn, first, last)))
+    highest = torch.maximum(gap(first), gap(between(turn, first, last)))
     first, last = logits.lower, torch.maximum(z + reach - bend, logits.lower)
-    lowest = torch.minimum(gap(last), gap(_between(-turn, first, last))) - share * rest * bend
+    lowest = torch.minimum(gap(last), gap(between(-turn, first, last))) - share * rest * bend
 
     size = (highest + share) * (1 + centre.abs().amax(axis, keepdim=True))
     error = (highest - lowest) / 2 + rounding(size)
@@ -140,10 +141,6 @@ def _sum_of_others(x: Tensor, axis: int) -> Tensor:
 def _largest(x: Tensor, axis: int) -> Tensor:
     """Where along the axis one of the largest numbers stands, and only one."""
     return torch.zeros_like(x, dtype=torch.bool).scatter(axis, x.argmax(axis, keepdim=True), True)
-
-
-def _between(point: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    return torch.minimum(torch.maximum(point, first), last)
 
 
 register(
