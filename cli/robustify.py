@@ -24,6 +24,16 @@ def robustify(
     lr: Annotated[float, typer.Option(help="Learning rate of the first robust epochs, with --epochs.")] = 5e-4,
     batch_size: Annotated[int, typer.Option(help="Images a training step.")] = 128,
     memory: options.Memory = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Precision of training bounds: float32, tf32 (float32 but for products on a GPU) or bf16 (faster, "
+            "less memory). Verdicts are in float64."
+        ),
+    ] = "tf32",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Have torch.compile fuse the training bounds: a minute first, for GPUs.")
+    ] = False,
     augment: Annotated[
         bool, typer.Option("--augment", help="Mirror and shift the training images: for photographs.")
     ] = False,
@@ -96,6 +106,8 @@ def robustify(
         batch_size=batch_size,
         augment=augment,
         memory=None if memory is None else options.read_memory(memory),
+        precision=precision,
+        compiled=compiled,
         limit=limit,
         test_limit=test_limit,
         seed=seed,

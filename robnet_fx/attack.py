@@ -10,10 +10,11 @@ from torch import Tensor
 from robnet_fx import ranks
 from robnet_fx.bounded import BoundedModel
 from robnet_fx.certify.certificate import in_dtype
-from robnet_fx.certify.verdict import classify, full_precision
+from robnet_fx.certify.verdict import classify
 from robnet_fx.errors import UsageError
 from robnet_fx.images import batches, check, to_float
 from robnet_fx.margins import worst_margin
+from robnet_fx.precision import full_precision
 from robnet_fx.progress import SILENT, Progress
 
 _FIRST_STEP, _LAST_STEP = 0.5, 0.01  # in units of the radius, shrinking geometrically

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,6 +22,7 @@ from robnet_fx.passes.base import input_of
 from robnet_fx.passes.drop_softmax import last_softmax
 from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbation import Perturbation, Transform
+from robnet_fx.precision import bounds_precision
 
 
 def bound(
@@ -152,10 +154,42 @@ class BoundedModel(nn.Module):
         gradients many classes are worked in parts, so that memory suffices.
         Raises `UnsupportedError` for a model of one logit, `UsageError` for images or labels that do not fit.
         """
-        self._check(images, labels)
+        upper = torch.cat(list(self.margins_in_parts(images, labels)), 1)
         others = other_classes(labels, self.classes)
-        upper = self._upper(images, margin_spec(labels, others, self.classes).to(images.dtype))
         return upper.new_full((len(images), self.classes), -torch.inf).scatter(1, others, upper)
+
+    def margins_in_parts(
+        self, images: Tensor, labels: Tensor, *, rows: int | None = None, precision: str = "float32"
+    ) -> Iterator[Tensor]:
+        """The margins of the other classes, `[B, rows]` of them at a time, in order and without the label's column.
+
+        Each part is a graph of its own: where it is used up before the next is asked for, memory need only hold one.
+        `rows` defaults to all of them with gradients, and to what memory holds without. For `precision` "bf16" see
+        `bounds_precision`.
+        """
+        self._check(images, labels)
+        spec = margin_spec(labels, other_classes(labels, self.classes), self.classes).to(images.dtype)
+        graph = self._graph("upper_graph", _upper)
+        if images.dim() == 4:  # convolutions are up to twice as fast so, and every value follows the image
+            images = images.contiguous(memory_format=torch.channels_last)
+        if not torch.is_grad_enabled():
+            holds = max(1, _ROWS_BUDGET // (max(1, len(images)) * self._widest))
+            rows = min(rows or holds, holds)
+        for part in spec.split(rows or max(1, spec.shape[1]), 1):
+            if graph._compiled_call_impl is not None:  # else axes of equal size would be taken for one and the same
+                for value, axis in ((images, 0), (part, 0), (part, 1)):
+                    torch._dynamo.maybe_mark_dynamic(value, axis)
+            with bounds_precision(precision, images.device):
+                upper = graph(images, part)
+            yield upper.to(images.dtype)
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Have `torch.compile` fuse what `margins` runs; its own options, as `mode="reduce-overhead"` for CUDA graphs.
+
+        It is compiled when first used, once with gradients and once without, for any number of images (for a single
+        one again). Copies, so also the float64 copy that `certify` makes, run the graph as it is printed.
+        """
+        self._graph("upper_graph", _upper).compile(*args, dynamic=True, **options)
 
     def intermediate(self, images: Tensor) -> dict[str, Interval]:
         """Canonical node name -> (lower, upper) of that node's value, for every value a relaxation stands on."""
@@ -188,13 +222,6 @@ class BoundedModel(nn.Module):
         graph: fx.GraphModule = self.__dict__[name]
         return graph
 
-    def _upper(self, images: Tensor, spec: Tensor) -> Tensor:
-        graph = self._graph("upper_graph", lambda g: g.bounds(two_sided=False))
-        if images.dim() == 4:  # convolutions are up to twice as fast so, and every value follows the image
-            images = images.contiguous(memory_format=torch.channels_last)
-        size = spec.shape[1] if torch.is_grad_enabled() else max(1, _ROWS_BUDGET // (len(images) * self._widest))
-        return torch.cat([graph(images, rows) for rows in spec.split(size, 1)], 1)
-
     @cached_property
     def _widest(self) -> int:
         """Numbers of the largest value that is bounded."""
@@ -207,6 +234,10 @@ class BoundedModel(nn.Module):
     @property
     def _probe(self) -> fx.GraphModule:
         return self._graph("probe_graph", Generator.probe)
+
+
+def _upper(generator: Generator) -> fx.GraphModule:
+    return generator.bounds(two_sided=False)
 
 
 def other_classes(labels: Tensor, classes: int) -> Tensor:

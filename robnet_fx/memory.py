@@ -56,9 +56,11 @@ def of_verdicts(perturbed: fx.GraphModule) -> Memory:
     return Memory(8 * _weights(perturbed), 8 * image)
 
 
-def of_training(perturbed: fx.GraphModule) -> Memory:
-    """RSIP-SSIP margins in float32 and their gradients: what a step of robust training computes."""
-    dimensions, rows = _sizes(perturbed)
+def of_training(perturbed: fx.GraphModule, rows: int | None = None) -> Memory:
+    """RSIP-SSIP margins in float32 and their gradients, `rows` of them at a time (all if not given): what a step of
+    robust training computes."""
+    dimensions, margins = _sizes(perturbed)
+    rows = rows or margins
     numbers = sum(numel(node) for node in dependent_nodes(perturbed))
     image = numbers * (dimensions + 2 * rows + 10) + 2 * sum(_products(perturbed))
     return Memory(4 * 4 * _weights(perturbed), 4 * image)

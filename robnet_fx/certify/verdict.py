@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from operator import attrgetter
 from typing import NamedTuple
 
 import torch
@@ -15,6 +12,7 @@ from robnet_fx.bounded import BoundedModel
 from robnet_fx.images import batches, to_float
 from robnet_fx.margins import correct
 from robnet_fx.memory import available_memory, of_verdicts
+from robnet_fx.precision import full_precision
 from robnet_fx.progress import SILENT, Progress
 
 
@@ -28,21 +26,6 @@ class Verdicts(NamedTuple):
     correct: Tensor
     certified: Tensor
     margin: Tensor
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """No TF32 and no bfloat16 inside float32 products: a verdict is about the arithmetic it names."""
-    names = "cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv"
-    backends = [attrgetter(name)(torch.backends) for name in names]
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
 
 
 @torch.no_grad()

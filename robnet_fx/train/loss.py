@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +49,9 @@ def accumulate(
     frozen: bool = True,
     likely: Tensor | None = None,
     part: int | None = None,
+    rows: int | None = None,
     batch: int | None = None,
+    precision: str = "float32",
 ) -> Losses:
     """Add to the parameters' gradients those of equation 7, cross entropy + alpha * equation 6, at the box `net` has
     now, for images `[B, C, *spatial]` in [0, 1].
@@ -60,7 +63,9 @@ def accumulate(
     Only active samples have a gradient, and it costs twice the bounds themselves. Samples that are `likely` (`bool
     [B]`, all if not given) to be active get bounds with gradients at once; the others are bounded without, and once
     more with gradients if they turn out to be active. So a guess changes the time a step takes and nothing else.
-    `part` samples are bounded at a time, all if not given; `batch` is what the losses are divided by, if not B.
+    `part` samples and `rows` margins of each are bounded at a time, all if not given; `batch` is what the losses are
+    divided by, if not B. `precision` is that of the bounds (`robnet_fx.precision`), from which the robust loss and who
+    is active follow.
 
     `frozen` keeps the running statistics of batch norm as they are while the robust loss counts. Bounds treat them as
     constants, so an optimiser that may also move them shrinks the weights in front faster than the statistics follow,
@@ -83,16 +88,21 @@ def accumulate(
     active = torch.zeros_like(right)
     hinge, certified = torch.zeros_like(standard), torch.zeros_like(right.sum())
     if robust:
+
+        def margins(index: Tensor) -> Iterator[Tensor]:
+            return net.margins_in_parts(images[index], labels[index], rows=rows, precision=precision)
+
         likely = right if likely is None else right & likely
         with torch.no_grad():
             for index in _parts(right & ~likely, part):
-                active[index] = _uncertified(net.margins(images[index], labels[index]))
+                for some in margins(index):
+                    active[index] |= _uncertified(some)
         for index in _parts(likely | active, part):
-            margins = net.margins(images[index], labels[index])
-            active[index] = _uncertified(margins)
-            loss = robust_loss(margins, batch=batch)
-            (alpha * loss).backward()
-            hinge = hinge + loss.detach()
+            for some in margins(index):
+                active[index] |= _uncertified(some)
+                loss = robust_loss(some, batch=batch)
+                (alpha * loss).backward()
+                hinge = hinge + loss.detach()
         certified = (right & ~active).sum()
     return Losses(standard.detach(), hinge, right.sum(), certified, active)
 

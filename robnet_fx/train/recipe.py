@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from robnet_fx.errors import UsageError
+from robnet_fx.precision import check_precision
+
+MEMORY = ("micro_batch", "micro_rows")  # what depends on the machine, and changes no result
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Recipe:
     """Phases in order, and what holds for all of them. `alpha` weighs the robust loss (equation 7).
 
     `augment` mirrors and shifts the training images by up to four pixels: right for photographs, wrong for digits.
-    `micro_batch`: bounds are built for at most that many images at once, for memory's sake; the gradients are the same.
+    `micro_batch`, `micro_rows`: bounds are built for at most that many images and margins at once, for memory's sake;
+    the gradients are the same. `precision` of the bounds and of products on a GPU: see `robnet_fx.precision`.
     `frozen_statistics`: robust phases leave the running statistics of batch norm alone (see `accumulate`).
     """
 
@@ -54,6 +58,8 @@ class Recipe:
     seed: int = 0
     augment: bool = False
     micro_batch: int | None = None
+    micro_rows: int | None = None
+    precision: str = "tf32"
     frozen_statistics: bool = True
 
     def __post_init__(self) -> None:
@@ -61,8 +67,10 @@ class Recipe:
             raise UsageError("a recipe needs at least one epoch")
         if self.batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise UsageError(f"a micro-batch must be at least 1, not {self.micro_batch}")
+        for name in MEMORY:
+            if (most := getattr(self, name)) is not None and most < 1:
+                raise UsageError(f"{name} must be at least 1, not {most}")
+        check_precision(self.precision)
         if not (math.isfinite(self.alpha) and self.alpha >= 0):
             raise UsageError(f"alpha must be finite and at least 0, not {self.alpha}")
 

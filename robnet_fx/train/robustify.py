@@ -93,6 +93,8 @@ def robustify(
     batch_size: int = 128,
     augment: bool = False,
     memory: int | None = None,
+    precision: str = "tf32",
+    compiled: bool = False,
     limit: int | None = None,
     test_limit: int | None = None,
     seed: int = 0,
@@ -109,6 +111,8 @@ def robustify(
     that many epochs (`Recipe.short`), None in full; `limit` and `test_limit` cut the training and the test set to a
     fixed random choice. `eps` is a plain number. `memory` is how many bytes a training step may take, all that is free
     if not given: a batch whose bounds need more, by the estimate of `robnet_fx.memory`, is bounded in parts.
+    `precision` is that of training bounds (`robnet_fx.precision`), and `compiled` has `torch.compile` fuse them; what
+    is measured before and after knows neither.
     `out` defaults to `<model>.robust.onnx` beside the model. A new directory under `runs` takes arguments, versions,
     metrics, checkpoint, certificate and the bounds graph's code; `resume` names such a directory whose run was
     interrupted, to go on with it under the same arguments.
@@ -117,6 +121,7 @@ def robustify(
     """
     arguments = {k: v for k, v in locals().items() if k not in ("model", "data", "progress")}
     common: dict[str, Any] = {"batch_size": batch_size, "alpha": alpha, "seed": seed, "augment": augment}
+    common["precision"] = precision
     if epochs is None:
         recipe = Recipe.paper(pretrain=pretrain, **common)
     else:
@@ -137,7 +142,10 @@ def robustify(
     net = bounded(source, method)
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
-    recipe = replace(recipe, micro_batch=_at_once(net, memory, batch_size))
+    if compiled:
+        _compile(net, example)
+    images_at_once, rows_at_once = _at_once(net, memory, batch_size)
+    recipe = replace(recipe, micro_batch=images_at_once, micro_rows=rows_at_once)
     train_set, validation, test = _split(data, limit, test_limit, seed)
     for images, labels in (train_set, validation, test):
         check(images, labels, net.classes)
@@ -200,13 +208,30 @@ def _target(model: nn.Module | Path | str, out: Path | str | None) -> Path:
     return target
 
 
-def _at_once(net: BoundedModel, memory: int | None, batch: int) -> int | None:
-    """How many images a training step may bound at once; None for a whole batch."""
-    need = of_training(net.perturbed)
-    fitting = need.fits(available_memory(net.center.device) if memory is None else memory)
-    if memory is not None and not fitting:
-        raise UsageError(f"--memory is too little for one image: it takes some {bytes_text(need.least())}")
-    return None if fitting >= batch else max(1, fitting)
+def _compile(net: BoundedModel, example: Tensor) -> None:
+    """Compile, and try it once: what is missing for it shows now and not in the first step."""
+    net.compile()
+    try:
+        with torch.no_grad():
+            net.margins(example.to(net.center), torch.zeros(len(example), dtype=torch.int64, device=net.center.device))
+    except RuntimeError as error:
+        reason = " ".join(str(error).splitlines()[:2])  # which backend, and what is the matter with it
+        raise UsageError(f"torch.compile does not work here: {reason}\n  remedy   leave out --compile") from error
+
+
+def _at_once(net: BoundedModel, memory: int | None, batch: int) -> tuple[int | None, int | None]:
+    """How many images, and margins of one, a training step may bound at once; None for all of them."""
+    limit = available_memory(net.center.device) if memory is None else memory
+    images = of_training(net.perturbed).fits(limit)
+    if images:
+        return None if images >= batch else images, None
+    rows = (net.classes - 1) // 2
+    while rows and not of_training(net.perturbed, rows).fits(limit):
+        rows //= 2
+    if memory is not None and not rows:
+        least = of_training(net.perturbed, 1).least()
+        raise UsageError(f"--memory is too little for one margin of one image: it takes some {bytes_text(least)}")
+    return 1, max(1, rows)
 
 
 def _split(

@@ -17,12 +17,13 @@ from robnet_fx.certify.verdict import classify, verdicts
 from robnet_fx.errors import Interrupted, RobnetError, UsageError
 from robnet_fx.files import sha256_of_tensors
 from robnet_fx.images import to_float
+from robnet_fx.precision import training_precision
 from robnet_fx.progress import Progress, Task
 from robnet_fx.train import checkpoint as checkpoints
 from robnet_fx.train.augment import augment
 from robnet_fx.train.interrupt import held_back
 from robnet_fx.train.loss import Losses, accumulate
-from robnet_fx.train.recipe import Recipe
+from robnet_fx.train.recipe import MEMORY, Recipe
 
 Pair = tuple[Tensor, Tensor]
 
@@ -116,7 +117,7 @@ class Run:
         self.optimiser.zero_grad(set_to_none=True)
         own = ranks.part(len(index))
         number = (self.recipe.seed * self.recipe.epochs + self.epoch) * self.steps + self.step
-        with ranks.own_random_numbers(number, self.device):
+        with ranks.own_random_numbers(number, self.device), training_precision(self.recipe.precision):
             losses = accumulate(
                 self.net,
                 images[own],
@@ -126,7 +127,9 @@ class Run:
                 frozen=self.recipe.frozen_statistics,
                 likely=self.active[index][own],
                 part=self.recipe.micro_batch,
+                rows=self.recipe.micro_rows,
                 batch=len(index),
+                precision=self.recipe.precision,
             )
         losses = self.summed(losses, own, len(index))
         if not (setting.phase.robust and self.recipe.frozen_statistics):
@@ -271,5 +274,5 @@ def _settings(
         "perturbation": repr(net.perturbation),
         "data": sha256_of_tensors(parts),
         "model": hashlib.sha256(repr(layout).encode()).hexdigest(),
-        **{f"recipe.{name}": repr(value) for name, value in recipe.to_dict().items() if name != "micro_batch"},
+        **{f"recipe.{name}": repr(value) for name, value in recipe.to_dict().items() if name not in MEMORY},
     }

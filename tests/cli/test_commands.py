@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import robnet_fx
+from robnet_fx.bounded import BoundedModel
 from robnet_fx.cli.options import read_eps, read_memory
 from robnet_fx.errors import UsageError
 from robnet_fx.files import sha256_of_file
@@ -84,6 +85,16 @@ def test_robustify_then_certify_repeats_the_number(run, model):
     assert again["certified_accuracy"] == result["after"]["certified"]
     assert again["attacked_accuracy"] == result["after"]["attacked"]
     assert again["model_sha256"]["file"] == result["model_sha256"]["after"]
+
+
+def test_robustify_compiles_and_rounds_where_asked(run, model, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(BoundedModel, "compile", lambda net: compiled.append(net.method))
+    short = ("--epochs", 1, "--limit", 100, "--test-limit", 10)
+    result = document(run("robustify", model, *FIELD, *short, "--precision", "bf16", "--compile", "--json"))
+    assert compiled == ["rsip-ssip"]
+    arguments = json.loads((Path(result["files"]["run"]) / "arguments.json").read_text())
+    assert (arguments["precision"], arguments["recipe"]["precision"], arguments["compiled"]) == ("bf16", "bf16", True)
 
 
 def test_robustify_shows_the_box_first_and_a_table_last(run, model):

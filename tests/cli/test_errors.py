@@ -18,6 +18,7 @@ import torch
 from onnx import helper
 
 from robnet_fx import files
+from robnet_fx.bounded import BoundedModel
 from robnet_fx.rules import registry
 from tests.onnx_files import by_hand, weight
 
@@ -107,6 +108,24 @@ def test_an_unknown_method(run, model, command):
     if command[0] != "attack":
         (line,) = refused(run(*command, model, *EPS, "--method", "magic"), 2)
         assert "magic" in line and "rsip-ssip" in line
+
+
+def test_an_unknown_precision(run, model):
+    (line,) = refused(run("robustify", model, *EPS, "--precision", "fp8"), 2)
+    assert line == "error: unknown precision 'fp8'; known: float32, tf32, bf16"
+    assert only_the_model()
+
+
+def test_compiling_where_it_does_not_work(run, model, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("No working C++ compiler found\nand a lot more")
+
+    compile_ = BoundedModel.compile
+    monkeypatch.setattr(BoundedModel, "compile", lambda net: compile_(net, backend=broken))
+    line, remedy = refused(run("robustify", model, *EPS, "--compile", "--limit", 100), 2)
+    assert line.startswith("error: torch.compile does not work here: ") and "C++ compiler" in line
+    assert remedy == "  remedy   leave out --compile"
+    assert only_the_model()
 
 
 def test_numbers_that_are_none(run, model):

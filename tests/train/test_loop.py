@@ -88,7 +88,7 @@ def test_resume_is_bit_for_bit(tmp_path, uninterrupted, done):
     assert history == uninterrupted[1]
 
 
-@pytest.mark.parametrize("place", ["forward", "logits", "margins"])
+@pytest.mark.parametrize("place", ["forward", "logits", "margins_in_parts"])
 def test_ctrl_c_inside_a_step_loses_only_that_step(tmp_path, monkeypatch, uninterrupted, place):
     """Random numbers are drawn and statistics overwritten by then: the step must be undone to the last bit."""
     path = tmp_path / "checkpoint.pt"
@@ -97,8 +97,8 @@ def test_ctrl_c_inside_a_step_loses_only_that_step(tmp_path, monkeypatch, uninte
     name = "forward" if place == "forward" else place
     original, calls = getattr(target, name), []
 
-    def stop(*args):
-        result = original(*args)
+    def stop(*args, **options):
+        result = original(*args, **options)
         calls.append(args)
         if len(calls) == 9:
             press()
@@ -242,13 +242,13 @@ def test_frozen_parameters_stay():
 def test_divergence_stops_and_keeps_the_last_good_state(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
     net = bounded(moody_net)
-    original = net.margins
+    original = net.margins_in_parts
 
-    def poison(*args):
+    def poison(*args, **options):
         tenth = net.eps > 0.1 * 9.5 / 13  # of the fourteen steps of the ramp
-        return original(*args) * (torch.nan if tenth else 1)
+        return (part * (torch.nan if tenth else 1) for part in original(*args, **options))
 
-    monkeypatch.setattr(net, "margins", poison)
+    monkeypatch.setattr(net, "margins_in_parts", poison)
     with pytest.raises(RobnetError, match=r"diverged in epoch 3, step 4[\s\S]*learning rate[\s\S]*checkpoint") as error:
         train(net, *TRAIN, RECIPE, checkpoint=path)
     assert not isinstance(error.value, Interrupted)

@@ -62,7 +62,7 @@ def test_no_bounds_are_built_when_no_sample_is_correct(monkeypatch):
     x, _ = digits()
     net = bounded(fit=200)
     wrong = (net.logits(x[:20] / 255).argmax(1) + 1) % 10
-    monkeypatch.setattr(net, "margins", None)
+    monkeypatch.setattr(net, "margins_in_parts", None)
     losses = accumulate(net, x[:20] / 255, wrong, alpha=1.0)
     assert losses.robust == losses.correct == losses.certified == 0
 
@@ -151,9 +151,9 @@ def exact():
         net.float()
 
 
-@pytest.mark.parametrize("part", [None, 1, 3])
+@pytest.mark.parametrize(("part", "rows"), [(None, None), (1, None), (3, 4), (None, 2)])
 @pytest.mark.parametrize("guess", ["all", "none", "some", "right"])
-def test_neither_the_guess_nor_the_parts_change_the_gradient(guess, part, exact):
+def test_neither_the_guess_nor_the_parts_change_the_gradient(guess, part, rows, exact):
     """The plain step, all correct samples with gradients at once, is the reference; in float64, to 1e-9."""
     x, y = digits()
     net = exact(eps=0.15, fit=60)
@@ -167,7 +167,7 @@ def test_neither_the_guess_nor_the_parts_change_the_gradient(guess, part, exact)
     (nn.functional.cross_entropy(net.model(images), labels) + 1.5 * margins.relu().sum() / 40).backward()
     expected = [p.grad.clone() for p in net.model.parameters()]
     likely = {"all": None, "none": torch.zeros_like(active), "some": torch.arange(40) % 2 == 0, "right": active}[guess]
-    losses, got = gradients(net, images, labels, alpha=1.5, likely=likely, part=part)
+    losses, got = gradients(net, images, labels, alpha=1.5, likely=likely, part=part, rows=rows)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
     assert torch.equal(losses.active, active)
@@ -181,13 +181,13 @@ def test_gradients_are_built_for_active_samples_only(monkeypatch):
     images, labels = x[:40] / 255, y[:40]
     active = accumulate(net, images, labels, alpha=1.0).active
     built = []
-    original = net.margins
+    original = net.margins_in_parts
 
-    def watch(part, labels):
+    def watch(part, labels, **options):
         built.append((torch.is_grad_enabled(), len(part)))
-        return original(part, labels)
+        return original(part, labels, **options)
 
-    monkeypatch.setattr(net, "margins", watch)
+    monkeypatch.setattr(net, "margins_in_parts", watch)
     right = int((net.logits(images).argmax(1) == labels).sum())
     accumulate(net, images, labels, alpha=1.0, likely=active)
     assert built == [(False, right - int(active.sum())), (True, int(active.sum()))]

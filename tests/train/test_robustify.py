@@ -265,20 +265,24 @@ def test_a_full_disk_leaves_no_half_written_model(job, tmp_path, monkeypatch):
 
 
 def test_little_memory_means_smaller_parts_and_the_same_result(job, monkeypatch):
-    """What does not fit is bounded in parts; too little for one image is refused before any training."""
+    """What does not fit is bounded in parts; too little for one margin is refused before any training."""
     parts = []
     original = module.train
 
     def watch(net, images, labels, recipe, **options):
-        parts.append(recipe.micro_batch)
+        parts.append((recipe.micro_batch, recipe.micro_rows))
         return original(net, images, labels, recipe, **options)
 
     monkeypatch.setattr(module, "train", watch)
     plenty = job(epochs=1)
-    need = of_training(bounded(eps=0.6).perturbed)
+    perturbed = bounded(eps=0.6).perturbed
+    need = of_training(perturbed)
     scarce = job(epochs=1, memory=int((need.of(5) + 1) / 0.8))
-    assert parts == [None, 5]
-    assert scarce.after.clean == pytest.approx(plenty.after.clean, abs=0.05)
-    with pytest.raises(UsageError, match="too little for one image: it takes some") as refused:
+    scarcer = job(epochs=1, memory=int((of_training(perturbed, 2).of(1) + 1) / 0.8))
+    assert parts == [(None, None), (5, None), (1, 2)]
+    for score in (scarce.after, scarcer.after):
+        assert score.clean == pytest.approx(plenty.after.clean, abs=0.05)
+    need = of_training(perturbed, 1)
+    with pytest.raises(UsageError, match="too little for one margin of one image: it takes some") as refused:
         job(epochs=1, memory=2**20 // 100)
     assert need.fits(read_memory(str(refused.value).rpartition("some ")[2])) >= 1
