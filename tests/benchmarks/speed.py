@@ -36,6 +36,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from robnet_fx import BiasField, BoundedModel, bound, pages
+from robnet_fx.precision import bounds_precision, training_precision
 from robnet_fx.train.loss import accumulate
 from robnet_fx.zoo.models import architecture
 
@@ -144,7 +145,8 @@ def main() -> None:
         for row in rows:
             row["share"] = row["gflop"] / row["seconds"] / rate
         document["rows"] += rows
-        Console().print(table(name, rows, document))
+        where = f"{document['device']}, {document['threads']} threads, {rate:.0f} GFLOP/s in a matrix product"
+        Console().print(table(f"{name}, batch {options.batch}, {where}", rows))
     if options.json:
         options.json.write_text(json.dumps(document, indent=1))
 
@@ -215,14 +217,15 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def matrix_rate(device: torch.device) -> float:
-    """GFLOP/s of one large float32 product, the best of five."""
+def matrix_rate(device: torch.device, precision: str = "float32") -> float:
+    """GFLOP/s of one large product in a precision of training, the best of five."""
     size = 8192 if device.type == "cuda" else 2048
     a, b = torch.rand(2, size, size, device=device)
     seconds = []
     for _ in range(6):
         start = now(device)
-        a @ b
+        with training_precision(precision), bounds_precision(precision, device):
+            a @ b
         seconds.append(now(device) - start)
     return 2 * size**3 / min(seconds) / 1e9
 
@@ -252,9 +255,8 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def table(name: str, rows: list[dict[str, Any]], document: dict[str, Any]) -> Table:
-    title = f"{name}, batch {document['batch']}, {document['device']}, {document['threads']} threads"
-    shown = Table(title=f"{title}, {document['matrix_gflops']} GFLOP/s in a matrix product", padding=(0, 0))
+def table(title: str, rows: list[dict[str, Any]]) -> Table:
+    shown = Table(title=title, padding=(0, 0))
     for column in (
         "contender",
         "ms",
