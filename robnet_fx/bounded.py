@@ -168,26 +168,29 @@ class BoundedModel(nn.Module):
         `bounds_precision`.
         """
         self._check(images, labels)
+        graph, count = self._graph("upper_graph", _upper), len(images)
+        compiled = graph._compiled_call_impl is not None
+        if compiled and count == 1:  # would be compiled as a case of its own
+            images, labels = images.repeat(2, *[1] * (images.dim() - 1)), labels.repeat(2)
         spec = margin_spec(labels, other_classes(labels, self.classes), self.classes).to(images.dtype)
-        graph = self._graph("upper_graph", _upper)
         if images.dim() == 4:  # convolutions are up to twice as fast so, and every value follows the image
             images = images.contiguous(memory_format=torch.channels_last)
         if not torch.is_grad_enabled():
             holds = max(1, _ROWS_BUDGET // (max(1, len(images)) * self._widest))
             rows = min(rows or holds, holds)
         for part in spec.split(rows or max(1, spec.shape[1]), 1):
-            if graph._compiled_call_impl is not None:  # else axes of equal size would be taken for one and the same
+            if compiled:  # else axes that happen to be equally long would be taken for one and the same
                 for value, axis in ((images, 0), (part, 0), (part, 1)):
                     torch._dynamo.maybe_mark_dynamic(value, axis)
             with bounds_precision(precision, images.device):
                 upper = graph(images, part)
-            yield upper.to(images.dtype)
+            yield upper[:count].to(images.dtype)
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Have `torch.compile` fuse what `margins` runs; its own options, as `mode="reduce-overhead"` for CUDA graphs.
 
-        It is compiled when first used, once with gradients and once without, for any number of images (for a single
-        one again). Copies, so also the float64 copy that `certify` makes, run the graph as it is printed.
+        It is compiled when first used, once with gradients and once without, for any number of images. Copies, so also
+        the float64 copy that `certify` makes, run the graph as it is printed.
         """
         self._graph("upper_graph", _upper).compile(*args, dynamic=True, **options)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robnet_fx import ranks
+from robnet_fx import pages, ranks
 from robnet_fx.bounded import BoundedModel
 from robnet_fx.images import batches, to_float
 from robnet_fx.margins import correct
@@ -65,6 +65,7 @@ def verdicts(
 
 
 def _verdicts(net: BoundedModel, images: Tensor, labels: Tensor, batch_size: int, progress: Progress) -> Verdicts:
+    pages.keep()
     predicted, right = _classify(net, images, labels, batch_size)
     certified = torch.zeros_like(right)
     margin = torch.full(right.shape, torch.nan, dtype=net.center.dtype)

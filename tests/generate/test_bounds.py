@@ -434,7 +434,7 @@ def test_compiled_margins_serve_batches_of_any_size():
     x, y = digits()
     counter = CompileCounterWithBackend("aot_eager")
     net.compile(backend=counter, fullgraph=True)
-    for size in (8, 5, 3):
+    for size in (8, 5, 1):
         images, labels = x[:size] / 255, y[:size]
         with torch.no_grad():
             torch.testing.assert_close(net.margins(images, labels), plain.margins(images, labels))
