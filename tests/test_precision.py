@@ -65,6 +65,14 @@ def test_a_network_in_float64_stays_in_it():
     torch.testing.assert_close(gradient, other, rtol=1e-12, atol=0)
 
 
+def test_a_users_own_autocast_does_not_reach_the_bounds():
+    x, y = digits()
+    net = bounded(eps=0.4)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = net.margins(x[:8] / 255, y[:8])
+    assert torch.equal(inside, net.margins(x[:8] / 255, y[:8]))
+
+
 def test_training_computes_its_bounds_as_the_recipe_says_and_verdicts_do_not(monkeypatch):
     x, y = digits()
     net, seen = bounded(fit=60), []
