@@ -1,6 +1,6 @@
 """How long an epoch of RSIP-SSIP training takes: the paper's figure of merit, by the trainer that users run.
 
-    python -m tests.benchmarks.epoch [--networks dm-medium dm-large mri] [--device cuda] [--images 50000] [--batch 128]
+    python -m tests.benchmarks.epoch [--networks dm-medium dm-large mri] [--device cuda] [--images 50000] [--batch 256]
                                      [--ways tf32 bf16 "bf16 compiled"] [--peer] [--json epoch.json]
 
 Random images of the network's size, augmented, alpha 1, eps 40/255, order 3; for the MRI network as many as its
@@ -140,7 +140,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", default=["dm-medium", "dm-large", "mri"])
     parser.add_argument("--ways", nargs="+", help="for all networks (default: those of WAYS)")
     parser.add_argument("--images", type=int, default=50_000)
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--no-steps", action="store_true", help="epochs only")
     parser.add_argument("--peer", action="store_true", help="auto_LiRPA's steps too, which must be importable")
