@@ -22,7 +22,7 @@ from robnet_fx.generate.chains import chained
 from robnet_fx.graphs import numel, shape_of
 from robnet_fx.passes import FIELD
 
-_KEEP_FREE = 0.8  # of the available memory: libraries need work space, and the estimate is one
+_USABLE = 0.6  # of the available memory: the heap gets holes (`pages.py`), libraries need room, and estimates err
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -30,7 +30,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: `fixed` whatever the batch (weights, their gradients, Adam's two moments), `image` more for each image."""
+    """Bytes: `fixed` whatever the batch (weights and what there is of their size), `image` more for each image."""
 
     fixed: int
     image: int
@@ -40,12 +40,12 @@ class Memory:
         return self.fixed + batch * self.image
 
     def fits(self, available: int) -> int:
-        """The largest batch that fits into `available` bytes, a fifth of them kept free; 0 if none does."""
-        return max(0, int(_KEEP_FREE * available - self.fixed) // max(1, self.image))
+        """The largest batch that fits into `available` bytes, two fifths of them kept free; 0 if none does."""
+        return max(0, int(_USABLE * available - self.fixed) // max(1, self.image))
 
     def least(self) -> int:
         """Bytes that one image fits into, with what `bytes_text` may round off; at least a MiB, as for `--memory`."""
-        return max(2**20, int(1.06 * self.of(1) / _KEEP_FREE))
+        return max(2**20, int(1.06 * self.of(1) / _USABLE))
 
 
 def of_verdicts(perturbed: fx.GraphModule) -> Memory:
@@ -53,7 +53,7 @@ def of_verdicts(perturbed: fx.GraphModule) -> Memory:
     dimensions, rows = _sizes(perturbed)
     products = 2 * max(_products(perturbed), default=0)
     image = max(_forward_peak(perturbed, dimensions) + products, _backward_peak(perturbed, rows))
-    return Memory(8 * _weights(perturbed), 8 * image)
+    return Memory(8 * 2 * _weights(perturbed), 8 * image)  # |W| too
 
 
 def of_training(perturbed: fx.GraphModule, rows: int | None = None) -> Memory:
@@ -63,7 +63,7 @@ def of_training(perturbed: fx.GraphModule, rows: int | None = None) -> Memory:
     rows = rows or margins
     numbers = sum(numel(node) for node in dependent_nodes(perturbed))
     image = numbers * (dimensions + 2 * rows + 10) + 2 * sum(_products(perturbed))
-    return Memory(4 * 4 * _weights(perturbed), 4 * image)
+    return Memory(4 * 6 * _weights(perturbed), 4 * image)  # |W|, the gradients of both, Adam's two moments
 
 
 def available_memory(device: torch.device) -> int:

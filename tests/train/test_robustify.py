@@ -277,8 +277,8 @@ def test_little_memory_means_smaller_parts_and_the_same_result(job, monkeypatch)
     plenty = job(epochs=1)
     perturbed = bounded(eps=0.6).perturbed
     need = of_training(perturbed)
-    scarce = job(epochs=1, memory=int((need.of(5) + 1) / 0.8))
-    scarcer = job(epochs=1, memory=int((of_training(perturbed, 2).of(1) + 1) / 0.8))
+    scarce = job(epochs=1, memory=int((need.of(5) + 1) / 0.6))
+    scarcer = job(epochs=1, memory=int((of_training(perturbed, 2).of(1) + 1) / 0.6))
     assert parts == [(None, None), (5, None), (1, 2)]
     for score in (scarce.after, scarcer.after):
         assert score.clean == pytest.approx(plenty.after.clean, abs=0.05)
