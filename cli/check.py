@@ -54,7 +54,11 @@ def check(
         raise
     memory = {
         name: {"image": need.image, f"batch_{batch}": need.of(batch), "largest_batch": need.fits(available)}
-        for name, need in (("training", found.training), ("verdicts", found.verdicts))
+        for name, need in (
+            ("training", found.training),
+            ("training_by_margins", found.margin),
+            ("verdicts", found.verdicts),
+        )
     }
     document = {
         **heading,

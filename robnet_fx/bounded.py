@@ -17,6 +17,7 @@ from robnet_fx.generate import Generator, method_named
 from robnet_fx.generate.analysis import dependent_nodes, widest
 from robnet_fx.graphs import MODEL, shape_of
 from robnet_fx.layout import arrange
+from robnet_fx.memory import ROWS_BUDGET
 from robnet_fx.passes import CLIPS, FIELD, NORMALISATION, Constants
 from robnet_fx.passes.base import input_of
 from robnet_fx.passes.drop_softmax import last_softmax
@@ -59,9 +60,6 @@ def margin_bounds(
     """Upper bounds `[B, classes]` of `logit_i - logit_label` over the perturbation, -inf in the label's column."""
     net = bound(model, perturbation, method, clip, mean, std, example=images[:2])
     return net.margins(images, labels)
-
-
-_ROWS_BUDGET = 2**27  # numbers a form of RSIP may have where no gradient needs it whole: 1 GiB in float64
 
 
 class BoundedModel(nn.Module):
@@ -176,7 +174,7 @@ class BoundedModel(nn.Module):
         if images.dim() == 4:  # convolutions are up to twice as fast so, and every value follows the image
             images = images.contiguous(memory_format=torch.channels_last)
         if not torch.is_grad_enabled():
-            holds = max(1, _ROWS_BUDGET // (max(1, len(images)) * self._widest))
+            holds = max(1, ROWS_BUDGET // (max(1, len(images)) * self._widest))
             rows = min(rows or holds, holds)
         for part in spec.split(rows or max(1, spec.shape[1]), 1):
             if compiled:  # else axes that happen to be equally long would be taken for one and the same

@@ -42,7 +42,8 @@ class Gap:
 class Coverage:
     """Of `nodes` operations that depend on the image `bounded` have a rule; `gaps` are the others.
 
-    `verdicts` and `training` estimate the memory of RSIP-SSIP bounds, as if there were no gaps.
+    `verdicts` and `training` estimate the memory of RSIP-SSIP bounds, as if there were no gaps, and `margin` that of
+    training with one margin at a time.
     """
 
     nodes: int
@@ -50,6 +51,7 @@ class Coverage:
     gaps: tuple[Gap, ...]
     verdicts: Memory
     training: Memory
+    margin: Memory
 
     @property
     def share(self) -> float:
@@ -72,7 +74,8 @@ def coverage(
     perturbed = perturb(clean(trace(model, example), mean, std), perturbation, clip)
     counted = [node for node in dependent_nodes(perturbed) if node.meta.get("layer", ("", ""))[1] != _OURS]
     gaps = tuple(_gap(node, reason, perturbed) for node, reason in unsupported(perturbed))
-    return Coverage(len(counted), len(counted) - len(gaps), gaps, of_verdicts(perturbed), of_training(perturbed))
+    memory = of_verdicts(perturbed), of_training(perturbed), of_training(perturbed, rows=1)
+    return Coverage(len(counted), len(counted) - len(gaps), gaps, *memory)
 
 
 def _gap(node: fx.Node, reason: str, perturbed: fx.GraphModule) -> Gap:

@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 from torch import fx
 
-from robnet_fx.generate.analysis import bounded_inputs, dependent_nodes, relaxed_nodes
+from robnet_fx.generate.analysis import bounded_inputs, dependent_nodes, relaxed_nodes, widest
 from robnet_fx.generate.chains import chained
 from robnet_fx.graphs import numel, shape_of
 from robnet_fx.passes import FIELD
 
+ROWS_BUDGET = 2**27  # numbers a form of RSIP may have where no gradient needs it whole: 1 GiB in float64
 _USABLE = 0.6  # of the available memory: the heap gets holes (`pages.py`), libraries need room, and estimates err
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
@@ -51,6 +52,7 @@ class Memory:
 def of_verdicts(perturbed: fx.GraphModule) -> Memory:
     """RSIP-SSIP margins in float64 without gradients: what `certify` computes."""
     dimensions, rows = _sizes(perturbed)
+    rows = min(rows, max(1, ROWS_BUDGET // widest(dependent_nodes(perturbed))))
     products = 2 * max(_products(perturbed), default=0)
     image = max(_forward_peak(perturbed, dimensions) + products, _backward_peak(perturbed, rows))
     return Memory(8 * 2 * _weights(perturbed), 8 * image)  # |W| too

@@ -43,15 +43,19 @@ def _gap(gap: Gap) -> Text:
 
 
 def _memory(found: Coverage, batch: int, available: int, device: str) -> Group:
+    in_parts = "1, its margins in parts" if found.margin.fits(available) else "none"
     columns = ["estimated memory", "an image", f"batch of {batch}", "largest batch that fits"]
     rows = [
         [
             name,
             bytes_text(need.image),
             bytes_text(need.of(batch)),
-            f"{_rounded(need.fits(available)):,}" if need.fits(available) else "none",
+            f"{_rounded(need.fits(available)):,}" if need.fits(available) else scarce,
         ]
-        for name, need in (("robust training, float32", found.training), ("verdicts, float64", found.verdicts))
+        for name, need, scarce in (
+            ("robust training, float32", found.training, in_parts),
+            ("verdicts, float64", found.verdicts, "none"),
+        )
     ]
     title = f"rsip-ssip bounds on {device}, {bytes_text(available)} free (good to a factor of about 3)"
     return table(title, columns, rows, right=columns[1:])

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+import torch
 from onnx import helper
+from rich.console import Console
 
+from robnet_fx import BiasField
+from robnet_fx.coverage import coverage
+from robnet_fx.report.coverage import coverage_report
 from tests.gaps import Gappy, forgetful  # noqa: F401  (a fixture)
 from tests.onnx_files import by_hand, exported
+from tests.small import plain_net
 
 
 def test_a_network_that_can_be_bounded(run, model):
@@ -27,6 +34,20 @@ def test_the_document(run, model):
         needs = small["memory_bytes"][use], large["memory_bytes"][use]
         assert 0 < needs[0]["image"] < needs[0]["batch_1"] < needs[1]["batch_3"]
         assert needs[0]["largest_batch"] > needs[1]["largest_batch"] > 0
+
+
+def test_what_little_memory_is_enough_for():
+    found = coverage(plain_net(), BiasField(1, 0.0), example=torch.rand(2, 1, 8, 8))
+
+    def said(available: int) -> str:
+        shown = io.StringIO()
+        Console(width=200, file=shown).print(coverage_report("net", found, 4, available, "cpu"))
+        return next(line for line in shown.getvalue().splitlines() if "robust training" in line)
+
+    assert found.margin.of(1) < found.training.of(1) < found.training.of(2)
+    assert said(2 * found.margin.of(1)).split()[-5:] == ["1,", "its", "margins", "in", "parts"]
+    assert said(found.margin.of(1)).split()[-1] == "none"
+    assert said(2 * found.training.of(1)).split()[-1] == str(found.training.fits(2 * found.training.of(1)))
 
 
 @pytest.mark.usefixtures("forgetful")

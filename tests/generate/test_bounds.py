@@ -418,7 +418,7 @@ def test_many_classes_are_worked_in_parts(monkeypatch):
     whole = net.margins(images, labels)
     sizes = []
     hook = net.upper_graph.register_forward_pre_hook(lambda _, args: sizes.append(args[1].shape[1]))
-    monkeypatch.setattr("robnet_fx.bounded._ROWS_BUDGET", 4 * 3 * net._widest)
+    monkeypatch.setattr("robnet_fx.bounded.ROWS_BUDGET", 4 * 3 * net._widest)
     with torch.no_grad():
         torch.testing.assert_close(net.margins(images, labels), whole.detach())
     net.margins(images, labels)
