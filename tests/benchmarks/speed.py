@@ -5,10 +5,11 @@
 
 For each network: a standard training step (eager float32, Adam, channels last, which is its fastest), then for each
 method the bounds of the margins without gradients and a whole training step on them, every sample active ("plain"), and
-for RSIP-SSIP also the paper's operating point ("mix": 63 % certified, 23 % misclassified, 14 % active). Each contender
-lives in a process of its own, as training does, and they take turns: *ratio* is (a), the time over the standard step's
-in the same turn, and each figure is the median of the turns. *GFLOP* counts convolutions and products; *rate* is their
-share of what one large matrix product reaches. *memory* is the peak over what the process held before its first step.
+for RSIP-SSIP also the paper's operating point ("mix": 63 % certified, 23 % misclassified, 14 % active), and both with
+bounds in bfloat16. Each contender lives in a process of its own, as training does, and they take turns: *ratio* is (a),
+the time over the standard step's in the same turn, and each figure is the median of the turns. *GFLOP* counts
+convolutions and products; *rate* is their share of what one large float32 product reaches. *memory* is the peak over
+what the process held before its first step.
 
 With `--peer`, auto_LiRPA takes the same weights, images and box, if it can be imported: the field as a product with
 per-sample weights, `method="forward+backward"`, same-slope relaxations (its faster and tighter choice here), upper
@@ -71,10 +72,12 @@ class Bench:
         with torch.no_grad():
             return self.nets[method].margins(self.images[chosen], self.labels[chosen])
 
-    def step(self, method: str, labels: Tensor | None = None, likely: Tensor | None = None) -> Tensor:
+    def step(
+        self, method: str, labels: Tensor | None = None, likely: Tensor | None = None, precision: str = "float32"
+    ) -> Tensor:
         self.optimiser.zero_grad()
         labels = self.labels if labels is None else labels
-        losses = accumulate(self.nets[method], self.images, labels, alpha=1.0, likely=likely)
+        losses = accumulate(self.nets[method], self.images, labels, alpha=1.0, likely=likely, precision=precision)
         self.optimiser.step()
         return losses.active
 
@@ -107,20 +110,22 @@ class Bench:
             from tests.benchmarks import peer
 
             return peer.contender(self, name.removeprefix(PEER), self.mix() if "mix" in name else None)
+        precision = "bf16" if name.endswith("bf16") else "float32"
         if "mix" not in name:
-            method, what = name.split(" ")
-            return lambda: self.forward(method) if what == "bounds" else self.step(method)
+            method, what = name.removesuffix(", bf16").split(" ")
+            return lambda: self.forward(method) if what == "bounds" else self.step(method, precision=precision)
         labels, active = self.mix()
         if name.endswith("bounds"):
             return lambda: self.forward("rsip-ssip", labels == self.labels)
         likely = active.logical_and(torch.tensor("no guess" not in name))
-        return lambda: self.step("rsip-ssip", labels, likely)
+        return lambda: self.step("rsip-ssip", labels, likely, precision)
 
 
 def contenders(peer: bool) -> list[list[str]]:
     """The groups that take turns, each with a standard step of its own."""
     plain = [f"{method} {what}" for method in METHODS for what in ("bounds", "step")]
-    mix = ["rsip-ssip mix bounds", "rsip-ssip mix", "rsip-ssip mix, no guess"]
+    plain += ["rsip-ssip step, bf16"]
+    mix = ["rsip-ssip mix bounds", "rsip-ssip mix", "rsip-ssip mix, no guess", "rsip-ssip mix, bf16"]
     if peer:
         plain += [PEER + "bounds", PEER + "step"]
         mix += [PEER + "mix bounds", PEER + "mix"]
