@@ -56,10 +56,10 @@ def check(
         name: {"image": need.image, f"batch_{batch}": need.of(batch), "largest_batch": need.fits(available)}
         for name, need in (
             ("training", found.training),
-            ("training_by_margins", found.margin),
             ("verdicts", found.verdicts),
         )
     }
+    memory["training"]["one_margin"] = found.one_margin.of(1)
     document = {
         **heading,
         "layout": layout(images, loaded.input_shape),

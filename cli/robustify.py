@@ -27,7 +27,7 @@ def robustify(
     precision: Annotated[
         str,
         typer.Option(
-            help="Precision of training bounds: float32, tf32 (float32 but for products on a GPU) or bf16 (faster, "
+            help="Precision of training steps: float32, tf32 (float32 but for products on a GPU) or bf16 (faster, "
             "less memory). Verdicts are in float64."
         ),
     ] = "tf32",

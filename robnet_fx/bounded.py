@@ -157,17 +157,18 @@ class BoundedModel(nn.Module):
         return upper.new_full((len(images), self.classes), -torch.inf).scatter(1, others, upper)
 
     def margins_in_parts(
-        self, images: Tensor, labels: Tensor, *, rows: int | None = None, precision: str = "float32"
+        self, images: Tensor, labels: Tensor, *, rows: int | None = None, precision: str | None = None
     ) -> Iterator[Tensor]:
-        """The margins of the other classes, `[B, rows]` of them at a time, in order and without the label's column.
+        """The margins of the other classes, `[B, at most rows]` at a time, in order and without the label's column.
 
-        Each part is a graph of its own: where it is used up before the next is asked for, memory need only hold one.
-        `rows` defaults to all of them with gradients, and to what memory holds without. For `precision` "bf16" see
-        `bounds_precision`.
+        Each part is a graph of its own, from the image to these margins: where it is used up before the next is asked
+        for, memory need only hold one. `rows` defaults to all of them with gradients, and to what memory holds without.
+        A `precision` (of `robnet_fx.precision`) asks for bounds to train on, which may be compiled as well; by default
+        nothing is. Raises what `margins` raises, when the first part is asked for.
         """
         self._check(images, labels)
         graph, count = self._graph("upper_graph", _upper), len(images)
-        compiled = graph._compiled_call_impl is not None
+        compiled = precision is not None and graph._compiled_call_impl is not None
         if compiled and count == 1:  # would be compiled as a case of its own
             images, labels = images.repeat(2, *[1] * (images.dim() - 1)), labels.repeat(2)
         spec = margin_spec(labels, other_classes(labels, self.classes), self.classes).to(images.dtype)
@@ -176,19 +177,19 @@ class BoundedModel(nn.Module):
         if not torch.is_grad_enabled():
             holds = max(1, ROWS_BUDGET // (max(1, len(images)) * self._widest))
             rows = min(rows or holds, holds)
-        for part in spec.split(rows or max(1, spec.shape[1]), 1):
+        margins = spec.shape[1]
+        for part in spec.tensor_split(-(-margins // min(rows or margins, margins)), 1):
             if compiled:  # else axes that happen to be equally long would be taken for one and the same
                 for value, axis in ((images, 0), (part, 0), (part, 1)):
                     torch._dynamo.maybe_mark_dynamic(value, axis)
-            with bounds_precision(precision, images.device):
-                upper = graph(images, part)
-            yield upper[:count].to(images.dtype)
+            with bounds_precision(precision or "float32", images.device):
+                upper = graph(images, part) if precision else graph.forward(images, part)  # forward is never compiled
+            yield upper[:count].to(images.dtype, copy=compiled)  # CUDA graphs put their next result in the same place
 
     def compile(self, *args: Any, **options: Any) -> None:
-        """Have `torch.compile` fuse what `margins` runs; its own options, as `mode="reduce-overhead"` for CUDA graphs.
+        """Have `torch.compile`, with its own options, fuse the bounds of training steps; verdicts run what is printed.
 
-        It is compiled when first used, once with gradients and once without, for any number of images. Copies, so also
-        the float64 copy that `certify` makes, run the graph as it is printed.
+        It is compiled when first used, once with gradients and once without, for any number of images.
         """
         self._graph("upper_graph", _upper).compile(*args, dynamic=True, **options)
 

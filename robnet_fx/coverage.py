@@ -42,8 +42,8 @@ class Gap:
 class Coverage:
     """Of `nodes` operations that depend on the image `bounded` have a rule; `gaps` are the others.
 
-    `verdicts` and `training` estimate the memory of RSIP-SSIP bounds, as if there were no gaps, and `margin` that of
-    training with one margin at a time.
+    `verdicts` and `training` estimate the memory of RSIP-SSIP bounds, as if there were no gaps, and `one_margin`
+    that of training on one image with one margin at a time.
     """
 
     nodes: int
@@ -51,7 +51,7 @@ class Coverage:
     gaps: tuple[Gap, ...]
     verdicts: Memory
     training: Memory
-    margin: Memory
+    one_margin: Memory
 
     @property
     def share(self) -> float:

@@ -103,8 +103,8 @@ def _forward_peak(perturbed: fx.GraphModule, dimensions: int) -> int:
     for node in order:
         sources = set(bounded_inputs(node, dependent))
         alive += numel(node)
-        widest = max(map(numel, (node, *sources)))
-        peak = max(peak, (dimensions + 4) * alive + kept + dimensions * widest)
+        largest = max(map(numel, (node, *sources)))
+        peak = max(peak, (dimensions + 4) * alive + kept + dimensions * largest)
         kept += 2 * numel(node)
         for source in sources:
             readers[source].discard(node)
@@ -122,8 +122,8 @@ def _backward_peak(perturbed: fx.GraphModule, rows: int) -> int:
     for node in reversed(perturbed.graph.nodes):
         if node in dependent:
             waiting.discard(node)
-            widest = max(map(numel, (node, *bounded_inputs(node, dependent))))
-            peak = max(peak, rows * (5 * widest + sum(numel(n) for n in waiting)))
+            largest = max(map(numel, (node, *bounded_inputs(node, dependent))))
+            peak = max(peak, rows * (5 * largest + sum(numel(n) for n in waiting)))
             waiting.update(bounded_inputs(node, dependent))
     return kept + peak
 

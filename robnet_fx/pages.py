@@ -5,16 +5,19 @@ from __future__ import annotations
 import ctypes
 import sys
 
+import torch
+
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # mallopt's numbers
 
 
-def keep() -> None:
-    """Ask the C library to keep up to 2 GiB it has no use for: a tenth of a training step on a CPU, half of a verdict.
+def keep(device: torch.device) -> None:
+    """For work on a CPU, ask the C library to keep what it has no use for, up to 2 GiB of it at the end of the heap.
 
-    A step allocates and frees the same large tensors again and again. What does not fit into the heap as it stands
-    would be mapped anew each time, so nothing is mapped: the heap grows. Where there is no `mallopt`, nothing happens.
+    Bounds allocate and free the same large tensors again and again. What does not fit into the heap as it stands would
+    be mapped anew each time, so nothing is mapped, for as long as the process lives: the heap grows. A training step
+    gains a tenth, a verdict half. Where there is no `mallopt`, nothing happens.
     """
-    if not sys.platform.startswith("linux"):
+    if device.type != "cpu" or not sys.platform.startswith("linux"):
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt

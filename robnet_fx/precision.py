@@ -1,9 +1,9 @@
-"""The arithmetic inside float32 products: exact for verdicts, as fast as the device offers for training."""
+"""The arithmetic inside products: exact for verdicts, as fast as the device offers for training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from operator import attrgetter
 
 import torch
@@ -23,11 +23,33 @@ def check_precision(name: str) -> None:
 
 
 @contextmanager
-def full_precision(*, cuda: str = "ieee") -> Iterator[None]:
-    """No TF32 and no bfloat16 inside float32 products: a verdict is about the arithmetic it names.
+def full_precision() -> Iterator[None]:
+    """No TF32 and no bfloat16, whatever the caller allowed: a verdict is about the arithmetic it names."""
+    with _products(cuda="ieee"), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
 
-    `cuda` "tf32" allows TF32 on a GPU.
-    """
+
+@contextmanager
+def training_precision(name: str) -> Iterator[None]:
+    """The float32 products of a training step: exact in "float32", else in TF32 on a GPU that has it."""
+    check_precision(name)
+    with _products(cuda="ieee" if name == "float32" else "tf32"):
+        yield
+
+
+@contextmanager
+def bounds_precision(name: str, device: torch.device) -> Iterator[None]:
+    """What bounds for training are computed under. In "bf16" products and convolutions round their operands and their
+    results to bfloat16, three significant digits, so that such bounds guide training and prove nothing."""
+    check_precision(name)
+    torch.clear_autocast_cache()  # a caller's own autocast would keep weights there that have changed since
+    with torch.autocast(device.type, torch.bfloat16, enabled=name == "bf16"):
+        yield
+
+
+@contextmanager
+def _products(*, cuda: str) -> Iterator[None]:
+    """float32 products as said on a GPU, and exact on a CPU."""
     settings = {attrgetter(name)(torch.backends): cuda for name in _CUDA}
     settings |= {attrgetter(name)(torch.backends): "ieee" for name in _CPU}
     before = [backend.fp32_precision for backend in settings]
@@ -38,14 +60,3 @@ def full_precision(*, cuda: str = "ieee") -> Iterator[None]:
     finally:
         for backend, precision in zip(settings, before, strict=True):
             backend.fp32_precision = precision
-
-
-def training_precision(name: str) -> AbstractContextManager[None]:
-    """The products of a training step: exact in "float32", else TF32 on a GPU that has it."""
-    return full_precision(cuda="ieee" if name == "float32" else "tf32")
-
-
-def bounds_precision(name: str, device: torch.device) -> AbstractContextManager[object]:
-    """What bounds for training are computed under: "bf16" rounds the operands of products and convolutions to bfloat16,
-    three significant digits, so that such bounds guide training and prove nothing."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=name == "bf16")

@@ -10,7 +10,7 @@ import resource, sys
 import torch
 from robnet_fx import pages
 if "keep" in sys.argv:
-    pages.keep()
+    pages.keep(torch.device('cpu'))
 def work():
     held = [torch.ones(2**23) for _ in range(8)]  # 32 MiB each: larger than anything the C library keeps by itself
 for _ in range(3):

@@ -1,5 +1,7 @@
 """What training may round to, and that nothing of it reaches a verdict."""
 
+import copy
+from functools import partial
 from operator import attrgetter
 
 import pytest
@@ -22,15 +24,15 @@ def now() -> list[str]:
 @pytest.mark.parametrize(
     ("context", "inside"),
     [
-        (full_precision(), ["ieee"] * 4),
-        (training_precision("float32"), ["ieee"] * 4),
-        (training_precision("tf32"), ["tf32", "tf32", "ieee", "ieee"]),
-        (training_precision("bf16"), ["tf32", "tf32", "ieee", "ieee"]),
+        (full_precision, ["ieee"] * 4),
+        (partial(training_precision, "float32"), ["ieee"] * 4),
+        (partial(training_precision, "tf32"), ["tf32", "tf32", "ieee", "ieee"]),
+        (partial(training_precision, "bf16"), ["tf32", "tf32", "ieee", "ieee"]),
     ],
 )
 def test_products_round_as_said_and_as_before_afterwards(context, inside):
     before = now()
-    with pytest.raises(ZeroDivisionError), context:
+    with pytest.raises(ZeroDivisionError), context():
         assert now() == inside
         raise ZeroDivisionError
     assert now() == before
@@ -65,12 +67,32 @@ def test_a_network_in_float64_stays_in_it():
     torch.testing.assert_close(gradient, other, rtol=1e-12, atol=0)
 
 
-def test_a_users_own_autocast_does_not_reach_the_bounds():
+def test_a_users_own_autocast_reaches_neither_bounds_nor_verdicts():
     x, y = digits()
-    net = bounded(eps=0.4)
+    net = bounded(eps=0.4, fit=60)
+
+    def found():
+        return net.margins(x[:8] / 255, y[:8]), certify(net, x[:40], y[:40], dtype=None).verdicts
+
     with torch.autocast("cpu", torch.bfloat16):
-        inside = net.margins(x[:8] / 255, y[:8])
-    assert torch.equal(inside, net.margins(x[:8] / 255, y[:8]))
+        margins, verdicts = found()
+    outside, same = found()
+    assert torch.equal(margins, outside)
+    for a, b in zip(verdicts, same, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def test_bounds_follow_the_weights_inside_a_users_own_autocast():
+    """Its cache would keep the old ones, rounded."""
+    x, y = digits()
+    net = copy.deepcopy(bounded(eps=0.4, fit=60))
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in range(2):
+            for weight in net.model.parameters():
+                weight.data *= 0.5
+            (inside,) = net.margins_in_parts(x[:8] / 255, y[:8], precision="bf16")
+    (outside,) = net.margins_in_parts(x[:8] / 255, y[:8], precision="bf16")
+    assert torch.equal(inside, outside)
 
 
 def test_training_computes_its_bounds_as_the_recipe_says_and_verdicts_do_not(monkeypatch):
@@ -97,3 +119,5 @@ def test_training_computes_its_bounds_as_the_recipe_says_and_verdicts_do_not(mon
 def test_a_precision_nobody_knows_is_refused():
     with pytest.raises(UsageError, match="unknown precision 'fp8'; known: float32, tf32, bf16"):
         Recipe((Phase("full", 1, 1e-3),), precision="fp8")
+    with pytest.raises(UsageError, match="unknown precision 'fp8'"):
+        next(bounded().margins_in_parts(digits()[0][:2] / 255, digits()[1][:2], precision="fp8"))

@@ -65,7 +65,7 @@ def verdicts(
 
 
 def _verdicts(net: BoundedModel, images: Tensor, labels: Tensor, batch_size: int, progress: Progress) -> Verdicts:
-    pages.keep()
+    pages.keep(net.center.device)
     predicted, right = _classify(net, images, labels, batch_size)
     certified = torch.zeros_like(right)
     margin = torch.full(right.shape, torch.nan, dtype=net.center.dtype)

@@ -43,6 +43,10 @@ def _absolute(equation: str, operands: Sequence[Tensor]) -> Tensor:
     return torch.einsum(equation, [operand.abs() for operand in operands])
 
 
+def _tensordot(x: Tensor, y: Tensor, dims: Sequence[int], others: Sequence[int]) -> Tensor:
+    return torch.tensordot(x, y.to(x.dtype), (list(dims), list(others)))  # autocast leaves its operands as they are
+
+
 register(
     affine(
         "einsum",
@@ -57,8 +61,8 @@ register(
 register(
     affine(
         "tensordot",
-        lambda x, y, dims, others: torch.tensordot(x, y, (list(dims), list(others))),
-        abs_f=lambda x, y, dims, others: torch.tensordot(x, y.abs(), (list(dims), list(others))),
+        _tensordot,
+        abs_f=lambda x, y, dims, others: _tensordot(x, y.abs(), dims, others),
         sums=True,
         supports=_sums_batch,
     ),

@@ -14,6 +14,16 @@ from robnet_fx.rules.registry import register
 
 aten = torch.ops.aten
 
+
+def _antialiased(upsample: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Which a CPU does not do in bfloat16."""
+
+    def f(x: Tensor, *rest: Any) -> Tensor:
+        return upsample(x.float(), *rest).to(x.dtype) if x.dtype == torch.bfloat16 else upsample(x, *rest)
+
+    return f
+
+
 for _name in (
     *(f"upsample_nearest{dims}d" for dims in (1, 2, 3)),
     *(f"_upsample_nearest_exact{dims}d" for dims in (1, 2, 3)),
@@ -24,7 +34,8 @@ for _name in (
 ):
     _target = getattr(aten, _name).vec
     _dims = next(dims for dims in (1, 2, 3) if f"{dims}d" in _name)
-    register(affine(_name.strip("_"), _target, supports=needs_axes(_dims + 1)), _target)
+    _f = _antialiased(_target) if _name.endswith("aa") else _target
+    register(affine(_name.strip("_"), _f, supports=needs_axes(_dims + 1)), _target)
 
 
 def _absolute(upsample: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -50,4 +61,5 @@ def _absolute(upsample: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 for _target in (aten.upsample_bicubic2d.vec, aten._upsample_bicubic2d_aa.vec):
     _name = _target.__name__.split(".")[0].strip("_")
-    register(affine(_name, _target, abs_f=_absolute(_target), supports=needs_axes(3)), _target)
+    _f = _antialiased(_target) if _name.endswith("aa") else _target
+    register(affine(_name, _f, abs_f=_absolute(_f), supports=needs_axes(3)), _target)

@@ -11,7 +11,7 @@ from torch import Tensor
 from robnet_fx.errors import UsageError
 from robnet_fx.files import write_atomically
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

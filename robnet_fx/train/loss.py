@@ -63,9 +63,9 @@ def accumulate(
     Only active samples have a gradient, and it costs twice the bounds themselves. Samples that are `likely` (`bool
     [B]`, all if not given) to be active get bounds with gradients at once; the others are bounded without, and once
     more with gradients if they turn out to be active. So a guess changes the time a step takes and nothing else.
-    `part` samples and `rows` margins of each are bounded at a time, all if not given; `batch` is what the losses are
-    divided by, if not B. `precision` is that of the bounds (`robnet_fx.precision`), from which the robust loss and who
-    is active follow.
+    `part` samples and `rows` margins of each are worked at a time, all if not given, but for a batch norm that learns
+    from the whole batch; `batch` is what the losses are divided by, if not B. `precision` is that of the bounds
+    (`bounds_precision`), from which the robust loss and who is active follow.
 
     `frozen` keeps the running statistics of batch norm as they are while the robust loss counts. Bounds treat them as
     constants, so an optimiser that may also move them shrinks the weights in front faster than the statistics follow,
@@ -80,8 +80,12 @@ def accumulate(
             if isinstance(module, _BATCH_NORM):
                 module.eval()
     batch = batch or len(images)
-    standard = cross_entropy(net.module_logits(images), labels, reduction="sum") / batch
-    standard.backward()
+    learning = any(isinstance(module, _BATCH_NORM) and module.training for module in net.model.modules())
+    standard = images.new_zeros(())
+    for some, theirs in zip(*(x.split(len(x) if learning else part or len(x)) for x in (images, labels)), strict=True):
+        loss = cross_entropy(net.module_logits(some), theirs, reduction="sum") / batch
+        loss.backward()
+        standard = standard + loss.detach()
     net.model.eval()
     with torch.no_grad():
         right = correct(net.logits(images), labels)
@@ -104,7 +108,7 @@ def accumulate(
                 (alpha * loss).backward()
                 hinge = hinge + loss.detach()
         certified = (right & ~active).sum()
-    return Losses(standard.detach(), hinge, right.sum(), certified, active)
+    return Losses(standard, hinge, right.sum(), certified, active)
 
 
 def _uncertified(margins: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from robnet_fx.errors import UsageError
 from robnet_fx.precision import check_precision
 
-MEMORY = ("micro_batch", "micro_rows")  # what depends on the machine, and changes no result
+MACHINE_ONLY = ("micro_batch", "micro_rows")  # what depends on the machine, and changes no result
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Recipe:
             raise UsageError("a recipe needs at least one epoch")
         if self.batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")
-        for name in MEMORY:
+        for name in MACHINE_ONLY:
             if (most := getattr(self, name)) is not None and most < 1:
                 raise UsageError(f"{name} must be at least 1, not {most}")
         check_precision(self.precision)

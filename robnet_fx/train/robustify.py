@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from robnet_fx.images import check, subset, to_float
 from robnet_fx.layout import arrange, layout
 from robnet_fx.memory import available_memory, bytes_text, of_training
 from robnet_fx.metadata import normalisation_metadata
+from robnet_fx.precision import training_precision
 from robnet_fx.progress import SILENT, Progress
 from robnet_fx.train import folder as folders
 from robnet_fx.train.loop import train
@@ -111,8 +113,8 @@ def robustify(
     that many epochs (`Recipe.short`), None in full; `limit` and `test_limit` cut the training and the test set to a
     fixed random choice. `eps` is a plain number. `memory` is how many bytes a training step may take, all that is free
     if not given: a batch whose bounds need more, by the estimate of `robnet_fx.memory`, is bounded in parts.
-    `precision` is that of training bounds (`robnet_fx.precision`), and `compiled` has `torch.compile` fuse them; what
-    is measured before and after knows neither.
+    `precision` is that of training steps (`robnet_fx.precision`), and `compiled` has `torch.compile` fuse their bounds;
+    what is measured before and after knows neither.
     `out` defaults to `<model>.robust.onnx` beside the model. A new directory under `runs` takes arguments, versions,
     metrics, checkpoint, certificate and the bounds graph's code; `resume` names such a directory whose run was
     interrupted, to go on with it under the same arguments.
@@ -143,7 +145,8 @@ def robustify(
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
     if compiled:
-        _compile(net, example)
+        net.compile()
+        _try(net, example, precision)
     images_at_once, rows_at_once = _at_once(net, memory, batch_size)
     recipe = replace(recipe, micro_batch=images_at_once, micro_rows=rows_at_once)
     train_set, validation, test = _split(data, limit, test_limit, seed)
@@ -208,15 +211,20 @@ def _target(model: nn.Module | Path | str, out: Path | str | None) -> Path:
     return target
 
 
-def _compile(net: BoundedModel, example: Tensor) -> None:
-    """Compile, and try it once: what is missing for it shows now and not in the first step."""
-    net.compile()
+def _try(net: BoundedModel, example: Tensor, precision: str) -> None:
+    """Compile for the gradients of the first step now, where a compiler that does not work loses nobody's time."""
+    labels = torch.zeros(len(example), dtype=torch.int64, device=net.center.device)
     try:
-        with torch.no_grad():
-            net.margins(example.to(net.center), torch.zeros(len(example), dtype=torch.int64, device=net.center.device))
+        with training_precision(precision):
+            torch.cat(
+                list(net.margins_in_parts(example.to(net.center), labels, precision=precision)), 1
+            ).sum().backward()
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         reason = " ".join(str(error).splitlines()[:2])  # which backend, and what is the matter with it
         raise UsageError(f"torch.compile does not work here: {reason}\n  remedy   leave out --compile") from error
+    net.model.zero_grad(set_to_none=True)
 
 
 def _at_once(net: BoundedModel, memory: int | None, batch: int) -> tuple[int | None, int | None]:
@@ -225,9 +233,8 @@ def _at_once(net: BoundedModel, memory: int | None, batch: int) -> tuple[int | N
     images = of_training(net.perturbed).fits(limit)
     if images:
         return None if images >= batch else images, None
-    rows = (net.classes - 1) // 2
-    while rows and not of_training(net.perturbed, rows).fits(limit):
-        rows //= 2
+    counts = range(1, net.classes)
+    rows = bisect_left(counts, True, key=lambda count: not of_training(net.perturbed, count).fits(limit))
     if memory is not None and not rows:
         least = of_training(net.perturbed, 1).least()
         raise UsageError(f"--memory is too little for one margin of one image: it takes some {bytes_text(least)}")

@@ -23,7 +23,7 @@ from robnet_fx.train import checkpoint as checkpoints
 from robnet_fx.train.augment import augment
 from robnet_fx.train.interrupt import held_back
 from robnet_fx.train.loss import Losses, accumulate
-from robnet_fx.train.recipe import MEMORY, Recipe
+from robnet_fx.train.recipe import MACHINE_ONLY, Recipe
 
 Pair = tuple[Tensor, Tensor]
 
@@ -64,7 +64,7 @@ class Run:
         if not self.parameters:
             raise UsageError("the model has no parameters to train")
         ranks.follow([*net.model.parameters(), *net.model.buffers()])
-        pages.keep()
+        pages.keep(self.device)
         self.optimiser = torch.optim.Adam(self.parameters)
         self.steps = math.ceil(len(images) / recipe.batch_size)
         self.loader = torch.Generator().manual_seed(recipe.seed)
@@ -193,7 +193,8 @@ class Run:
         if not robust:
             _, right = classify(self.net, images, labels, batch_size=self.recipe.batch_size)
             return {"validation_clean": float(right.float().mean())}
-        found = verdicts(self.net, images, labels, batch_size=self.recipe.batch_size)
+        at_once = self.recipe.micro_batch or self.recipe.batch_size
+        found = verdicts(self.net, images, labels, batch_size=at_once)
         return {
             "validation_clean": float(found.correct.float().mean()),
             "validation_certified": float(found.certified.float().mean()),
@@ -274,5 +275,5 @@ def _settings(
         "perturbation": repr(net.perturbation),
         "data": sha256_of_tensors(parts),
         "model": hashlib.sha256(repr(layout).encode()).hexdigest(),
-        **{f"recipe.{name}": repr(value) for name, value in recipe.to_dict().items() if name not in MEMORY},
+        **{f"recipe.{name}": repr(value) for name, value in recipe.to_dict().items() if name not in MACHINE_ONLY},
     }

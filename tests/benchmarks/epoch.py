@@ -1,14 +1,15 @@
 """How long an epoch of RSIP-SSIP training takes: the paper's figure of merit, by the trainer that users run.
 
     python -m tests.benchmarks.epoch [--networks dm-medium dm-large mri] [--device cuda] [--images 50000] [--batch 256]
-                                     [--ways tf32 bf16 "bf16 compiled"] [--peer] [--json epoch.json]
+                                     [--ways float32 tf32 bf16 "bf16 compiled"] [--peer] [--json epoch.json]
 
 Random images of the network's size, augmented, alpha 1, eps 40/255, order 3; for the MRI network as many as its
 training set has. First an epoch of standard training, so that there are classes to hold on to, then two robust epochs
-at the full eps, the first without a guess who is active; the second is what is asked for. A *way* is the precision of
-training bounds, and whether they are compiled. *rate* is the share of one large matrix product's rate, in that
-precision, which convolutions and products reach, counted on one step with a guess. In the end steps of DM-Medium as in
-`speed.py`, with `--peer` against auto_LiRPA. With the default options all is meant to take less than eight minutes.
+at the full eps: one without a guess who is active, which where bounds are compiled has the time of that too, and the
+one that is asked for. A *way* is the precision of training steps, and whether their bounds are compiled. *rate* is the
+share of one large matrix product's rate, in that precision, which convolutions and products reach, counted on one step
+with a guess. In the end steps of DM-Medium as in `speed.py`, with `--peer` against auto_LiRPA. With the default options
+all is meant to take less than eight minutes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from robnet_fx import BiasField, bound
+from robnet_fx.precision import PRECISIONS
 from robnet_fx.train import Phase, Recipe, train
 from robnet_fx.train.loss import accumulate
 from robnet_fx.zoo.models import architecture
@@ -59,7 +61,7 @@ def main() -> None:
     device = torch.device(options.device)
     start = time.perf_counter()
     document: dict[str, Any] = {"torch": torch.__version__, "device": speed.device_name(device), "epochs": []}
-    rates = {way: speed.matrix_rate(device, way) for way in ("tf32", "bf16")}
+    rates = {way: speed.matrix_rate(device, way) for way in PRECISIONS}
     document["matrix_gflops"] = {way: round(rate) for way, rate in rates.items()}
     console = Console()
     console.print(document)
@@ -72,7 +74,7 @@ def main() -> None:
     console.print(table(document["epochs"]))
     document["steps"] = []
     if not options.no_steps:
-        document["steps"] = steps(options, rates["tf32"])
+        document["steps"] = steps(options, rates[speed.precision_of(device)])
         console.print(speed.table(f"dm-medium, batch {options.batch}", document["steps"]))
     document["seconds"] = round(time.perf_counter() - start)
     console.print(f"{document['seconds']} s in all")
@@ -104,8 +106,8 @@ def measure(name: str, way: str, options: argparse.Namespace, device: torch.devi
     last = history.epochs[-1]
     net.set_eps(EPS)
     batch = (images[: options.batch].float() / 255).to(device), labels[: options.batch].to(device)
-    guess = accumulate(net, *batch, alpha=1.0).active
     plain = bound(net.model, BiasField(ORDER, EPS), example=batch[0][:2]).to(device)  # a compiled graph hides its work
+    guess = accumulate(plain, *batch, alpha=1.0).active
     with FlopCounterMode(display=False) as counter:
         accumulate(plain, *batch, alpha=1.0, likely=guess)
     figures = {"network": name, "way": way, "images": count, "batch": options.batch, "seconds": robust}

@@ -45,7 +45,7 @@ def main() -> None:
     options = parse()
     if options.threads:
         torch.set_num_threads(options.threads)
-    pages.keep()
+    pages.keep(CPU)
     if options.resnet18:
         Console().print(resnet18())
         return

@@ -8,12 +8,13 @@ method the bounds of the margins without gradients and a whole training step on 
 for RSIP-SSIP also the paper's operating point ("mix": 63 % certified, 23 % misclassified, 14 % active), and both with
 bounds in bfloat16. Each contender lives in a process of its own, as training does, and they take turns: *ratio* is (a),
 the time over the standard step's in the same turn, and each figure is the median of the turns. *GFLOP* counts
-convolutions and products; *rate* is their share of what one large float32 product reaches. *memory* is the peak over
+convolutions and products; *rate* is their share of what one large product reaches. *memory* is the peak over
 what the process held before its first step.
 
 With `--peer`, auto_LiRPA takes the same weights, images and box, if it can be imported: the field as a product with
 per-sample weights, `method="forward+backward"`, same-slope relaxations (its faster and tighter choice here), upper
-bounds only. It has no active samples; at the mix it gets the correct ones.
+bounds only. It has no active samples; at the mix it gets the correct ones. It is run as it comes, and again ("memory
+kept") with what `robnet_fx.pages` does for the standard step and ours.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from robnet_fx.zoo.models import architecture
 METHODS = ("ibp", "rsip-ibp", "rsip-ssip")
 CERTIFIED, MISCLASSIFIED = 0.63, 0.23
 ORDER, EPS = 3, 5 / 255
-PEER = "auto_LiRPA "
+PEER, KEPT = "auto_LiRPA ", ", memory kept"
 
 
 class Bench:
@@ -109,7 +110,8 @@ class Bench:
         if name.startswith(PEER):
             from tests.benchmarks import peer
 
-            return peer.contender(self, name.removeprefix(PEER), self.mix() if "mix" in name else None)
+            name = name.removeprefix(PEER).removesuffix(KEPT)
+            return peer.contender(self, name, self.mix() if "mix" in name else None)
         precision = "bf16" if name.endswith("bf16") else "float32"
         if "mix" not in name:
             method, what = name.removesuffix(", bf16").split(" ")
@@ -127,8 +129,8 @@ def contenders(peer: bool) -> list[list[str]]:
     plain += ["rsip-ssip step, bf16"]
     mix = ["rsip-ssip mix bounds", "rsip-ssip mix", "rsip-ssip mix, no guess", "rsip-ssip mix, bf16"]
     if peer:
-        plain += [PEER + "bounds", PEER + "step"]
-        mix += [PEER + "mix bounds", PEER + "mix"]
+        plain += [PEER + "bounds", PEER + "step", PEER + "step" + KEPT]
+        mix += [PEER + "mix bounds", PEER + "mix", PEER + "mix" + KEPT]
     return [["standard step", *plain], ["standard step", *mix]]
 
 
@@ -137,7 +139,7 @@ def main() -> None:
     device = torch.device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    rate = matrix_rate(device)
+    rate = matrix_rate(device, precision_of(device))
     document: dict[str, Any] = {"torch": torch.__version__, "device": device_name(device)}
     document |= {
         "threads": torch.get_num_threads(),
@@ -188,21 +190,23 @@ def compete(pipe: Connection, network: str, name: str, options: argparse.Namespa
     """One contender in a process of its own: seconds each time it is asked, in the end its other figures."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    pages.keep()
+    if not name.startswith(PEER) or name.endswith(KEPT):
+        pages.keep(torch.device(options.device))
     bench = Bench(network, options.batch, options.device)
     work, device = bench.contender(name), bench.images.device
     held = start_of_peak(device)
-    with FlopCounterMode(display=False) as counter:
-        last = work()
-    pipe.send("ready")
-    while pipe.recv():
-        start = now(device)
-        work()  # training repeats one step: its memory is at hand, and its caches are warm
-        times = max(1, round(1 / (now(device) - start)))  # for a second
-        start = now(device)
-        for _ in range(times):
+    with training_precision(precision_of(device)):
+        with FlopCounterMode(display=False) as counter:
             last = work()
-        pipe.send((now(device) - start) / times)
+        pipe.send("ready")
+        while pipe.recv():
+            start = now(device)
+            work()  # training repeats one step: its memory is at hand, and its caches are warm
+            times = max(1, round(1 / (now(device) - start)))  # for a second
+            start = now(device)
+            for _ in range(times):
+                last = work()
+            pipe.send((now(device) - start) / times)
     figures = {"gflop": counter.get_total_flops() / 1e9, "memory": round(peak(device) - held)}
     pipe.send(figures | (tightness(last) if name.endswith("bounds") else {}))
 
@@ -214,6 +218,11 @@ def tightness(margins: Tensor) -> dict[str, float]:
         "mean_margin": float(margins[margins > -torch.inf].mean()),
         "certified": int((margins < 0).all(1).sum()),
     }
+
+
+def precision_of(device: torch.device) -> str:
+    """That of all contenders, the peer included: what training does by default."""
+    return "tf32" if device.type == "cuda" else "float32"
 
 
 def now(device: torch.device) -> float:

@@ -44,9 +44,9 @@ def test_what_little_memory_is_enough_for():
         Console(width=200, file=shown).print(coverage_report("net", found, 4, available, "cpu"))
         return next(line for line in shown.getvalue().splitlines() if "robust training" in line)
 
-    assert found.margin.of(1) < found.training.of(1) < found.training.of(2)
-    assert said(2 * found.margin.of(1)).split()[-5:] == ["1,", "its", "margins", "in", "parts"]
-    assert said(found.margin.of(1)).split()[-1] == "none"
+    assert found.one_margin.of(1) < found.training.of(1) < found.training.of(2)
+    assert said(2 * found.one_margin.of(1)).split()[-5:] == ["1,", "its", "margins", "in", "parts"]
+    assert said(found.one_margin.of(1)).split()[-1] == "none"
     assert said(2 * found.training.of(1)).split()[-1] == str(found.training.fits(2 * found.training.of(1)))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 import robnet_fx
 from robnet_fx import BiasField, UnsupportedError, UsageError, WhiteNoise
 from robnet_fx.bounded import BoundedModel, margin_spec, other_classes
+from robnet_fx.certify import certify
 from robnet_fx.generate.generate import generate
 from robnet_fx.generate.methods import METHODS
 from robnet_fx.perturbation import Perturbation
@@ -416,14 +417,18 @@ def test_many_classes_are_worked_in_parts(monkeypatch):
     net = bounded(eps=0.2)
     images, labels = digits()[0][:3] / 255, digits()[1][:3]
     whole = net.margins(images, labels)
-    sizes = []
-    hook = net.upper_graph.register_forward_pre_hook(lambda _, args: sizes.append(args[1].shape[1]))
+    sizes, original = [], net.upper_graph.forward
+
+    def watch(images, spec):
+        sizes.append(spec.shape[1])
+        return original(images, spec)
+
+    monkeypatch.setattr(net.upper_graph, "forward", watch)
     monkeypatch.setattr("robnet_fx.bounded.ROWS_BUDGET", 4 * 3 * net._widest)
     with torch.no_grad():
         torch.testing.assert_close(net.margins(images, labels), whole.detach())
     net.margins(images, labels)
-    hook.remove()
-    assert sizes == [4, 4, 1, 9]
+    assert sizes == [3, 3, 3, 9]
 
 
 def test_compiled_margins_serve_batches_of_any_size():
@@ -437,15 +442,33 @@ def test_compiled_margins_serve_batches_of_any_size():
     for size in (8, 5, 1):
         images, labels = x[:size] / 255, y[:size]
         with torch.no_grad():
-            torch.testing.assert_close(net.margins(images, labels), plain.margins(images, labels))
+            torch.testing.assert_close(to_train_on(net, images, labels), to_train_on(plain, images, labels))
         ours, theirs = (gradient_of(each, images, labels) for each in (net, plain))
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     assert counter.frame_count == 2
-    copy.deepcopy(net).double().margins((x[:2] / 255).double(), y[:2])
-    assert counter.frame_count == 2  # a copy is not compiled
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_verdict_never_runs_what_was_compiled(dtype):
+    def broken(*args):
+        raise RuntimeError("compiled after all")
+
+    x, y = digits()
+    net = copy.deepcopy(bounded(eps=0.2)).to(dtype)
+    net.compile(backend=broken)
+    images = (x[:4] / 255).to(dtype)
+    for chosen in (None, torch.float64):
+        certify(net, images, y[:4], dtype=chosen)
+    net.margins(images, y[:4])
+    with pytest.raises(RuntimeError, match="compiled after all"):
+        to_train_on(net, images, y[:4])
+
+
+def to_train_on(net, images, labels):
+    return torch.cat(list(net.margins_in_parts(images, labels, precision="float32")), 1)
 
 
 def gradient_of(net, images, labels):
     net.model.zero_grad()
-    net.margins(images, labels).clamp(min=-1).sum().backward()
+    to_train_on(net, images, labels).clamp(min=-1).sum().backward()
     return [p.grad.clone() for p in net.model.parameters()]

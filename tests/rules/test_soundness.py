@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from torch import fx
 
 from robnet_fx import BiasField
+from robnet_fx.bounded import BoundedModel
 from robnet_fx.ops import larger, within
 from robnet_fx.rules import table
 from robnet_fx.testing import check_sound
@@ -13,6 +15,7 @@ from tests.rules.cases import CASES, Case, name_of
 from tests.soundness import Drawing, draws
 
 aten = torch.ops.aten
+FIELD = BiasField(1, 0.4, additive=True)
 
 
 def test_every_operation_of_the_table_has_a_case():
@@ -20,8 +23,7 @@ def test_every_operation_of_the_table_has_a_case():
     assert set(table()) - alone == {case.target for case in CASES}
 
 
-@pytest.mark.parametrize("case", CASES, ids=name_of)
-def test_no_coefficient_leaves_a_bound(case: Case):
+def network(case: Case) -> fx.GraphModule:
     """image -> linear -> leaky ReLU -> linear (so that the op's inputs carry slack) -> op -> ReLU -> linear."""
     r = draws(1)
     drawing = Drawing(2, 3)
@@ -41,5 +43,19 @@ def test_no_coefficient_leaves_a_bound(case: Case):
     args, kwargs = case.call(r, *inputs)
     value = drawing(case.target, *args, **kwargs)
     value = drawing(aten.relu.default, drawing(aten.add.Tensor, value, 0.1))
-    images = torch.rand(2, 2, 3, dtype=torch.float64)
-    check_sound(drawing.logits(value, r), BiasField(1, 0.4, additive=True), images)
+    return drawing.logits(value, r)
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_no_coefficient_leaves_a_bound(case: Case):
+    check_sound(network(case), FIELD, torch.rand(2, 2, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_bounds_to_train_on_come_in_bfloat16_too(case: Case):
+    net = BoundedModel(network(case), FIELD).float()
+    parameters = [p.requires_grad_() for p in net.model.parameters()]
+    (upper,) = net.margins_in_parts(torch.rand(2, 2, 3), torch.tensor([0, 1]), precision="bf16")
+    upper.sum().backward()
+    assert upper.dtype == torch.float32
+    assert all(p.grad is not None for p in parameters[:4])  # the two layers in front, which every case stands on

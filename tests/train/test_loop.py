@@ -1,8 +1,11 @@
+import copy
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from robnet_fx.errors import Interrupted, RobnetError, UsageError
 from robnet_fx.progress import SILENT
@@ -155,6 +158,8 @@ def test_resume_refuses_another_run(tmp_path):
     other = Recipe((Phase("full", 1, 1e-3),), batch_size=100, alpha=2.0)
     with pytest.raises(UsageError, match=r"recipe\.alpha"):
         train(bounded(), *TRAIN, other, checkpoint=path, resume=True)
+    with pytest.raises(UsageError, match=r"recipe\.precision"):
+        train(bounded(), *TRAIN, replace(short, precision="bf16"), checkpoint=path, resume=True)
     with pytest.raises(UsageError, match="perturbation"):
         train(bounded(eps=0.2), *TRAIN, short, checkpoint=path, resume=True)
     with pytest.raises(UsageError, match="data"):
@@ -163,6 +168,22 @@ def test_resume_refuses_another_run(tmp_path):
         train(bounded(moody_net), *TRAIN, short, checkpoint=path, resume=True)
     with pytest.raises(UsageError, match="no checkpoint"):
         train(bounded(), *TRAIN, short, checkpoint=tmp_path / "none.pt", resume=True)
+    train(bounded(), *TRAIN, replace(short, micro_batch=7, micro_rows=2), checkpoint=path, resume=True)  # less memory
+
+
+def test_a_compiled_net_learns_the_same_and_its_validation_is_not_compiled():
+    recipe = Recipe((Phase("full", 2, 1e-3),), batch_size=64, micro_rows=4)
+    counter = CompileCounterWithBackend("aot_eager")
+    plain, net = bounded(eps=0.6, fit=200), copy.deepcopy(bounded(eps=0.6, fit=200))
+    net.compile(backend=counter)
+    fused = train(net, *TRAIN, recipe, validation=VALIDATION)
+    assert counter.frame_count == 2
+    eager = train(plain, *TRAIN, recipe, validation=VALIDATION)
+    for a, b in zip(fused.epochs, eager.epochs, strict=True):
+        assert a["robust"] == pytest.approx(b["robust"], rel=1e-3)
+        assert a["validation_certified"] == pytest.approx(b["validation_certified"], abs=0.05)
+    for name, value in weights(net).items():
+        torch.testing.assert_close(value, weights(plain)[name], rtol=1e-2, atol=1e-4)
 
 
 def test_the_weights_kept_are_the_best_on_validation_at_the_full_eps(uninterrupted):

@@ -77,6 +77,7 @@ def test_a_recipe_is_plain_data():
         lambda: Recipe.short(2, batch_size=0),
         lambda: Recipe.short(2, alpha=-1.0),
         lambda: Recipe.short(2, micro_batch=0),
+        lambda: Recipe.short(2, micro_rows=0),
         lambda: Recipe.short(2, alpha=float("nan")),
         lambda: Recipe.short(2, lr=0.0),
         lambda: Phase("p", -1, 1e-3),
