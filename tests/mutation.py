@@ -100,6 +100,7 @@ SUITES: dict[str, list[list[str]]] = {
     "rules/step.py": [[_CURVED, "-k", "step"], *_curves("sign and not log or floor or ceil or round and not rounded")],
     "rules/where.py": [[_AFFINE, "-k", "where or masked"], _MOVES],
     "rules/within.py": [["tests/rules/test_within.py", "-k", "not coefficient and not blocks"]],
+    "train/loss.py": [["tests/train/test_loss.py"]],
 }
 
 _PADDING = "more padding at the far end than any window sees"
