@@ -54,10 +54,7 @@ def check(
         raise
     memory = {
         name: {"image": need.image, f"batch_{batch}": need.of(batch), "largest_batch": need.fits(available)}
-        for name, need in (
-            ("training", found.training),
-            ("verdicts", found.verdicts),
-        )
+        for name, need in (("training", found.training), ("verdicts", found.verdicts))
     }
     memory["training"]["one_margin"] = found.one_margin.of(1)
     document = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from robnet_fx.generate import Generator, method_named
 from robnet_fx.generate.analysis import dependent_nodes, widest
 from robnet_fx.graphs import MODEL, shape_of
 from robnet_fx.layout import arrange
-from robnet_fx.memory import ROWS_BUDGET
+from robnet_fx.memory import rows_without_gradient
 from robnet_fx.passes import CLIPS, FIELD, NORMALISATION, Constants
 from robnet_fx.passes.base import input_of
 from robnet_fx.passes.drop_softmax import last_softmax
@@ -174,11 +175,11 @@ class BoundedModel(nn.Module):
         spec = margin_spec(labels, other_classes(labels, self.classes), self.classes).to(images.dtype)
         if images.dim() == 4:  # convolutions are up to twice as fast so, and every value follows the image
             images = images.contiguous(memory_format=torch.channels_last)
-        if not torch.is_grad_enabled():
-            holds = max(1, ROWS_BUDGET // (max(1, len(images)) * self._widest))
-            rows = min(rows or holds, holds)
         margins = spec.shape[1]
-        for part in spec.tensor_split(-(-margins // min(rows or margins, margins)), 1):
+        rows = rows or margins
+        if not torch.is_grad_enabled():
+            rows = min(rows, rows_without_gradient(self._widest, len(images)))
+        for part in spec.tensor_split(math.ceil(margins / rows), 1):
             if compiled:  # else axes that happen to be equally long would be taken for one and the same
                 for value, axis in ((images, 0), (part, 0), (part, 1)):
                     torch._dynamo.maybe_mark_dynamic(value, axis)

@@ -52,7 +52,7 @@ class Memory:
 def of_verdicts(perturbed: fx.GraphModule) -> Memory:
     """RSIP-SSIP margins in float64 without gradients: what `certify` computes."""
     dimensions, rows = _sizes(perturbed)
-    rows = min(rows, max(1, ROWS_BUDGET // widest(dependent_nodes(perturbed))))
+    rows = min(rows, rows_without_gradient(widest(dependent_nodes(perturbed)), images=1))
     products = 2 * max(_products(perturbed), default=0)
     image = max(_forward_peak(perturbed, dimensions) + products, _backward_peak(perturbed, rows))
     return Memory(8 * 2 * _weights(perturbed), 8 * image)  # |W| too
@@ -66,6 +66,11 @@ def of_training(perturbed: fx.GraphModule, rows: int | None = None) -> Memory:
     numbers = sum(numel(node) for node in dependent_nodes(perturbed))
     image = numbers * (dimensions + 2 * rows + 10) + 2 * sum(_products(perturbed))
     return Memory(4 * 6 * _weights(perturbed), 4 * image)  # |W|, the gradients of both, Adam's two moments
+
+
+def rows_without_gradient(widest: int, images: int) -> int:
+    """How many rows of RSIP are worked at once where no gradient needs them all; `widest` as of `analysis.widest`."""
+    return max(1, ROWS_BUDGET // (max(1, images) * widest))
 
 
 def available_memory(device: torch.device) -> int:

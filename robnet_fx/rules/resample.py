@@ -15,8 +15,10 @@ from robnet_fx.rules.registry import register
 aten = torch.ops.aten
 
 
-def _antialiased(upsample: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Which a CPU does not do in bfloat16."""
+def _in_any_dtype(upsample: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A CPU does not antialias in bfloat16."""
+    if "_aa" not in upsample.__name__:
+        return upsample
 
     def f(x: Tensor, *rest: Any) -> Tensor:
         return upsample(x.float(), *rest).to(x.dtype) if x.dtype == torch.bfloat16 else upsample(x, *rest)
@@ -34,8 +36,7 @@ for _name in (
 ):
     _target = getattr(aten, _name).vec
     _dims = next(dims for dims in (1, 2, 3) if f"{dims}d" in _name)
-    _f = _antialiased(_target) if _name.endswith("aa") else _target
-    register(affine(_name.strip("_"), _f, supports=needs_axes(_dims + 1)), _target)
+    register(affine(_name.strip("_"), _in_any_dtype(_target), supports=needs_axes(_dims + 1)), _target)
 
 
 def _absolute(upsample: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -61,5 +62,5 @@ def _absolute(upsample: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 for _target in (aten.upsample_bicubic2d.vec, aten._upsample_bicubic2d_aa.vec):
     _name = _target.__name__.split(".")[0].strip("_")
-    _f = _antialiased(_target) if _name.endswith("aa") else _target
+    _f = _in_any_dtype(_target)
     register(affine(_name, _f, abs_f=_absolute(_f), supports=needs_axes(3)), _target)

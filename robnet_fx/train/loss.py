@@ -75,14 +75,15 @@ def accumulate(
         none = images.new_zeros(())
         return Losses(none, none, none, none, torch.zeros_like(labels, dtype=torch.bool))
     net.model.train()
+    norms = [module for module in net.model.modules() if isinstance(module, _BATCH_NORM)]
     if robust and frozen:
-        for module in net.model.modules():
-            if isinstance(module, _BATCH_NORM):
-                module.eval()
+        for norm in norms:
+            norm.eval()
     batch = batch or len(images)
-    learning = any(isinstance(module, _BATCH_NORM) and module.training for module in net.model.modules())
+    learning = any(norm.training for norm in norms)
+    size = len(images) if learning or part is None else part
     standard = images.new_zeros(())
-    for some, theirs in zip(*(x.split(len(x) if learning else part or len(x)) for x in (images, labels)), strict=True):
+    for some, theirs in zip(images.split(size), labels.split(size), strict=True):
         loss = cross_entropy(net.module_logits(some), theirs, reduction="sum") / batch
         loss.backward()
         standard = standard + loss.detach()

@@ -122,8 +122,13 @@ def robustify(
     Raises `UsageError`, `UnsupportedError`, `Interrupted`.
     """
     arguments = {k: v for k, v in locals().items() if k not in ("model", "data", "progress")}
-    common: dict[str, Any] = {"batch_size": batch_size, "alpha": alpha, "seed": seed, "augment": augment}
-    common["precision"] = precision
+    common: dict[str, Any] = {
+        "batch_size": batch_size,
+        "alpha": alpha,
+        "seed": seed,
+        "augment": augment,
+        "precision": precision,
+    }
     if epochs is None:
         recipe = Recipe.paper(pretrain=pretrain, **common)
     else:
@@ -144,9 +149,6 @@ def robustify(
     net = bounded(source, method)
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
-    if compiled:
-        net.compile()
-        _try(net, example, precision)
     images_at_once, rows_at_once = _at_once(net, memory, batch_size)
     recipe = replace(recipe, micro_batch=images_at_once, micro_rows=rows_at_once)
     train_set, validation, test = _split(data, limit, test_limit, seed)
@@ -154,6 +156,8 @@ def robustify(
         check(images, labels, net.classes)
     if not pretrain:
         check_above_chance(net, *validation, data.name)
+    if compiled:
+        _compile(net, example, recipe)
 
     judge = net if method == VERDICT_METHOD else bounded(source, VERDICT_METHOD)
     before, _ = _measure(judge, test, seed, progress, None)
@@ -211,14 +215,15 @@ def _target(model: nn.Module | Path | str, out: Path | str | None) -> Path:
     return target
 
 
-def _try(net: BoundedModel, example: Tensor, precision: str) -> None:
-    """Compile for the gradients of the first step now, where a compiler that does not work loses nobody's time."""
-    labels = torch.zeros(len(example), dtype=torch.int64, device=net.center.device)
+def _compile(net: BoundedModel, example: Tensor, recipe: Recipe) -> None:
+    """Compile, and for the gradients of the first step now, where a compiler that does not work loses nobody's time."""
+    net.compile()
+    images = example.to(net.center)
+    labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     try:
-        with training_precision(precision):
-            torch.cat(
-                list(net.margins_in_parts(example.to(net.center), labels, precision=precision)), 1
-            ).sum().backward()
+        with training_precision(recipe.precision):
+            for some in net.margins_in_parts(images, labels, rows=recipe.micro_rows, precision=recipe.precision):
+                some.sum().backward()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

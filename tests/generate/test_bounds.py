@@ -424,7 +424,7 @@ def test_many_classes_are_worked_in_parts(monkeypatch):
         return original(images, spec)
 
     monkeypatch.setattr(net.upper_graph, "forward", watch)
-    monkeypatch.setattr("robnet_fx.bounded.ROWS_BUDGET", 4 * 3 * net._widest)
+    monkeypatch.setattr("robnet_fx.memory.ROWS_BUDGET", 4 * 3 * net._widest)
     with torch.no_grad():
         torch.testing.assert_close(net.margins(images, labels), whole.detach())
     net.margins(images, labels)
