@@ -16,8 +16,8 @@ from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.generate import Generator, method_named
 from robnet_fx.generate.analysis import dependent_nodes, widest
-from robnet_fx.graphs import MODEL, shape_of
-from robnet_fx.layout import arrange
+from robnet_fx.graphs import MODEL, READING, shape_of
+from robnet_fx.layout import Reading, arrange, channels_first
 from robnet_fx.memory import rows_without_gradient
 from robnet_fx.passes import CLIPS, FIELD, NORMALISATION, Constants
 from robnet_fx.passes.base import input_of
@@ -35,17 +35,21 @@ def bound(
     mean: Constants = None,
     std: Constants = None,
     example: Tensor | None = None,
+    layout: str | None = None,
+    flat: str | None = None,
 ) -> BoundedModel:
     """Compile a classifier and a perturbation into the graphs that bound it.
 
     model: an nn.Module, or the path of an ONNX file. perturbation: `BiasField` or `WhiteNoise`. method: "ibp", "ssip",
     "rsip-ibp", "rsip-ssip", "rsip-anchored" or "rsip". clip: "relu" (the paper's form), "clamp" or None. mean, std: the
-    normalisation between the clip and the network, one number a channel or one for all. example: images `[B, *S]` in
-    [0, 1], channels first whatever layout the network takes them in; an ONNX file brings its own shape, and needs an
-    example only where it is flat and its images are not square. Raises `UsageError` or `UnsupportedError`, the latter
-    listing every node without a rule.
+    normalisation between the clip and the network, one number a channel or one for all. example: images in [0, 1], with
+    the axes that all images have from then on; an ONNX file brings its own shape, and needs an example only where it is
+    flat and its images are not square. layout: those axes, "nchw", "nhwc" or "nhw" (grey, no channel axis), needed where
+    neither their sizes nor the network's layers tell them; the field runs over the spatial ones. flat: the order of a
+    flat network's input, "planes" or "pixels". Raises `UsageError` (of it `UnsettledLayout`, where a layout must be
+    said) or `UnsupportedError`, the latter listing every node without a rule.
     """
-    return BoundedModel(trace(model, example), perturbation, method, clip, mean, std)
+    return BoundedModel(trace(model, example, layout, flat), perturbation, method, clip, mean, std)
 
 
 def margin_bounds(
@@ -57,9 +61,11 @@ def margin_bounds(
     clip: str | None = "relu",
     mean: Constants = None,
     std: Constants = None,
+    layout: str | None = None,
+    flat: str | None = None,
 ) -> Tensor:
     """Upper bounds `[B, classes]` of `logit_i - logit_label` over the perturbation, -inf in the label's column."""
-    net = bound(model, perturbation, method, clip, mean, std, example=images[:2])
+    net = bound(model, perturbation, method, clip, mean, std, images[:2], layout, flat)
     return net.margins(images, labels)
 
 
@@ -68,7 +74,8 @@ class BoundedModel(nn.Module):
 
     `perturbed` is `(coefficients [B, D], image [B, *S]) -> logits`; `bounds` is `(image, spec [B, K, classes]) ->
     (lower, upper) [B, K]`; `clean` is `image -> logits` without the perturbation. `classes` is the number of logits,
-    `input_shape` that of an image, `taken` that of the user's module's own input, and `softmax` is "softmax" or
+    `input_shape` the shape of an image, `taken` that of the user's module's own input, `reading` how one becomes the
+    other, and `softmax` is "softmax" or
     "log_softmax" where the module ends in one: the logits are those in front of it.
     Graphs are generated when first needed and read the box from buffers, so `set_eps` costs nothing.
     """
@@ -88,8 +95,10 @@ class BoundedModel(nn.Module):
             raise UsageError(f"clip must be one of 'relu', 'clamp' or None, not {clip!r}")
         self.perturbation, self.method, self.clip = perturbation, method, clip
         self.eps = perturbation.eps
-        self.taken, self.softmax = shape_of(input_of(canonical)), last_softmax(canonical)
+        self.softmax = last_softmax(canonical)
         self.clean = clean(canonical, mean, std)
+        self.reading: Reading = input_of(self.clean).meta[READING]
+        self.taken = self.reading.taken
         self.perturbed = perturb(self.clean, perturbation, clip)
         (self.classes,) = _output_shape(self.perturbed)
         self.input_shape = shape_of(_image(self.perturbed))
@@ -134,9 +143,14 @@ class BoundedModel(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """The images as the user's own module expects them: `(image - mean) / std` where given, in its layout."""
+        images = channels_first(images, self.reading.axes)
         if NORMALISATION in dict(self.clean.named_children()):
             images = self.clean.get_submodule(NORMALISATION)(images)
-        return arrange(images, self.taken)
+        return arrange(images, self.reading.way, self.taken)
+
+    def arranged(self, images: Tensor) -> Tensor:
+        """The images in the layout of the user's own module, `[B, *taken]`, not normalised."""
+        return arrange(channels_first(images, self.reading.axes), self.reading.way, self.taken)
 
     def module_logits(self, images: Tensor) -> Tensor:
         """`[B, classes]`: logits by the user's own module, in the mode it is in; for training.
@@ -173,7 +187,7 @@ class BoundedModel(nn.Module):
         if compiled and count == 1:  # would be compiled as a case of its own
             images, labels = images.repeat(2, *[1] * (images.dim() - 1)), labels.repeat(2)
         spec = margin_spec(labels, other_classes(labels, self.classes), self.classes).to(images.dtype)
-        if images.dim() == 4:  # convolutions are up to twice as fast so, and every value follows the image
+        if images.dim() == 4 and self.reading.axes == "nchw":  # convolutions are up to twice as fast so, and every value follows the image
             images = images.contiguous(memory_format=torch.channels_last)
         margins = spec.shape[1]
         rows = rows or margins

@@ -1,8 +1,16 @@
-"""Layouts: images are `[B, C, *spatial]` here; Keras has the channels last, and a perceptron may take a flat vector."""
+"""Layouts: how images lie in a user's arrays, how a network takes them, and what tells the two.
+
+Bounds are about images `[C, *spatial]`, and a field runs over the spatial axes. Arrays may have the channels last or no
+channel axis at all, and so may a network, which may also take a flat vector. Shapes alone do not tell: 32 x 32 x 3
+fits a network that takes 32 x 32 x 3 whichever axis has the channels. `readings` lists what fits, `settle` keeps what
+is known to be meant, and refuses to guess.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -11,52 +19,238 @@ from robnet_fx.errors import UsageError
 Shape = tuple[int, ...]
 """Sizes without the batch."""
 
-CHANNELS_FIRST, CHANNELS_LAST, FLAT = "channels first", "channels last", "flat"
+AXES = ("nchw", "nhwc", "nhw")
+"""How images lie in an array: channels first, channels last, grey without a channel axis; of any number of spatial
+axes, whatever the names say."""
+
+FLATS = ("planes", "pixels")
+"""The order of a flat network's input: one channel after the other, or all channels of a pixel together."""
+
+CHANNELS_FIRST, CHANNELS_LAST, GREY, FLAT, FLAT_PIXELS = (
+    "channels first",
+    "channels last",
+    "no channel axis",
+    "flat",
+    "flat, pixel by pixel",
+)
 
 _CHANNELS = (1, 3, 4)
 _SMALLEST = 8  # pixels a side: a shorter vector is hardly an image
+_MOST_SPATIAL = 3
+
+Axis = tuple[int, int]
+"""(size, stride): an axis of a network's input by where its numbers lie in a sample's flat order."""
 
 
-def layouts(images: Shape) -> list[tuple[str, Shape]]:
-    """(layout, the input of a network that takes images of a shape `(C, *spatial)` so), the likeliest first.
+Evidence = frozenset[Axis]
+"""The axes of its input that a network's layers slide over (`frontend/axes.py`)."""
 
-    "channels first" is as they are; "flat" has one channel after the other, as a vector or as a column.
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to understand images `given` and a network that takes `taken`: the images' `axes` (of `AXES`), what
+    an image is, `(C, *spatial)` or `(n,)`, and the `way` the network takes it."""
+
+    axes: str
+    image: Shape
+    way: str
+    taken: Shape = field(compare=False)
+
+    @property
+    def given(self) -> Shape:
+        """The shape of an image in the user's array."""
+        channels, *spatial = self.image
+        return {"nchw": self.image, "nhwc": (*spatial, channels), "nhw": tuple(spatial)}[self.axes]
+
+    @property
+    def as_given(self) -> bool:
+        """Whether the network takes the user's array as it is."""
+        return (self.axes, self.way) in {("nchw", CHANNELS_FIRST), ("nhwc", CHANNELS_LAST), ("nhw", GREY)}
+
+    def contradicted(self, slides: Evidence) -> bool:
+        """Whether the network slides over what would be the channels."""
+        low, high = self._channels
+        return any(stride < high and low < size * stride for size, stride in slides)
+
+    def confirmed(self, slides: Evidence) -> bool:
+        """Whether the network slides over all that would be space."""
+        return math.prod(size for size, _ in slides) == math.prod(self.image[1:])
+
+    @property
+    def _channels(self) -> tuple[int, int]:
+        """Where the channels' numbers lie in the network's input: from this stride to that."""
+        if len(self.image) == 1:
+            return self.image[0], self.image[0]
+        channels, pixels = self.image[0], math.prod(self.image[1:])
+        return (1, channels) if self.way in (CHANNELS_LAST, FLAT_PIXELS) else (pixels, pixels * channels)
+
+    def __str__(self) -> str:
+        """nchw images of 3 channels and 32 x 32 pixels, taken channels last"""
+        channels, spatial = (1, self.image) if len(self.image) == 1 else (self.image[0], self.image[1:])
+        pixels = " x ".join(map(str, spatial))
+        return f"{self.axes} images of {channels} channel{'s' * (channels > 1)} and {pixels} pixels, taken {self.way}"
+
+
+class UnsettledLayout(UsageError):
+    """Several readings fit, and nothing that is known tells which is meant."""
+
+    def __init__(self, left: Sequence[Reading]) -> None:
+        first = left[0]
+        images = len({(reading.axes, reading.image) for reading in left}) > 1
+        remedy = (
+            f'say how the images lie in their array: --layout {"|".join(AXES)} (in Python layout="nchw")'
+            if images
+            else f'say in which order the network takes its numbers: --flat {"|".join(FLATS)} (in Python flat="planes")'
+        )
+        shown = {(reading.axes, reading.image) if images else reading: reading for reading in left}
+        lines = "".join(f"\n  either  {reading}" for reading in shown.values())
+        super().__init__(
+            f"images {list(first.given)} fit a network that takes {list(first.taken)} in more than one way, and a field "
+            f"would differ{lines}\n  remedy  {remedy}"
+        )
+        self.readings = tuple(left)
+
+    def with_channels(self, count: int | None) -> Reading:
+        """The reading whose images have so many channels, where that settles it; else this error is raised."""
+        left = [reading for reading in self.readings if count in (None, reading.image[0])]
+        if len(left) == 1:
+            return left[0]
+        raise self
+
+
+def readings(given: Shape, taken: Shape) -> list[Reading]:
+    """What images `given` may be to a network that takes `taken`, without the batch; empty where nothing fits."""
+    return [
+        Reading(axes, image, way, tuple(taken))
+        for axes, image in understood(tuple(given))
+        for way, shape in ways(image)
+        if shape == tuple(taken)
+    ]
+
+
+def understood(given: Shape) -> Iterator[tuple[str, Shape]]:
+    """(axes, `(C, *spatial)`): what an array of images may hold."""
+    yield "nchw", given
+    if len(given) > 1:
+        yield "nhwc", (given[-1], *given[:-1])
+        if len(given) <= _MOST_SPATIAL:
+            yield "nhw", (1, *given)
+
+
+def ways(image: Shape) -> list[tuple[str, Shape]]:
+    """(way, the input of a network that takes images of a shape `(C, *spatial)` so), the likeliest first."""
+    channels, *spatial = image
+    found = [(CHANNELS_FIRST, image)]
+    if spatial:
+        numbers = math.prod(image)
+        found += [(CHANNELS_LAST, (*spatial, channels)), (FLAT, (numbers,)), (FLAT, (numbers, 1))]
+        if channels == 1:
+            found += [(GREY, tuple(spatial))] if len(spatial) > 1 else []
+        else:
+            found += [(FLAT_PIXELS, (numbers,)), (FLAT_PIXELS, (numbers, 1))]
+    return found
+
+
+def assumed(taken: Shape, axes: str | None = None, slides: Evidence = frozenset()) -> list[Reading]:
+    """What the images of a network that takes `taken` may be, where none is at hand: given channels first, or by `axes`.
+
+    A vector or a column is what the network makes of it before it slides over it, else a square of one or three
+    channels where it has as many entries (no length allows both).
     """
-    numbers = math.prod(images)
-    flat = [(FLAT, (numbers,)), (FLAT, (numbers, 1))]
-    return [(CHANNELS_FIRST, tuple(images)), (CHANNELS_LAST, (*images[1:], *images[:1])), *flat]
+    taken = tuple(taken)
+    if len(taken) > 1 and taken[1:] != (1,):
+        images = [taken, (taken[-1], *taken[:-1])] + [(1, *taken)] * (len(taken) <= _MOST_SPATIAL)
+    else:
+        images = _unflattened(taken[0], slides) or _squares(taken[0]) or [taken]
+    return [
+        Reading(axes or "nchw", image, way, taken)
+        for image in dict.fromkeys(images)
+        for way, shape in ways(image)
+        if shape == taken and (axes != "nhw" or image[0] == 1)
+    ]
 
 
-def layout(images: Shape, taken: Shape) -> str | None:
-    """The first layout in which a network whose input is `taken` can get images of a shape; None where none fits."""
-    return next((way for way, shape in layouts(images) if shape == tuple(taken)), None)
+def _unflattened(numbers: int, slides: Evidence) -> list[Shape]:
+    """`[(C, *spatial)]` where the axes that are slid over lie behind each other in a vector."""
+    spatial = sorted(slides, key=lambda axis: -axis[1])
+    behind = all(a[1] == b[0] * b[1] for a, b in zip(spatial, spatial[1:], strict=False))
+    if not spatial or not behind:
+        return []
+    sizes = [size for size, _ in spatial]
+    return [(numbers // math.prod(sizes), *sizes)]
 
 
-def arrange(images: Tensor, taken: Shape) -> Tensor:
-    """Images `[B, C, *spatial]` as a network whose input is `taken` gets them, `[B, *taken]`.
+def _squares(numbers: int) -> list[Shape]:
+    sides = {channels: math.isqrt(numbers // channels) for channels in (1, 3)}
+    return [(c, side, side) for c, side in sides.items() if side >= _SMALLEST and c * side**2 == numbers]
 
-    Raises `UsageError` for images that do not fit in any layout.
+
+def settle(
+    found: Sequence[Reading], axes: str | None = None, flat: str | None = None, slides: Evidence = frozenset()
+) -> Reading:
+    """The reading that is meant, by what is known: the user's word (`axes` of the images, `flat` order of the network's
+    input), what the network's layers slide over, and a channel axis of 1, 3 or 4.
+
+    What takes the user's array as it is goes before what does not, once the images are known.
+    Raises `UnsettledLayout` where more than one is left, and `UsageError` where none is.
     """
-    shape = tuple(images.shape[1:])
-    way = layout(shape, taken)
-    if way is None:
-        raise UsageError(f"images {list(shape)} do not fit a network that takes {list(taken)}, in no layout")
+    _check_words(axes, flat)
+    left = [reading for reading in found if axes in (None, reading.axes)]
+    if not left:
+        raise UsageError(f"{_fit(found)}, and not as {axes}: leave out the layout, or say another")
+    if flat is not None:
+        orders = {"planes": FLAT, "pixels": FLAT_PIXELS}
+        if not any(reading.way in orders.values() for reading in left):
+            raise UsageError("flat says the order of a flat network's input, and this network takes images: leave it out")
+        grey = [reading for reading in left if reading.way == FLAT and reading.image[0] == 1]
+        left = grey or [reading for reading in left if reading.way == orders[flat]]
+    agreeing = [reading for reading in left if not reading.contradicted(slides)]
+    if not agreeing and axes is not None:
+        agreeing = left  # a network may slide over channels too: over those of a spectrum, say
+    if not agreeing:
+        sizes = " and ".join(str(size) for size, _ in sorted(slides, key=lambda axis: -axis[1]))
+        raise UsageError(
+            f"{_fit(left)}, but the network's own layers slide over axes of {sizes}, where the channels would be\n"
+            "  remedy  give images as the network reads them, or say another layout"
+        )
+    agreeing = [reading for reading in agreeing if slides and reading.confirmed(slides)] or agreeing
+    likely = min(map(_unlikely, agreeing))
+    left = [reading for reading in agreeing if _unlikely(reading) == likely]
+    if len({(reading.axes, reading.image) for reading in left}) == 1:
+        left = [reading for reading in left if reading.as_given] or left
+    if len({reading.way for reading in left}) > 1 or len({(r.axes, r.image) for r in left}) > 1:
+        raise UnsettledLayout(left)
+    return left[0]
+
+
+def _check_words(axes: str | None, flat: str | None) -> None:
+    for name, word, known in (("layout", axes, AXES), ("flat", flat, FLATS)):
+        if word is not None and word not in known:
+            raise UsageError(f"{name} must be one of {', '.join(known)}, not {word!r}")
+
+
+def _fit(found: Sequence[Reading]) -> str:
+    if not found:
+        return "the images fit the network in no layout"
+    return f"images {list(found[0].given)} fit the network as {' or '.join(dict.fromkeys(r.axes for r in found))}"
+
+
+def _unlikely(reading: Reading) -> bool:
+    """Images have 1, 3 or 4 channels, and no axis of one pixel. With an axis put in nothing is counted."""
+    channels, *spatial = reading.image
+    counted = reading.axes != "nhw" and reading.way != GREY
+    return not (counted and channels in _CHANNELS and 1 not in spatial)
+
+
+def channels_first(images: Tensor, axes: str) -> Tensor:
+    """Images `[B, *given]` of an array as `[B, C, *spatial]`, a view."""
+    return {"nchw": lambda: images, "nhwc": lambda: images.movedim(-1, 1), "nhw": lambda: images.unsqueeze(1)}[axes]()
+
+
+def arrange(images: Tensor, way: str, taken: Shape) -> Tensor:
+    """Images `[B, C, *spatial]` as the network gets them, `[B, *taken]`."""
     if way == CHANNELS_FIRST:
         return images
-    return images.movedim(1, -1).contiguous() if way == CHANNELS_LAST else images.reshape(-1, *taken)
-
-
-def image_shape(taken: Shape) -> Shape:
-    """The likely shape `(C, *spatial)` of the images of a network whose input is `taken`, where no image is at hand.
-
-    `[H, W, C]` where only the last size can be a number of channels; a square of one or three channels where a vector
-    or a column has as many entries (no length allows both); else `taken` itself.
-    """
-    if len(taken) == 3 and taken[2] in _CHANNELS and taken[0] not in _CHANNELS:
-        return (taken[2], *taken[:2])
-    if len(taken) == 1 or taken[1:] == (1,):
-        for channels in (1, 3):
-            side = math.isqrt(taken[0] // channels)
-            if side >= _SMALLEST and channels * side**2 == taken[0]:
-                return (channels, side, side)
-    return tuple(taken)
+    if way in (CHANNELS_LAST, FLAT_PIXELS):
+        images = images.movedim(1, -1).contiguous()
+    return images.reshape(-1, *taken)

@@ -60,7 +60,7 @@ def net_for(shape: tuple[int, ...], seed: int = 0) -> nn.Module:
 
 @cache
 def canonical(shape: tuple[int, ...]) -> fx.GraphModule:
-    return robnet_fx.trace(net_for(shape), torch.rand(2, *shape, dtype=torch.float64))
+    return robnet_fx.trace(net_for(shape), torch.rand(2, *shape, dtype=torch.float64), layout="nchw")
 
 
 def box_corners(transform: Transform) -> Tensor:

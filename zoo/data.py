@@ -24,7 +24,7 @@ from torch import Tensor
 from robnet_fx.errors import UsageError
 from robnet_fx.files import sha256_of_tensors
 from robnet_fx.images import check
-from robnet_fx.layout import layout
+from robnet_fx.layout import readings
 
 METADATA_KEY = "robnet_fx.data"
 """The key in an ONNX file's metadata that names its data set."""
@@ -76,7 +76,7 @@ class Dataset:
 
     def check_fit(self, input_shape: Sequence[int], classes: int) -> None:
         """Refuse a network whose input (without batch) takes the images in no layout or that has too few logits."""
-        if layout(self.input_shape, tuple(input_shape)) is None:
+        if not readings(self.input_shape, tuple(input_shape)):
             _refuse(self.name, f"images are {_shape(self.input_shape)}, the network takes {_shape(input_shape)}")
         if len(self.classes) > classes:
             _refuse(self.name, f"there are {len(self.classes)} classes, the network has {classes}")

@@ -70,7 +70,7 @@ class Emitter:
         if not self.box:
             names = [*self.plan.transform.part_names, "center", "radius"]
             self.box = [self.graph.get_attr(f"{FIELD}.{name}") for name in names]
-        return [self.image, *self.box]
+        return [self.constant(self.plan.images), *self.box]
 
     def forward(self) -> None:
         """IBP and, where the method asks for it, SSIP for every node, and `pre` before every non-affine one."""

@@ -13,7 +13,7 @@ from robnet_fx.generate.emit import Emitter
 from robnet_fx.generate.methods import Method, method_named
 from robnet_fx.graphs import derive, prune
 from robnet_fx.passes import FIELD
-from robnet_fx.passes.base import is_perturbed
+from robnet_fx.passes.base import arrived, is_perturbed
 from robnet_fx.perturbation import Transform
 from robnet_fx.rules import Rule, rule_for
 
@@ -42,6 +42,7 @@ class Generator:
         self.transform = transform
         self.symbolic = self.method.symbolic and self._ssip_fits(method)
         self.dependent = dependent_nodes(perturbed)
+        self.images = arrived(perturbed)
         refused = unsupported(perturbed)
         if refused:
             raise UnsupportedOpError(report(refused))

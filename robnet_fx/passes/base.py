@@ -64,6 +64,15 @@ def input_of(module: fx.GraphModule) -> fx.Node:
     return [node for node in module.graph.nodes if node.op == "placeholder"][-1]
 
 
+ARRIVED = "channels_first"  # the node that makes of a user's images what the passes work on
+
+
+def arrived(module: fx.GraphModule) -> fx.Node:
+    """The images `[B, C, *spatial]`: the placeholder itself, or what moves the axes of the user's arrays."""
+    image = input_of(module)
+    return next((user for user in image.users if user.name == ARRIVED), image)
+
+
 def like(node: fx.Node, model: fx.Node, note: str) -> fx.Node:
     """Give an inserted node the shape and dtype of `model` and a word on where it comes from."""
     node.meta = {key: model.meta[key] for key in ("shape", "dtype") if key in model.meta}

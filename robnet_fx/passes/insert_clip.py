@@ -6,7 +6,7 @@ import torch
 from torch import fx
 
 from robnet_fx.errors import UsageError
-from robnet_fx.passes.base import graph_pass, input_of, is_canonical, like, put_behind
+from robnet_fx.passes.base import arrived, graph_pass, is_canonical, like, put_behind
 
 aten = torch.ops.aten
 
@@ -20,7 +20,7 @@ def insert_clip(module: fx.GraphModule, clip: str | None) -> None:
         raise UsageError(f"clip must be one of 'relu', 'clamp' or None, not {clip!r}")
     if clip is None:
         return
-    image = input_of(module)
+    image = arrived(module)
     graph = module.graph
     steps: list[tuple[torch._ops.OpOverload, tuple[float, ...]]] = [(aten.clamp.default, (0.0, 1.0))]
     if clip == "relu":

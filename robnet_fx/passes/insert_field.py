@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from robnet_fx.graphs import shape_of
-from robnet_fx.passes.base import graph_pass, input_of, is_canonical, is_perturbed, like
+from robnet_fx.passes.base import arrived, graph_pass, input_of, is_canonical, is_perturbed, like, put_behind
 from robnet_fx.perturbation import Perturbation
 
 FIELD = "field"  # the sub-module that holds the box, and the node where the coefficients enter
@@ -14,16 +14,18 @@ FIELD = "field"  # the sub-module that holds the box, and the node where the coe
 @graph_pass(requires=is_canonical, ensures=is_perturbed)
 def insert_field(module: fx.GraphModule, perturbation: Perturbation) -> None:
     """The perturbation's `apply` in front of everything (Definition 7 without building W); box and basis as `field`."""
-    old = input_of(module)
-    graph = module.graph
-    transform = perturbation.build(shape_of(old)).to(dtype=old.meta["dtype"])
+    old, graph = input_of(module), module.graph
+    transform = perturbation.build(shape_of(arrived(module))).to(dtype=old.meta["dtype"])
     module.add_module(FIELD, transform)
     with graph.inserting_before(next(iter(graph.nodes))):
         coefficients = graph.placeholder("coefficients")
-        image = like(graph.placeholder("image"), old, "image")
         coefficients.meta = {"shape": (transform.dimensions,), "dtype": old.meta["dtype"]}
-        parts = [graph.get_attr(f"{FIELD}.{name}") for name in transform.part_names]
-        args = (coefficients, image, *parts)
-        field = like(graph.create_node("call_function", transform.rules.apply, args, name=FIELD), old, "field")
-    old.replace_all_uses_with(field)
+        image = like(graph.placeholder("image"), old, "image")
+    old.replace_all_uses_with(image)
     graph.erase_node(old)
+    images = arrived(module)
+    with graph.inserting_before(images.next):
+        parts = [graph.get_attr(f"{FIELD}.{name}") for name in transform.part_names]
+        args = (coefficients, images, *parts)
+        field = like(graph.create_node("call_function", transform.rules.apply, args, name=FIELD), images, "field")
+    put_behind(images, field)

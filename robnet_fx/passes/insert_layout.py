@@ -1,33 +1,45 @@
-"""Put the layout that the network takes in front of it: images stay `[B, C, *spatial]` up to there."""
+"""Put what arranges images in front of the network: from the user's axes to channels first, and on to the network's."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import fx
 
-from robnet_fx.errors import UsageError
-from robnet_fx.graphs import IMAGE_SHAPE, shape_of
-from robnet_fx.layout import CHANNELS_FIRST, CHANNELS_LAST, layout
-from robnet_fx.passes.base import graph_pass, input_of, is_canonical, like, put_behind
+from robnet_fx.graphs import READING, shape_of
+from robnet_fx.layout import CHANNELS_FIRST, CHANNELS_LAST, FLAT_PIXELS, Reading, UnsettledLayout
+from robnet_fx.passes.base import ARRIVED, graph_pass, input_of, is_canonical, like, put_behind
 
 aten = torch.ops.aten
 
 
 @graph_pass(requires=is_canonical, ensures=is_canonical)
-def insert_layout(module: fx.GraphModule) -> None:
-    """Images `[B, C, *spatial]` go in; the network sees them channels last or flat, if that is what it takes."""
+def insert_layout(module: fx.GraphModule, channels: int | None = None) -> None:
+    """Images go in as the user has them (`layout.Reading`); what is put behind them later sees them channels first, and
+    the network sees them channels last or flat, if that is what it takes. Raises `UnsettledLayout` where the layout is not known, not even by the number of `channels`.
+    """
     image = input_of(module)
     taken = shape_of(image)
-    shape = image.meta.get(IMAGE_SHAPE, taken)
-    way = layout(shape, taken)
-    if way is None:
-        raise UsageError(f"images {list(shape)} do not fit a network that takes {list(taken)}")
-    if way == CHANNELS_FIRST:
-        return
-    target, sizes = aten.reshape.default, [-1, *taken]
-    if way == CHANNELS_LAST:
-        target, sizes = aten.permute.default, [0, *range(2, len(taken) + 1), 1]
+    reading: Reading | UnsettledLayout = image.meta.get(READING, Reading("nchw", taken, CHANNELS_FIRST, taken))
+    if isinstance(reading, UnsettledLayout):
+        reading = reading.with_channels(channels)
+    last = len(reading.image)
+    value = image
+    steps: list[tuple[str, Any, list[int], tuple[int, ...]]] = []
+    if reading.axes == "nhwc":
+        steps.append((ARRIVED, aten.permute.default, [0, last, *range(1, last)], reading.image))
+    elif reading.axes == "nhw":
+        steps.append((ARRIVED, aten.reshape.default, [-1, *reading.image], reading.image))
+    if reading.way in (CHANNELS_LAST, FLAT_PIXELS):
+        behind = (*reading.image[1:], reading.image[0])
+        steps.append(("layout", aten.permute.default, [0, *range(2, last + 1), 1], behind))
+    if reading.way not in (CHANNELS_FIRST, CHANNELS_LAST):
+        steps.append(("layout", aten.reshape.default, [-1, *taken], taken))
     with module.graph.inserting_before(image.next):
-        arranged = module.graph.create_node("call_function", target, (image, sizes), name="layout")
-    put_behind(image, like(arranged, image, "layout"))
-    image.meta = {"shape": tuple(shape), "dtype": image.meta["dtype"]}
+        for name, target, sizes, shape in steps:
+            made = module.graph.create_node("call_function", target, (value, sizes), name=name)
+            value = like(made, image, "layout")
+            value.meta["shape"] = shape
+    put_behind(image, value)
+    image.meta = {"shape": reading.given, "dtype": image.meta["dtype"], READING: reading}

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from robnet_fx.errors import UsageError
 from robnet_fx.graphs import shape_of
-from robnet_fx.passes.base import graph_pass, input_of, is_canonical, like, put_behind
+from robnet_fx.passes.base import arrived, graph_pass, is_canonical, like, put_behind
 
 aten = torch.ops.aten
 
@@ -36,7 +36,7 @@ class Normalisation(nn.Module):
 @graph_pass(requires=is_canonical, ensures=is_canonical)
 def insert_normalisation(module: fx.GraphModule, mean: Constants, std: Constants) -> None:
     """Images in [0, 1] go in; the network sees `(image - mean) / std`, one number a channel or one for all."""
-    image = input_of(module)
+    image = arrived(module)
     shape, dtype = shape_of(image), image.meta["dtype"]
     shift = _per_channel("mean", 0.0 if mean is None else mean, shape).to(dtype)
     scale = _per_channel("std", 1.0 if std is None else std, shape).to(dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import fx
 
 from robnet_fx.passes import (  # noqa: F401  (they enter lowerings)
@@ -23,7 +25,9 @@ from robnet_fx.perturbation import Perturbation
 def clean(canonical: fx.GraphModule, mean: Constants = None, std: Constants = None) -> fx.GraphModule:
     """`image -> logits`: no softmax at the end, composite operations written out; in front the layout that the network
     takes, and the normalisation if it is given."""
-    graph = simplify(insert_layout(lower(drop_softmax(canonical))))
+    counts = {len(given) for given in (mean, std) if isinstance(given, Sequence) and len(given) > 1}
+    channels = counts.pop() if len(counts) == 1 else None
+    graph = simplify(insert_layout(lower(drop_softmax(canonical)), channels))
     return graph if mean is None and std is None else insert_normalisation(graph, mean, std)
 
 

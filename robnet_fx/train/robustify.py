@@ -20,9 +20,9 @@ from robnet_fx.device import choose_device
 from robnet_fx.errors import Interrupted, UsageError
 from robnet_fx.export import write_onnx
 from robnet_fx.field import BiasField
-from robnet_fx.frontend.onnx import OnnxModel, load_onnx
+from robnet_fx.frontend.onnx import load_onnx
 from robnet_fx.images import check, subset, to_float
-from robnet_fx.layout import arrange, layout
+from robnet_fx.layout import channels_first
 from robnet_fx.memory import available_memory, bytes_text, of_training
 from robnet_fx.metadata import normalisation_metadata
 from robnet_fx.precision import training_precision
@@ -38,7 +38,7 @@ _VALIDATION_SHARE, _VALIDATION_MOST = 10, 1000  # one training image in ten is h
 
 
 class Data(Protocol):
-    """Images uint8 (or float in [0, 1]) `[N, C, *spatial]` and labels int64 `[N]`."""
+    """Images uint8 (or float in [0, 1]) `[N, C, *spatial]`, or with the axes of another layout, and labels int64 `[N]`."""
 
     @property
     def name(self) -> str: ...
@@ -88,6 +88,8 @@ def robustify(
     clip: str | None = "relu",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    layout: str | None = None,
+    flat: str | None = None,
     epochs: int | None = None,
     pretrain: bool = False,
     alpha: float = 1.0,
@@ -111,7 +113,8 @@ def robustify(
 
     The model is measured first, and refused at chance level unless `pretrain`. `epochs` gives the paper's schedule in
     that many epochs (`Recipe.short`), None in full; `limit` and `test_limit` cut the training and the test set to a
-    fixed random choice. `eps` is a plain number. `memory` is how many bytes a training step may take, all that is free
+    fixed random choice. `layout` and `flat` say how images lie in `data` and how the model takes them, as for `bound`.
+    `eps` is a plain number. `memory` is how many bytes a training step may take, all that is free
     if not given: a batch whose bounds need more, by the estimate of `robnet_fx.memory`, is bounded in parts.
     `precision` is that of training steps (`robnet_fx.precision`), and `compiled` has `torch.compile` fuse their bounds;
     what is measured before and after knows neither.
@@ -139,19 +142,21 @@ def robustify(
     place = choose_device(device)
     source = model if isinstance(model, nn.Module) else load_onnx(Path(model))
     example = to_float(data.x_train[:2], torch.zeros(()))
-    if isinstance(source, OnnxModel) and layout(tuple(example.shape[1:]), source.input_shape) is None:
-        shapes = f"{list(example.shape[1:])}, the model takes {list(source.input_shape)}"
-        raise UsageError(f"the images of {data.name} are {shapes}")
 
     def bounded(module: nn.Module, bounds: str) -> BoundedModel:
-        return bound(module, field, bounds, clip, mean, std, example=example).to(place)
+        return bound(module, field, bounds, clip, mean, std, example, layout, flat).to(place)
 
     net = bounded(source, method)
+    axes = net.reading.axes
+    if axes != "nchw":  # from here on images have their channels first, as augmentation expects them
+        example, layout = channels_first(example, axes), "nchw"
+        net = bounded(source, method)
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
     images_at_once, rows_at_once = _at_once(net, memory, batch_size)
     recipe = replace(recipe, micro_batch=images_at_once, micro_rows=rows_at_once)
-    train_set, validation, test = _split(data, limit, test_limit, seed)
+    parts = _split(data, limit, test_limit, seed)
+    train_set, validation, test = ((channels_first(images, axes), labels) for images, labels in parts)
     for images, labels in (train_set, validation, test):
         check(images, labels, net.classes)
     if not pretrain:
@@ -184,7 +189,7 @@ def robustify(
         progress=progress,
     )
     try:
-        inputs = arrange(example, net.taken)
+        inputs = net.arranged(example)
         exported = ranks.by_leader(lambda: write_onnx(net.model, target, inputs, metadata=remembered))
         written = bounded(load_onnx(target), VERDICT_METHOD)
         after, certificate = _measure(written, test, seed, progress, target)

@@ -254,7 +254,7 @@ def test_spellings_of_one_operation(forward: Callable[[Tensor], Tensor], ops: di
             return self.head(forward(x - 0.5).flatten(1))
 
     model, x = Net(), torch.rand(3, 4, 3)
-    net = robnet_fx.bound(model, FIELD, "rsip-ssip", clip="clamp", example=x)
+    net = robnet_fx.bound(model, FIELD, "rsip-ssip", clip="clamp", example=x, layout="nchw")
     torch.testing.assert_close(net.clean(x), model(x))
     rules = [rule_for(node.target) for node in net.clean.graph.nodes if node.op == "call_function"]
     seen = Counter(rule.name for rule in rules if rule)
