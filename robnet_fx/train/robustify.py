@@ -38,7 +38,10 @@ _VALIDATION_SHARE, _VALIDATION_MOST = 10, 1000  # one training image in ten is h
 
 
 class Data(Protocol):
-    """Images uint8 (or float in [0, 1]) `[N, C, *spatial]` and labels int64 `[N]`."""
+    """Images uint8 (or float in [0, 1]) `[N, C, *spatial]` and labels int64 `[N]`.
+
+    `x_val` and `y_val`, where they are there and not None, validate; `notes` are phrases on how the data was read.
+    """
 
     @property
     def name(self) -> str: ...
@@ -167,6 +170,7 @@ def robustify(
         center, radius = net.transform.box_at(eps)
         box = {"center": center.tolist(), "radius": radius.tolist()}
         subject = {"model": str(model) if isinstance(model, (str, Path)) else type(model).__name__, "data": data.name}
+        subject["data_notes"] = list(getattr(data, "notes", ()))
         described = {**subject, **arguments, "recipe": recipe.to_dict(), "images": counts, "box": box}
         folders.write_json(folder / "arguments.json", {**described, "out": target, "versions": versions()})
         folders.write_text(folder / "bounds.py", str(net.get_submodule("bounds").code))
@@ -249,17 +253,23 @@ def _at_once(net: BoundedModel, memory: int | None, batch: int) -> tuple[int | N
 def _split(
     data: Data, limit: int | None, test_limit: int | None, seed: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(training, validation, test): validation is held out of the training images by seed; the test set stays apart."""
+    """(training, validation, test): the data's own validation images, up to 1000 of them, else some of the training
+    images, held out by seed; the test set stays apart."""
     chosen = subset(len(data.x_train), limit)
+    test = subset(len(data.x_test), test_limit)
+    x_val, y_val = (getattr(data, name, None) for name in ("x_val", "y_val"))
+    if x_val is not None and y_val is not None:
+        val = subset(len(x_val), _VALIDATION_MOST)
+        return (
+            (data.x_train[chosen], data.y_train[chosen]),
+            (x_val[val], y_val[val]),
+            (data.x_test[test], data.y_test[test]),
+        )
     if len(chosen) < 2:
         raise UsageError("training needs at least two images: one is held out for validation")
     shuffled = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))]
     held_out = min(max(len(chosen) // _VALIDATION_SHARE, 1), _VALIDATION_MOST)
-    val, rest, test = (
-        shuffled[:held_out].sort().values,
-        shuffled[held_out:].sort().values,
-        subset(len(data.x_test), test_limit),
-    )
+    val, rest = shuffled[:held_out].sort().values, shuffled[held_out:].sort().values
     return (
         (data.x_train[rest], data.y_train[rest]),
         (data.x_train[val], data.y_train[val]),
