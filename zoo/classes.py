@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 
 from robnet_fx.zoo.dataset import refuse
-from robnet_fx.zoo.parts import PART_OF, TEST, TRAIN, check_parts, share_note
+from robnet_fx.zoo.parts import PART_OF, PARTS, TRAIN, check_parts, share_note, split_off
 from robnet_fx.zoo.picture import EXTENSIONS
 from robnet_fx.zoo.reading import Reading
-from robnet_fx.zoo.split import stratified
 
 Samples = list[tuple[str, int]]
 """Files with their labels."""
@@ -26,7 +25,7 @@ def list_images(root: Path, reading: Reading) -> tuple[dict[str, Samples], tuple
     places: dict[str, list[Path]] = {}
     for place in _folders(root):
         places.setdefault(PART_OF.get(place.name.lower(), ""), []).append(place)
-    named = {part: found for part, found in places.items() if part}
+    named = {part: places[part] for part in PARTS if part in places}
     for part, found in named.items():
         if len(found) > 1:
             refuse(root, f"{' and '.join(f'{place.name}/' for place in found)} both look like the {part} part")
@@ -42,10 +41,8 @@ def list_images(root: Path, reading: Reading) -> tuple[dict[str, Samples], tuple
     notes = [f"{len(skipped)} files skipped that are no images ({', '.join(_kinds(skipped))})"] if skipped else []
     if reading.test_share is not None:
         samples = parts[TRAIN]
-        chosen = stratified(torch.tensor([label for _, label in samples]), reading.test_share, reading.seed)
-        if not all(map(len, chosen)):
-            refuse(root, f"--test-share {reading.test_share:g} of {len(samples)} images leaves a part without images")
-        parts |= {part: [samples[i] for i in index] for part, index in zip((TRAIN, TEST), chosen, strict=True)}
+        chosen = split_off(root, torch.tensor([label for _, label in samples]), reading)
+        parts |= {part: [samples[i] for i in index] for part, index in chosen.items()}
         notes.append(share_note(reading))
     return parts, tuple(classes), tuple(notes)
 

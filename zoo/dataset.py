@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,9 @@ from robnet_fx.errors import UsageError
 from robnet_fx.files import sha256_of_tensors
 from robnet_fx.images import check
 from robnet_fx.layout import image_shape, layout
+
+Samples = tuple[Tensor, Tensor]
+"""Images `[N, ...]` and labels int64 `[N]`."""
 
 _ORDERS = ("nchw", "nhwc", "nhw")
 
@@ -62,9 +65,25 @@ class Dataset:
             if images.dtype != self.x_train.dtype:
                 refuse(self.name, f"train images are {self.x_train.dtype}, {part} images {images.dtype}")
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        parts: Mapping[str, Samples],
+        classes: tuple[str, ...],
+        *,
+        axes: str | None = "nchw",
+        notes: Iterable[str] = (),
+        resizable: bool = False,
+    ) -> Dataset:
+        """The data set of the `parts` "train" and "test", and perhaps "val"."""
+        x_val, y_val = parts.get("val", (None, None))
+        both = (*parts["train"], *parts["test"])
+        return cls(name, *both, classes, x_val, y_val, axes=axes, notes=tuple(notes), resizable=resizable)
+
     @property
-    def parts(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """The parts there are, "train", "val" and "test", as (images, labels)."""
+    def parts(self) -> dict[str, Samples]:
+        """The parts there are, "train", "val" and "test"."""
         parts = {"train": (self.x_train, self.y_train)}
         if self.x_val is not None and self.y_val is not None:
             parts["val"] = (self.x_val, self.y_val)

@@ -14,7 +14,6 @@ from torch import Tensor
 from robnet_fx.progress import Progress
 from robnet_fx.zoo.classes import list_images
 from robnet_fx.zoo.dataset import Dataset, refuse, shape_text
-from robnet_fx.zoo.parts import TEST, TRAIN, VAL
 from robnet_fx.zoo.picture import BadPicture, Header, read_header, read_picture
 from robnet_fx.zoo.reading import Reading
 
@@ -36,10 +35,8 @@ def read_folder(root: Path, reading: Reading, shape: Sequence[int | None], progr
         for part, samples in parts.items()
     }
     reader.refuse_bad()
-    val = read.get(VAL, (None, None))
     notes = (*reader.notes(), *notes)
-    unresized = reading.resize is None
-    return Dataset(str(root), *read[TRAIN], *read[TEST], classes, *val, notes=notes, resizable=unresized)
+    return Dataset.of(str(root), read, classes, notes=notes, resizable=reading.resize is None)
 
 
 class _Reader:
@@ -50,7 +47,7 @@ class _Reader:
         self._bad: dict[str, BadPicture] = {}
         self._done: Counter[str] = Counter()
         self._headers: dict[str, Header] = {}
-        self._size, self._channels, self._dtype, self._brightest = (1, 1), 1, np.dtype(np.uint8), 0.0
+        self._size, self._channels, self._deep, self._brightest = (1, 1), 1, False, 0.0
 
     def scan(self, files: list[str], shape: Sequence[int | None]) -> None:
         """Look at all headers, to settle the array that the images go into."""
@@ -77,12 +74,11 @@ class _Reader:
         if self._reading.white is not None and len(depths) > 1:
             one, other = (f"{self._short(file)} has {bits}" for bits, file in sorted(depths.items())[:2])
             refuse(self._root, f"--white does not apply: {one} bits a channel, {other}")
-        if self._reading.white not in (None, 255) or any(bits > 8 for bits in depths):
-            self._dtype = np.dtype(np.float32)
+        self._deep = self._reading.white not in (None, 255) or any(bits > 8 for bits in depths)
 
     def read(self, part: str, files: list[str]) -> Tensor:
         """The images `[N, C, H, W]`, uint8 or float32; zeros for the bad ones."""
-        images = np.zeros((len(files), self._channels, *self._size), self._dtype)
+        images = np.zeros((len(files), self._channels, *self._size), np.float32 if self._deep else np.uint8)
         with self._progress.task(f"read {part}", len(files)) as task:
             for number, file in enumerate(files):
                 picture = self._picture(file)
@@ -133,18 +129,21 @@ class _Reader:
             self._bad[file] = error
             return None
         self._done.update(done)
-        if self._dtype == np.float32:
+        if self._deep:
             pixels = pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels
             self._brightest = max(self._brightest, float(pixels.max()))
         return pixels
 
     def _refuse_sizes(self, shape: Sequence[int | None]) -> None:
-        """Name two files of different sizes; those of an odd size that are damaged are named for that instead."""
+        """Name two files of different sizes; where some are damaged, those are named."""
         usual = next(file for file, header in self._headers.items() if header.size == self._size)
         odd = [file for file, header in self._headers.items() if header.size != self._size]
         for file in odd[:_SHOWN]:
             self._picture(file)
-        self.refuse_bad()
+        if self._bad:
+            for file in self._headers:
+                self._picture(file)
+            self.refuse_bad()
         one, other = (f"{self._short(file)} is {shape_text(self._headers[file].size)}" for file in (usual, odd[0]))
         wanted = [size for size in shape[1:] if size]
         size = wanted if len(wanted) == 2 else self._size

@@ -15,10 +15,9 @@ import torch
 from robnet_fx.errors import UsageError
 from robnet_fx.zoo.dataset import Dataset, refuse
 from robnet_fx.zoo.labels import to_labels
-from robnet_fx.zoo.parts import PART_OF, TEST, TRAIN, VAL, check_parts, share_note
+from robnet_fx.zoo.parts import PART_OF, PARTS, TRAIN, check_parts, share_note, split_off
 from robnet_fx.zoo.reading import Reading
 from robnet_fx.zoo.scale import to_pixels
-from robnet_fx.zoo.split import stratified
 
 _IMAGES = ("x", "images", "image", "data")
 _LABELS = ("y", "labels", "label", "targets", "target")
@@ -56,26 +55,25 @@ def read_npz(path: Path, reading: Reading, classes: int | None = None) -> Datase
     parts = {part: (torch.from_numpy(pixels[x]), torch.from_numpy(numbers[y])) for part, (x, y) in keys.items()}
     notes = pixel_notes + label_notes
     if reading.test_share is not None:
-        images, labels = parts[TRAIN]
-        chosen = stratified(labels, reading.test_share, reading.seed)
-        if not all(map(len, chosen)):
-            refuse(path, f"--test-share {reading.test_share:g} of {len(labels)} images leaves a part without images")
-        parts |= {part: (images[index], labels[index]) for part, index in zip((TRAIN, TEST), chosen, strict=True)}
+        x, y = parts[TRAIN]
+        chosen = split_off(path, y, reading)
+        parts |= {part: (x[index], y[index]) for part, index in chosen.items()}
         notes = (*notes, share_note(reading))
     largest = max(int(labels.max()) for _, labels in parts.values())
     names = tuple(str(label) for label in range(largest + 1))
-    val = parts.get(VAL, (None, None))
-    return Dataset(str(path), *parts[TRAIN], *parts[TEST], names, *val, axes=None, notes=notes)
+    return Dataset.of(str(path), parts, names, axes=None, notes=notes)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     """The file, with everything that can be wrong with it as a `UsageError`."""
     try:
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+        with open(path, "rb") as raw:
+            file = np.load(raw, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 refuse(path, "the file holds a single array, not the arrays of an .npz file")
-            yield file
+            with file:
+                yield file
     except UsageError:
         raise
     except FileNotFoundError:
@@ -108,7 +106,7 @@ def _keys(path: Path, file: np.lib.npyio.NpzFile) -> dict[str, tuple[str, str]]:
             found.setdefault((parts[0] if parts else None, kinds[0]), []).append(key)
     named = {part for part, _ in found if part is not None}
     keys = {}
-    for part in sorted(named) or [None]:
+    for part in [part for part in PARTS if part in named] or (None,):
         chosen = []
         for kind in ("images", "labels"):
             several = found.get((part, kind), [])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from robnet_fx.zoo.dataset import refuse
 from robnet_fx.zoo.reading import Reading
+from robnet_fx.zoo.split import stratified
 
-TRAIN, VAL, TEST = "train", "val", "test"
+PARTS = TRAIN, VAL, TEST = "train", "val", "test"
 
 PART_OF = {
     "train": TRAIN,
@@ -37,6 +40,18 @@ def check_parts(name: str | Path, found: set[str], reading: Reading, whole: str)
             f"it has no test part{whole}\n"
             f"  remedy  --test-share 0.2 sets a fifth of every class aside as test images{val}",
         )
+
+
+def split_off(name: str | Path, labels: Tensor, reading: Reading) -> dict[str, Tensor]:
+    """The indices of training and test images that `reading.test_share`, which is given, makes of all training images.
+
+    `UsageError` where it leaves one of them without images.
+    """
+    share = reading.test_share or 0.0
+    rest, chosen = stratified(labels, share, reading.seed)
+    if not len(rest) or not len(chosen):
+        refuse(name, f"--test-share {share:g} of {len(labels)} images leaves a part without images")
+    return {TRAIN: rest, TEST: chosen}
 
 
 def share_note(reading: Reading) -> str:

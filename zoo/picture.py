@@ -19,6 +19,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
 _GREY = ("1", "L", "LA", "La", "I", "F", *_DEEP)
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+_BITS_PER_SAMPLE = 258  # the TIFF tag
 
 
 class BadPicture(Exception):
@@ -63,15 +64,16 @@ def read_picture(file: str, channels: int, resize: tuple[int, int] | None, white
         _load(image)
         done = [] if _upright(image) else ["EXIF orientation left out, as stored"]
         if bits > 8:
-            return Picture(_deep(image, bits, channels, resize, white), tuple(done))
+            grey = _scaled(_deep(image), _white(image, bits, white), resize)
+            return Picture(np.repeat(grey, channels, axis=2), tuple(done))
         image, steps = _eight_bits(image, channels)
+        done += steps
+        if white is not None and white != 255:
+            pixels = np.asarray(image).reshape(image.height, image.width, channels)
+            return Picture(_scaled(pixels, white, resize), tuple(done))
         if resize is not None and image.size != resize[::-1]:
             image = image.resize(resize[::-1], Image.Resampling.BILINEAR)
-        pixels = np.asarray(image).reshape(image.height, image.width, channels)
-    if white is not None and white != 255:
-        _check_range(pixels, white)
-        pixels = divided(pixels, white)
-    return Picture(pixels, (*done, *steps))
+        return Picture(np.asarray(image).reshape(image.height, image.width, channels), tuple(done))
 
 
 @contextmanager
@@ -105,19 +107,24 @@ def _decoding() -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or "no further reason"
-        raise BadPicture(f"{type(error).__name__}: {reason}", "replace or remove the files that are damaged") from error
+        raise BadPicture(
+            f"{type(error).__name__}: {reason}", "replace or remove files that cannot be decoded"
+        ) from error
 
 
 def _bits(image: Image.Image) -> int:
     """Bits a channel in the file; 32 where the format does not say which number is white."""
     if image.mode == "F":
         return 32
-    stored = str(image.tile[0][3]) if image.tile else image.mode  # the decoder's name of what it reads
-    if "I;12" in stored:
+    tiles = getattr(image, "tile", None) or [("", None, 0, image.mode)]
+    decoder, _, _, stored = tiles[0]  # the name of what is decoded and how
+    if "I;12" in str(stored):
         return 12
-    if re.search(r"(?<!BGR);16(?!S)", stored) or image.mode in _DEEP:  # BGR;16 has five bits a channel
+    if image.mode not in _GREY and (tagged := max(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,)))) > 8:
+        return int(tagged)
+    if re.search(r"(?<!BGR);16(?!S)", str(stored)) or image.mode in _DEEP:  # BGR;16 has five bits a channel
         return 16
-    if image.tile and image.tile[0][0] == "ppm" and int(image.tile[0][3][1]) > 255:
+    if decoder == "ppm" and stored[1] > 255:
         return 16  # a grey one is brought to 0..65535 by the decoder
     return 32 if image.mode == "I" else 8
 
@@ -130,30 +137,36 @@ def _check_kind(image: Image.Image, bits: int) -> None:
         raise BadPicture(f"has {frames} frames", "save one image a file; volumes go into an .npz file")
     if bits > 8 and image.mode not in ("I", "F", *_DEEP):
         raise BadPicture(
-            f"has {bits} bits a channel in colour, of which the decoder would keep eight",
-            "save images of sixteen bits a channel in colour with eight, or as uint16 in an .npz file",
+            f"has {bits} bits in each of several channels, of which the decoder would keep eight",
+            "save images of several channels with eight bits each, or as uint16 in an .npz file",
         )
 
 
-def _deep(
-    image: Image.Image, bits: int, channels: int, resize: tuple[int, int] | None, white: float | None
-) -> np.ndarray:
-    """A grey image of more than eight bits as float32."""
+def _deep(image: Image.Image) -> np.ndarray:
+    """The numbers `[H, W, 1]` of a grey image of more than eight bits."""
     if "transparency" in image.info:
         raise _transparent()
-    values = np.asarray(image)
-    if white is None and image.mode == "F":
-        white = 1
-    if white is None and bits == 32:
-        raise BadPicture(
-            f"has 32 bits a pixel ({values.min()} to {values.max()})", "--white N says which number is white"
-        )
-    scale = 2**bits - 1 if white is None else white
-    _check_range(values, scale)
-    pixels = divided(values, scale)
-    if resize is not None and pixels.shape != resize:
-        pixels = np.asarray(Image.fromarray(pixels).resize(resize[::-1], Image.Resampling.BILINEAR)).clip(0, 1)
-    return np.repeat(pixels[:, :, None], channels, axis=2)
+    return np.asarray(image)[:, :, None]
+
+
+def _white(image: Image.Image, bits: int, white: float | None) -> float:
+    """The number that stands for white in an image of more than eight bits."""
+    if white is not None:
+        return white
+    if bits == 32 and image.mode != "F":
+        raise BadPicture("has whole numbers of 32 bits", "--white N says which number is white")
+    return 1 if image.mode == "F" else 2**bits - 1
+
+
+def _scaled(values: np.ndarray, white: float, resize: tuple[int, int] | None) -> np.ndarray:
+    """Numbers in 0..white, `[H, W, C]`, as float32 in [0, 1] of the size wanted."""
+    _check_range(values, white)
+    pixels = divided(values, white)
+    if resize is None or pixels.shape[:2] == resize:
+        return pixels
+    channels = [Image.fromarray(channel) for channel in np.moveaxis(pixels, 2, 0)]
+    resized = [np.asarray(channel.resize(resize[::-1], Image.Resampling.BILINEAR)) for channel in channels]
+    return np.stack(resized, axis=2).clip(0, 1)  # rounding may go beyond by an ulp
 
 
 def _check_range(values: np.ndarray, white: float) -> None:
@@ -176,7 +189,7 @@ def _eight_bits(image: Image.Image, channels: int) -> tuple[Image.Image, list[st
     done = []
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA" if image.mode in ("P", "PA", "RGB", "RGBA", "RGBa") else "LA")
-        if image.getchannel("A").getextrema()[0] < 255:
+        if int(np.asarray(image.getchannel("A")).min()) < 255:
             raise _transparent()
         done.append("opaque alpha dropped")
         image = image.convert(image.mode[:-1])

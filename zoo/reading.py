@@ -69,7 +69,8 @@ class Reading:
         if self.test_share is not None and (self.test_share, self.seed) != (stored.test_share, stored.seed):
             raise UsageError(
                 f"the model was trained on what --test-share {stored.test_share:g} left by seed {stored.seed}: another "
-                "share or seed would judge it on training images\n  remedy  leave out --test-share: the model remembers it"
+                "share or seed would judge it on training images\n"
+                "  remedy  leave out --test-share, which the model remembers"
             )
         return Reading(resize, white, stored.test_share, stored.seed)
 

@@ -170,8 +170,14 @@ def robustify(
         center, radius = net.transform.box_at(eps)
         box = {"center": center.tolist(), "radius": radius.tolist()}
         subject = {"model": str(model) if isinstance(model, (str, Path)) else type(model).__name__, "data": data.name}
-        subject["data_notes"] = list(getattr(data, "notes", ()))
-        described = {**subject, **arguments, "recipe": recipe.to_dict(), "images": counts, "box": box}
+        described = {
+            **subject,
+            "data_notes": list(getattr(data, "notes", ())),
+            **arguments,
+            "recipe": recipe.to_dict(),
+            "images": counts,
+            "box": box,
+        }
         folders.write_json(folder / "arguments.json", {**described, "out": target, "versions": versions()})
         folders.write_text(folder / "bounds.py", str(net.get_submodule("bounds").code))
         folders.write_json(folder / "metrics.json", {"before": asdict(before)})
