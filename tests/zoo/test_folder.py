@@ -319,7 +319,7 @@ def test_all_that_is_damaged_is_named_before_sizes_are(folder: Path) -> None:
     write(folder, "test/dog/9.png", ramp(np.uint8, size=(40, 40)))
     broken = [folder / "test/dog/9.png", folder / "train/cat/1.png", folder / "train/dog/2.png"]
     for path in broken:
-        path.write_bytes(path.read_bytes()[:60])
+        path.write_bytes(path.read_bytes()[:45])
     message = refused(folder)
     assert "3 of 6 images cannot be taken" in message
     assert all(f"\n  {path.relative_to(folder)}  " in message for path in broken)
