@@ -34,11 +34,14 @@ def list_images(root: Path, reading: Reading) -> tuple[dict[str, Samples], tuple
     listed = listed or {TRAIN: _part(root, root, skipped)}
     check_parts(root, set(listed), reading, "" if named else f": its folders are {_few(places.get('', []))}")
     classes, _ = listed[TRAIN]
-    for part, (others, _) in listed.items():
-        if others != classes:
-            refuse(root, f"train/ has the classes {', '.join(classes)}, {part}/ {', '.join(others)}")
-    parts = {part: samples for part, (_, samples) in listed.items()}
     notes = [f"{len(skipped)} files skipped that are no images ({', '.join(_kinds(skipped))})"] if skipped else []
+    parts: dict[str, Samples] = {}
+    for part, (others, samples) in listed.items():
+        if unknown := set(others) - set(classes):
+            refuse(root, f"{part}/ has classes that train/ has not: {', '.join(sorted(unknown))}")
+        if missing := [name for name in classes if name not in others]:
+            notes.append(f"no {part} images of {', '.join(missing)}")
+        parts[part] = [(file, classes.index(others[label])) for file, label in samples]
     if reading.test_share is not None:
         samples = parts[TRAIN]
         chosen = split_off(root, torch.tensor([label for _, label in samples]), reading)

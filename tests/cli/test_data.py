@@ -73,7 +73,8 @@ def test_a_deep_folder_of_mixed_sizes_from_training_to_certificate(run, model):
     assert "scans: 90 training, 20 test images; pixels as v/4095; resized to 8x8" in panel(trained)
     assert found["images"] == {"train": 81, "validation": 9, "test": 20}
     arguments = json.loads((Path(found["files"]["run"]) / "arguments.json").read_text())
-    assert arguments["data_notes"] == ["pixels as v/4095", "resized to 8x8"]
+    assert arguments["data_notes"] == found["data_notes"]
+    assert found["data_notes"] == ["pixels as v/4095", "resized to 8x8", "no test images of digit2"]
 
     again = document(run("certify", "net.robust.onnx", *FIELD, "--json"))  # how to read them is in the file
     assert again["data_notes"] == found["data_notes"]

@@ -85,7 +85,7 @@ def test_a_validation_folder_validates(folder: Path, word: str) -> None:
     assert data.x_val is not None and data.x_val.unique().tolist() == [90]
     assert data.y_val is not None and data.y_val.tolist() == [0, 1]
     write(folder, f"{word}/eel/3.png")
-    assert "train/ has the classes cat, dog, val/ cat, dog, eel" in refused(folder)
+    assert "val/ has classes that train/ has not: eel" in refused(folder)
 
 
 def test_what_is_no_image_is_skipped_and_said(folder: Path) -> None:
@@ -122,13 +122,21 @@ def test_a_folder_without_test_images_needs_a_share(tmp_path: Path) -> None:
 def test_a_wrong_folder_is_refused(folder: Path) -> None:
     assert "there is a test part already" in refused(folder, Reading(test_share=0.2))
     write(folder, "train/eel/1.png")
-    assert "train/ has the classes cat, dog, eel, test/ cat, dog" in refused(folder)
     (folder / "train" / "eel" / "1.png").rename(folder / "train" / "eel" / "1.gif")
     assert "train/eel/ has no images (files ending in .jpg, .jpeg, .png" in refused(folder)
     (folder / "training").mkdir()
     assert "train/ and training/ both look like the train part" in refused(folder)
     (folder / "empty").mkdir()
     assert "it has no class folders: images go into <class>/" in refused(folder / "empty")
+
+
+def test_classes_are_those_of_the_training_part(folder: Path) -> None:
+    write(folder, "train/bee/1.png")
+    data = load(str(folder))
+    assert (data.classes, data.y_test.tolist()) == (("bee", "cat", "dog"), [1, 2])
+    assert data.notes == ("no test images of bee",)
+    (folder / "test" / "dog").rename(folder / "test" / "Dog")
+    assert "test/ has classes that train/ has not: Dog" in refused(folder)
 
 
 # sizes
