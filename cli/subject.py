@@ -85,7 +85,8 @@ def open_subject(
     constants = normalisation(model, mean, std)
     images = image_shape(model.input_shape)
     spec = data or data_sets.find(images, model.classes, model.metadata)
-    if spec == model.metadata.get(data_sets.METADATA_KEY):
+    remembered = model.metadata.get(data_sets.METADATA_KEY)
+    if remembered is not None and Path(spec).resolve() == Path(remembered).resolve():
         reading = reading.completed(model.metadata)
     bars = Bars(notes())
     dataset = ranks.leader_first(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from robnet_fx.zoo.dataset import refuse
+from robnet_fx.zoo.dataset import count_text, refuse
 from robnet_fx.zoo.parts import PART_OF, PARTS, TRAIN, check_parts, share_note, split_off
 from robnet_fx.zoo.picture import EXTENSIONS
 from robnet_fx.zoo.reading import Reading
@@ -34,18 +34,19 @@ def list_images(root: Path, reading: Reading) -> tuple[dict[str, Samples], tuple
     listed = listed or {TRAIN: _part(root, root, skipped)}
     check_parts(root, set(listed), reading, "" if named else f": its folders are {_few(places.get('', []))}")
     classes, _ = listed[TRAIN]
-    notes = [f"{len(skipped)} files skipped that are no images ({', '.join(_kinds(skipped))})"] if skipped else []
+    number = {name: label for label, name in enumerate(classes)}
+    notes = [f"{count_text(len(skipped), 'file')} skipped: {', '.join(_kinds(skipped))}"] if skipped else []
     parts: dict[str, Samples] = {}
     for part, (others, samples) in listed.items():
-        if unknown := set(others) - set(classes):
+        if unknown := set(others) - set(number):
             refuse(root, f"{part}/ has classes that train/ has not: {', '.join(sorted(unknown))}")
         if missing := [name for name in classes if name not in others]:
             notes.append(f"no {part} images of {', '.join(missing)}")
-        parts[part] = [(file, classes.index(others[label])) for file, label in samples]
+        parts[part] = [(file, number[others[label]]) for file, label in samples]
     if reading.test_share is not None:
         samples = parts[TRAIN]
         chosen = split_off(root, torch.tensor([label for _, label in samples]), reading)
-        parts |= {part: [samples[i] for i in index] for part, index in chosen.items()}
+        parts |= {part: [samples[i] for i in index.tolist()] for part, index in chosen.items()}
         notes.append(share_note(reading))
     return parts, tuple(classes), tuple(notes)
 

@@ -50,7 +50,7 @@ def load(
     path = Path(spec).expanduser()
     if path.is_dir():
         return read_folder(path, reading, shape, progress)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return read_npz(path, reading, classes)
     raise UsageError(f"unknown data set {spec!r}: no such name, folder or .npz file\n  remedy  {_FORMS}")
 

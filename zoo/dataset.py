@@ -146,6 +146,11 @@ def shape_text(sizes: Sequence[int]) -> str:
     return "x".join(str(size) for size in sizes)
 
 
+def count_text(count: int, what: str) -> str:
+    """A number of things: 1 file, 2 files."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def refuse(name: str | Path, message: str) -> NoReturn:
     """Raise `UsageError` about a data set."""
     raise UsageError(f"data set {name}: {message}")

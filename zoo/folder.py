@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robnet_fx.progress import Progress
 from robnet_fx.zoo.classes import list_images
-from robnet_fx.zoo.dataset import Dataset, refuse, shape_text
+from robnet_fx.zoo.dataset import Dataset, count_text, refuse, shape_text
 from robnet_fx.zoo.picture import BadPicture, Header, read_header, read_picture
 from robnet_fx.zoo.reading import Reading
 
@@ -36,7 +36,7 @@ def read_folder(root: Path, reading: Reading, shape: Sequence[int | None], progr
     }
     reader.refuse_bad()
     notes = (*reader.notes(), *notes)
-    return Dataset.of(str(root), read, classes, notes=notes, resizable=reading.resize is None)
+    return Dataset.of(str(root), read, classes, notes=notes, resizable=True)
 
 
 class _Reader:
@@ -101,7 +101,9 @@ class _Reader:
     def notes(self) -> list[str]:
         """What was done, for people."""
         total = len(self._headers)
-        several = {text: "" if count == total else f" ({count} images)" for text, count in self._done.items()}
+        several = {
+            text: "" if count == total else f" ({count_text(count, 'image')})" for text, count in self._done.items()
+        }
         notes = [*self._scales(), *(text + count for text, count in sorted(several.items()))]
         if self._reading.resize is not None:
             notes.append(f"resized to {shape_text(self._reading.resize)}")
@@ -114,11 +116,11 @@ class _Reader:
         depths = sorted({header.bits for header in self._headers.values()})
         if depths in ([], [8]):
             return []
-        texts = {8: "8-bit as v/255", 12: "12-bit grey as v/4095", 16: "16-bit grey as v/65535", 32: "floats in 0..1"}
-        dim = f", none above {self._brightest * 65535:.0f} (--white N if white is less)"
-        return [texts[bits] for bits in depths[:-1]] + [
-            texts[depths[-1]] + (dim if depths == [16] and self._brightest < 1 / 4 else "")
-        ]
+        names = {8: "8-bit as v/255", 12: "12-bit grey as v/4095", 16: "16-bit grey as v/65535", 32: "floats in 0..1"}
+        texts = [names[bits] for bits in depths]
+        if depths == [16] and self._brightest < 1 / 4:
+            texts[0] += f", none above {self._brightest * 65535:.0f} (--white N if white is less)"
+        return texts
 
     def _picture(self, file: str) -> np.ndarray | None:
         if file in self._bad:

@@ -71,7 +71,7 @@ def test_a_folder_gives_the_channels_asked_for(folder: Path) -> None:
     write(folder, "train/dog/2.png", rgb(30, 31, 32))
     assert load(str(folder)).x_train[1:, :, 0, 0].tolist() == [[20, 20, 20], [30, 31, 32]]
     data = load(str(folder), shape=(1, 9, 9))
-    assert data.x_train[2, 0, 0, 0] == 31 and data.notes == ("colours as grey (1 images)",)
+    assert data.x_train[2, 0, 0, 0] == 31 and data.notes == ("colours as grey (1 image)",)
     write(folder, "train/dog/2.png", rgb(30, 30, 30))
     assert load(str(folder), shape=(1, 4, 5)).notes == ()
     assert "images have 1 or 3 channels, the network takes 2" in refused(folder, shape=(2, 4, 5))
@@ -95,7 +95,7 @@ def test_what_is_no_image_is_skipped_and_said(folder: Path) -> None:
         write(folder, f"train/{hidden}/1.png")
     write(folder, "train/cat/deeper/down/3.PNG", np.full((4, 5), 40, np.uint8), format="PNG")
     data = load(str(folder))
-    assert data.notes == ("2 files skipped that are no images (.db, .txt)",)
+    assert data.notes == ("2 files skipped: .db, .txt",)
     assert sorted(data.x_train[data.y_train == 0][:, 0, 0, 0].tolist()) == [10, 40]
 
 
@@ -242,7 +242,7 @@ def test_what_loses_nothing_is_read_and_said(
     data = load(str(folder), shape=(3, 4, 5))
     assert data.x_train[1, :, 0, 0].tolist() == pixel
     notes = [text for text in data.notes if "equal channels" not in text]
-    assert notes == ([f"{note} (1 images)"] if note else [])
+    assert notes == ([f"{note} (1 image)"] if note else [])
 
 
 def clear() -> Image.Image:
@@ -300,7 +300,7 @@ def test_exif_turns_nothing_and_is_said(folder: Path) -> None:
     exif[0x0112] = 6
     write(folder, "train/cat/2.jpg", ramp(np.uint8), exif=exif)
     data = load(str(folder))
-    assert data.notes == ("EXIF orientation left out, as stored (1 images)",)
+    assert data.notes == ("EXIF orientation left out, as stored (1 image)",)
 
 
 # damage
