@@ -115,8 +115,9 @@ def robustify(
     The model is measured first, and refused at chance level unless `pretrain`. `epochs` gives the paper's schedule in
     that many epochs (`Recipe.short`), None in full; `limit` and `test_limit` cut the training and the test set to a
     fixed random choice. What is chosen on the way is chosen on up to 1000 validation images: those of `data` (`x_val`,
-    `y_val`), else a tenth of the training images. `eps` is a plain number. `memory` is how many bytes a training step may take, all that is free
-    if not given: a batch whose bounds need more, by the estimate of `robnet_fx.memory`, is bounded in parts.
+    `y_val`), else a tenth of the training images. `eps` is a plain number. `memory` is how many bytes a training step
+    may take, all that is free if not given: a batch whose bounds need more, by the estimate of `robnet_fx.memory`, is
+    bounded in parts.
     `precision` is that of training steps (`robnet_fx.precision`), and `compiled` has `torch.compile` fuse their bounds;
     what is measured before and after knows neither.
     `out` defaults to `<model>.robust.onnx` beside the model. A new directory under `runs` takes arguments, versions,

@@ -15,6 +15,7 @@ from PIL import Image
 
 from robnet_fx.errors import UsageError
 from robnet_fx.zoo.data import load
+from robnet_fx.zoo.picture import _bits
 from robnet_fx.zoo.reading import Reading
 
 
@@ -180,6 +181,20 @@ def test_sixteen_bits_are_kept(folder: Path, ending: str) -> None:
     assert torch.equal(
         (data.x_test[0, 0].double() * 65535).round().to(torch.int64), torch.tensor(ramp(np.int64, 65535))
     )
+
+
+@pytest.mark.parametrize(
+    ("stored", "bits"),
+    [("I;16", 16), ("I;16B", 16), ("I;16N", 16), ("I;16S", 32), ("I;16BS", 32), ("I;32S", 32), ("I;12", 12)],
+)
+def test_what_the_decoder_reads_says_how_deep_it_is(stored: str, bits: int) -> None:
+    image = Image.new("I", (5, 4))
+    image.tile = [("raw", (0, 0, 5, 4), 0, (stored, 0, 1))]  # type: ignore[attr-defined]
+    assert _bits(image) == bits
+    image = Image.new("RGB", (5, 4))
+    for name, depth in (("RGB;16B", 16), ("RGB;16L", 16), ("BGR;16", 8), ("BGR;15", 8), ("RGB", 8), ("P;4", 8)):
+        image.tile = [("zip", (0, 0, 5, 4), 0, name)]  # type: ignore[attr-defined]
+        assert _bits(image) == depth
 
 
 def test_another_white(folder: Path) -> None:
