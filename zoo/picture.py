@@ -122,9 +122,8 @@ def _bits(image: Image.Image) -> int:
         return 12
     if image.mode not in _GREY and (tagged := max(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,)))) > 8:
         return int(tagged)
-    if (
-        re.search(r"(?<!BGR);16[BLN]?(?![BLNS])", str(stored)) or image.mode in _DEEP
-    ):  # not BGR;16, five bits a channel, nor I;16S, signed
+    deep = re.search(r"(?<!BGR);16[BLN]?(?![BLNS])", str(stored))  # BGR;16 has five bits a channel, I;16S a sign
+    if deep or image.mode in _DEEP:
         return 16
     if decoder == "ppm" and stored[1] > 255:
         return 16  # a grey one is brought to 0..65535 by the decoder
