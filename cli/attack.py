@@ -14,6 +14,9 @@ def attack(
     eps: options.Eps,
     order: options.Order = 3,
     data: options.Data = None,
+    resize: options.Resize = None,
+    white: options.White = None,
+    test_share: options.TestShare = None,
     steps: Annotated[int, typer.Option(help="Steps of gradient ascent in the coefficients.")] = 40,
     restarts: Annotated[int, typer.Option(help="Starting points: the centre of the box, then random ones.")] = 4,
     mean: options.Mean = None,
@@ -33,6 +36,7 @@ def attack(
     Example: `robnet-fx attack digits.onnx --order 3 --eps 40 --restarts 8`
     """
     share = options.read_eps(eps)
+    reading = options.read_reading(resize, white, test_share, seed)
 
     from robnet_fx.attack import attack as run_attack
     from robnet_fx.cli.output import announce, show
@@ -44,7 +48,7 @@ def attack(
     from robnet_fx.report.tables import accuracies
 
     field = BiasField(order, share)
-    subject = open_subject(model, data, mean, std, device)
+    subject = open_subject(model, data, mean, std, device, reading)
     index, images, labels = subject.test_images(limit)
     announce("attack", {**subject.describe(field), "search": f"{steps} steps from each of {restarts} starts"})
     net = subject.bound(field, "ibp", options.read_clip(clip))  # the cheapest bounds to generate: none is asked for

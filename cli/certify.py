@@ -14,6 +14,9 @@ def certify(
     eps: options.Eps,
     order: options.Order = 3,
     data: options.Data = None,
+    resize: options.Resize = None,
+    white: options.White = None,
+    test_share: options.TestShare = None,
     method: options.Method = "rsip-ssip",
     mean: options.Mean = None,
     std: options.Std = None,
@@ -35,6 +38,7 @@ def certify(
     Example: `robnet-fx certify digits.robust.onnx --order 3 --eps 40 --out certificate.json`
     """
     share = options.read_eps(eps)
+    reading = options.read_reading(resize, white, test_share, seed)
 
     from robnet_fx.attack import attack as run_attack
     from robnet_fx.certify import certify as run_certify
@@ -49,7 +53,7 @@ def certify(
 
     method_named(method)
     field = BiasField(order, share)
-    subject = open_subject(model, data, mean, std, device)
+    subject = open_subject(model, data, mean, std, device, reading)
     index, images, labels = subject.test_images(limit)
     announce("certify", {**subject.describe(field), "method": f"{method}, clip {clip}, float64"})
     net = subject.bound(field, method, options.read_clip(clip))

@@ -44,6 +44,9 @@ def inspect(
     ] = None,
     order: options.Order = 3,
     data: options.Data = None,
+    resize: options.Resize = None,
+    white: options.White = None,
+    test_share: options.TestShare = None,
     method: options.Method = "rsip-ssip",
     mean: options.Mean = None,
     std: options.Std = None,
@@ -75,7 +78,8 @@ def inspect(
     if eps is None or stage is not None or code:
         _show_stage(model, stage or "source", code, field, method, form, mean, std, json)
     else:
-        _show_bounds(model, image, html, onnx, field, data, method, mean, std, clip, json)
+        reading = options.read_reading(resize, white, test_share)
+        _show_bounds(model, image, html, onnx, field, data, reading, method, mean, std, clip, json)
 
 
 def _show_stage(
@@ -121,6 +125,7 @@ def _show_bounds(
     onnx: Path | None,
     field: Any,
     data: str | None,
+    reading: Any,
     method: str,
     mean: str | None,
     std: str | None,
@@ -135,7 +140,7 @@ def _show_bounds(
     from robnet_fx.report.console import notes, say
     from robnet_fx.report.tables import survey_table
 
-    specimen = open_specimen(model, image, field, data, method, options.read_clip(clip), mean, std)
+    specimen = open_specimen(model, image, field, data, reading, method, options.read_clip(clip), mean, std)
     announce("inspect", {**specimen.facts, "method": f"{method}, clip {clip}"})
     found = survey(specimen.net, specimen.image)
     files = {}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from robnet_fx.cli.errors import warn
 from robnet_fx.errors import UsageError
+
+if TYPE_CHECKING:
+    from robnet_fx.zoo.reading import Reading
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A classifier as an ONNX file.", show_default=False)]
 Eps = Annotated[
@@ -26,8 +29,28 @@ Data = Annotated[
     str | None,
     typer.Option(
         metavar="DATA",
-        help="digits, cifar10, mnist, a folder with train/ and test/ images, or an .npz file. "
+        help="digits, cifar10, mnist, a folder with train/ and test/ (and val/) images, or an .npz file. "
         "By default what the model's metadata or its input and class shape suggest.",
+        show_default=False,
+    ),
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(metavar="HxW", help="Bring the images of a folder to one size, such as 128x128.", show_default=False),
+]
+White = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N",
+        help="The number that stands for white: pixels are v/N.",
+        show_default="what the files' type says: 255, 65535, or 1 for floats",
+    ),
+]
+TestShare = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Set this share of every class aside, by --seed, as the test images of data without any: 0.2.",
         show_default=False,
     ),
 ]
@@ -93,6 +116,19 @@ def read_eps(text: str) -> float:
             f"(--eps {value * 100:.4g}%)?"
         )
     return value * scale
+
+
+def read_reading(resize: str | None, white: float | None, test_share: float | None, seed: int = 0) -> Reading:
+    """The options about reading data, as the library takes them."""
+    from robnet_fx.zoo.reading import Reading
+
+    size = None
+    if resize is not None:
+        match = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", resize, re.IGNORECASE)
+        if match is None:
+            raise UsageError(f"--resize takes height x width, such as 128x128, not {resize!r}")
+        size = int(match[1]), int(match[2])
+    return Reading(size, white, test_share, seed)
 
 
 def read_memory(text: str) -> int:

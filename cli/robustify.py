@@ -15,6 +15,9 @@ def robustify(
     eps: options.Eps,
     order: options.Order = 3,
     data: options.Data = None,
+    resize: options.Resize = None,
+    white: options.White = None,
+    test_share: options.TestShare = None,
     epochs: Annotated[
         int | None,
         typer.Option(metavar="N", help="Robust training in N epochs.", show_default="the paper's schedule, 200"),
@@ -68,6 +71,7 @@ def robustify(
     Example: `robnet-fx robustify digits.onnx --order 3 --eps 40`
     """
     share = options.read_eps(eps)
+    reading = options.read_reading(resize, white, test_share, seed)
 
     from dataclasses import asdict
 
@@ -84,7 +88,7 @@ def robustify(
 
     method_named(method)
     field = BiasField(order, share)
-    subject = open_subject(model, data, mean, std, device)
+    subject = open_subject(model, data, mean, std, device, reading)
     schedule = "the paper's schedule" if epochs is None else f"{epochs} robust epochs"
     announce(
         "robustify",
@@ -115,7 +119,7 @@ def robustify(
         out=out,
         runs=runs,
         resume=resume,
-        metadata={METADATA_KEY: subject.data.name},
+        metadata={METADATA_KEY: subject.data.name, **subject.reading.metadata()},
         progress=Bars(notes()),
     )
     before, after = asdict(result.before), asdict(result.after)

@@ -24,6 +24,7 @@ from robnet_fx.layout import image_shape
 from robnet_fx.report.page import page
 from robnet_fx.report.page.picture import png_uri
 from robnet_fx.zoo import data as data_sets
+from robnet_fx.zoo.reading import AS_STORED, Reading
 
 
 @dataclass
@@ -81,13 +82,14 @@ def open_specimen(
     number: int | None,
     field: BiasField,
     data: str | None,
+    reading: Reading,
     method: str,
     clip: str | None,
     mean: str | None,
     std: str | None,
 ) -> Specimen:
     """Open a model and its test image; without a data set for the model, and none asked for, a random image."""
-    if number is None and data is None:
+    if number is None and data is None and reading == AS_STORED:
         model = load_onnx(path)
         try:
             data_sets.find(image_shape(model.input_shape), model.classes, model.metadata)
@@ -99,7 +101,7 @@ def open_specimen(
             document = {**names, "normalisation": dict(zip(("mean", "std"), constants, strict=True))}
             title = "a random image: no data set is known for this input; --data names one"
             return Specimen(path, net, image, title, describe_model(path, model, None, field), document, None)
-    subject = open_subject(path, data, mean, std, "cpu")
+    subject = open_subject(path, data, mean, std, "cpu", reading)
     number, count = number or 0, len(subject.data.x_test)
     if not 0 <= number < count:
         raise UsageError(f"--image must lie between 0 and {count - 1}, the test images of {subject.data.name}")

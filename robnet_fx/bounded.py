@@ -16,8 +16,8 @@ from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.generate import Generator, method_named
 from robnet_fx.generate.analysis import dependent_nodes, widest
-from robnet_fx.graphs import MODEL, READING, shape_of
-from robnet_fx.layout import Reading, arrange, channels_first
+from robnet_fx.graphs import MODEL, LAYOUT, shape_of
+from robnet_fx.layout import Layout, arrange, channels_first
 from robnet_fx.memory import rows_without_gradient
 from robnet_fx.passes import CLIPS, FIELD, NORMALISATION, Constants
 from robnet_fx.passes.base import input_of
@@ -74,7 +74,7 @@ class BoundedModel(nn.Module):
 
     `perturbed` is `(coefficients [B, D], image [B, *S]) -> logits`; `bounds` is `(image, spec [B, K, classes]) ->
     (lower, upper) [B, K]`; `clean` is `image -> logits` without the perturbation. `classes` is the number of logits,
-    `input_shape` the shape of an image, `taken` that of the user's module's own input, `reading` how one becomes the
+    `input_shape` the shape of an image, `taken` that of the user's module's own input, `layout` how one becomes the
     other, and `softmax` is "softmax" or
     "log_softmax" where the module ends in one: the logits are those in front of it.
     Graphs are generated when first needed and read the box from buffers, so `set_eps` costs nothing.
@@ -97,8 +97,8 @@ class BoundedModel(nn.Module):
         self.eps = perturbation.eps
         self.softmax = last_softmax(canonical)
         self.clean = clean(canonical, mean, std)
-        self.reading: Reading = input_of(self.clean).meta[READING]
-        self.taken = self.reading.taken
+        self.layout: Layout = input_of(self.clean).meta[LAYOUT]
+        self.taken = self.layout.taken
         self.perturbed = perturb(self.clean, perturbation, clip)
         (self.classes,) = _output_shape(self.perturbed)
         self.input_shape = shape_of(_image(self.perturbed))
@@ -143,14 +143,14 @@ class BoundedModel(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """The images as the user's own module expects them: `(image - mean) / std` where given, in its layout."""
-        images = channels_first(images, self.reading.axes)
+        images = channels_first(images, self.layout.axes)
         if NORMALISATION in dict(self.clean.named_children()):
             images = self.clean.get_submodule(NORMALISATION)(images)
-        return arrange(images, self.reading.way, self.taken)
+        return arrange(images, self.layout.way, self.taken)
 
     def arranged(self, images: Tensor) -> Tensor:
         """The images in the layout of the user's own module, `[B, *taken]`, not normalised."""
-        return arrange(channels_first(images, self.reading.axes), self.reading.way, self.taken)
+        return arrange(channels_first(images, self.layout.axes), self.layout.way, self.taken)
 
     def module_logits(self, images: Tensor) -> Tensor:
         """`[B, classes]`: logits by the user's own module, in the mode it is in; for training.
@@ -187,7 +187,7 @@ class BoundedModel(nn.Module):
         if compiled and count == 1:  # would be compiled as a case of its own
             images, labels = images.repeat(2, *[1] * (images.dim() - 1)), labels.repeat(2)
         spec = margin_spec(labels, other_classes(labels, self.classes), self.classes).to(images.dtype)
-        if images.dim() == 4 and self.reading.axes == "nchw":  # convolutions are up to twice as fast so, and every value follows the image
+        if images.dim() == 4 and self.layout.axes == "nchw":  # convolutions are up to twice as fast so, and every value follows the image
             images = images.contiguous(memory_format=torch.channels_last)
         margins = spec.shape[1]
         rows = rows or margins

@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx, nn
 
 MODEL = "model"  # the sub-module of every graph module that is the user's own module, the very same object
-READING = "reading"  # in the meta of a canonical graph's input: the `layout.Reading` of its images, or what there is to say about it
+LAYOUT = "layout"  # in the meta of a canonical graph's input: the `layout.Layout` of its images, or what there is to say about it
 
 
 def derive(source: nn.Module, graph: fx.Graph, name: str, **more: nn.Module) -> fx.GraphModule:

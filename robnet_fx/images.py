@@ -29,8 +29,11 @@ def check(images: Tensor, labels: Tensor, classes: int) -> None:
         return
     if not images.is_floating_point():
         raise UsageError(f"images must be uint8 or float in [0, 1], not {images.dtype}")
-    if not bool(((images >= 0) & (images <= 1)).all()):
-        raise UsageError("float images must lie in [0, 1]; pixel values 0 .. 255 are given as uint8")
+    low, high = (float(end) for end in images.detach().aminmax())
+    if not (low >= 0 and high <= 1):  # NaN is neither
+        raise UsageError(
+            f"float images must lie in [0, 1], not from {low:g} to {high:g}; pixel values 0 .. 255 are given as uint8"
+        )
 
 
 def to_float(images: Tensor, like: Tensor) -> Tensor:

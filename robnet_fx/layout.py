@@ -2,7 +2,7 @@
 
 Bounds are about images `[C, *spatial]`, and a field runs over the spatial axes. Arrays may have the channels last or no
 channel axis at all, and so may a network, which may also take a flat vector. Shapes alone do not tell: 32 x 32 x 3
-fits a network that takes 32 x 32 x 3 whichever axis has the channels. `readings` lists what fits, `settle` keeps what
+fits a network that takes 32 x 32 x 3 whichever axis has the channels. `layouts` lists what fits, `settle` keeps what
 is known to be meant, and refuses to guess.
 """
 
@@ -47,7 +47,7 @@ Evidence = frozenset[Axis]
 
 
 @dataclass(frozen=True)
-class Reading:
+class Layout:
     """One way to understand images `given` and a network that takes `taken`: the images' `axes` (of `AXES`), what
     an image is, `(C, *spatial)` or `(n,)`, and the `way` the network takes it."""
 
@@ -92,36 +92,36 @@ class Reading:
 
 
 class UnsettledLayout(UsageError):
-    """Several readings fit, and nothing that is known tells which is meant."""
+    """Several layouts fit, and nothing that is known tells which is meant."""
 
-    def __init__(self, left: Sequence[Reading]) -> None:
+    def __init__(self, left: Sequence[Layout]) -> None:
         first = left[0]
-        images = len({(reading.axes, reading.image) for reading in left}) > 1
+        images = len({(layout.axes, layout.image) for layout in left}) > 1
         remedy = (
             f'say how the images lie in their array: --layout {"|".join(AXES)} (in Python layout="nchw")'
             if images
             else f'say in which order the network takes its numbers: --flat {"|".join(FLATS)} (in Python flat="planes")'
         )
-        shown = {(reading.axes, reading.image) if images else reading: reading for reading in left}
-        lines = "".join(f"\n  either  {reading}" for reading in shown.values())
+        shown = {(layout.axes, layout.image) if images else layout: layout for layout in left}
+        lines = "".join(f"\n  either  {layout}" for layout in shown.values())
         super().__init__(
             f"images {list(first.given)} fit a network that takes {list(first.taken)} in more than one way, and a field "
             f"would differ{lines}\n  remedy  {remedy}"
         )
-        self.readings = tuple(left)
+        self.layouts = tuple(left)
 
-    def with_channels(self, count: int | None) -> Reading:
-        """The reading whose images have so many channels, where that settles it; else this error is raised."""
-        left = [reading for reading in self.readings if count in (None, reading.image[0])]
+    def with_channels(self, count: int | None) -> Layout:
+        """The layout whose images have so many channels, where that settles it; else this error is raised."""
+        left = [layout for layout in self.layouts if count in (None, layout.image[0])]
         if len(left) == 1:
             return left[0]
         raise self
 
 
-def readings(given: Shape, taken: Shape) -> list[Reading]:
+def layouts(given: Shape, taken: Shape) -> list[Layout]:
     """What images `given` may be to a network that takes `taken`, without the batch; empty where nothing fits."""
     return [
-        Reading(axes, image, way, tuple(taken))
+        Layout(axes, image, way, tuple(taken))
         for axes, image in understood(tuple(given))
         for way, shape in ways(image)
         if shape == tuple(taken)
@@ -151,7 +151,7 @@ def ways(image: Shape) -> list[tuple[str, Shape]]:
     return found
 
 
-def assumed(taken: Shape, axes: str | None = None, slides: Evidence = frozenset()) -> list[Reading]:
+def assumed(taken: Shape, axes: str | None = None, slides: Evidence = frozenset()) -> list[Layout]:
     """What the images of a network that takes `taken` may be, where none is at hand: given channels first, or by `axes`.
 
     A vector or a column is what the network makes of it before it slides over it, else a square of one or three
@@ -163,7 +163,7 @@ def assumed(taken: Shape, axes: str | None = None, slides: Evidence = frozenset(
     else:
         images = _unflattened(taken[0], slides) or _squares(taken[0]) or [taken]
     return [
-        Reading(axes or "nchw", image, way, taken)
+        Layout(axes or "nchw", image, way, taken)
         for image in dict.fromkeys(images)
         for way, shape in ways(image)
         if shape == taken and (axes != "nhw" or image[0] == 1)
@@ -186,25 +186,25 @@ def _squares(numbers: int) -> list[Shape]:
 
 
 def settle(
-    found: Sequence[Reading], axes: str | None = None, flat: str | None = None, slides: Evidence = frozenset()
-) -> Reading:
-    """The reading that is meant, by what is known: the user's word (`axes` of the images, `flat` order of the network's
+    found: Sequence[Layout], axes: str | None = None, flat: str | None = None, slides: Evidence = frozenset()
+) -> Layout:
+    """The layout that is meant, by what is known: the user's word (`axes` of the images, `flat` order of the network's
     input), what the network's layers slide over, and a channel axis of 1, 3 or 4.
 
     What takes the user's array as it is goes before what does not, once the images are known.
     Raises `UnsettledLayout` where more than one is left, and `UsageError` where none is.
     """
     _check_words(axes, flat)
-    left = [reading for reading in found if axes in (None, reading.axes)]
+    left = [layout for layout in found if axes in (None, layout.axes)]
     if not left:
         raise UsageError(f"{_fit(found)}, and not as {axes}: leave out the layout, or say another")
     if flat is not None:
         orders = {"planes": FLAT, "pixels": FLAT_PIXELS}
-        if not any(reading.way in orders.values() for reading in left):
+        if not any(layout.way in orders.values() for layout in left):
             raise UsageError("flat says the order of a flat network's input, and this network takes images: leave it out")
-        grey = [reading for reading in left if reading.way == FLAT and reading.image[0] == 1]
-        left = grey or [reading for reading in left if reading.way == orders[flat]]
-    agreeing = [reading for reading in left if not reading.contradicted(slides)]
+        grey = [layout for layout in left if layout.way == FLAT and layout.image[0] == 1]
+        left = grey or [layout for layout in left if layout.way == orders[flat]]
+    agreeing = [layout for layout in left if not layout.contradicted(slides)]
     if not agreeing and axes is not None:
         agreeing = left  # a network may slide over channels too: over those of a spectrum, say
     if not agreeing:
@@ -213,14 +213,23 @@ def settle(
             f"{_fit(left)}, but the network's own layers slide over axes of {sizes}, where the channels would be\n"
             "  remedy  give images as the network reads them, or say another layout"
         )
-    agreeing = [reading for reading in agreeing if slides and reading.confirmed(slides)] or agreeing
+    agreeing = [layout for layout in agreeing if slides and layout.confirmed(slides)] or agreeing
     likely = min(map(_unlikely, agreeing))
-    left = [reading for reading in agreeing if _unlikely(reading) == likely]
-    if len({(reading.axes, reading.image) for reading in left}) == 1:
-        left = [reading for reading in left if reading.as_given] or left
-    if len({reading.way for reading in left}) > 1 or len({(r.axes, r.image) for r in left}) > 1:
+    left = [layout for layout in agreeing if _unlikely(layout) == likely]
+    if len({(layout.axes, layout.image) for layout in left}) == 1:
+        left = [layout for layout in left if layout.as_given] or left
+    if len({layout.way for layout in left}) > 1 or len({(r.axes, r.image) for r in left}) > 1:
         raise UnsettledLayout(left)
     return left[0]
+
+
+def likely(taken: Shape) -> Layout:
+    """How the images of a network that takes `taken` most likely are, by their sizes alone: to find data, never to
+    bound with."""
+    try:
+        return settle(assumed(taken))
+    except UnsettledLayout as error:
+        return error.layouts[0]
 
 
 def _check_words(axes: str | None, flat: str | None) -> None:
@@ -229,16 +238,16 @@ def _check_words(axes: str | None, flat: str | None) -> None:
             raise UsageError(f"{name} must be one of {', '.join(known)}, not {word!r}")
 
 
-def _fit(found: Sequence[Reading]) -> str:
+def _fit(found: Sequence[Layout]) -> str:
     if not found:
         return "the images fit the network in no layout"
     return f"images {list(found[0].given)} fit the network as {' or '.join(dict.fromkeys(r.axes for r in found))}"
 
 
-def _unlikely(reading: Reading) -> bool:
+def _unlikely(layout: Layout) -> bool:
     """Images have 1, 3 or 4 channels, and no axis of one pixel. With an axis put in nothing is counted."""
-    channels, *spatial = reading.image
-    counted = reading.axes != "nhw" and reading.way != GREY
+    channels, *spatial = layout.image
+    counted = layout.axes != "nhw" and layout.way != GREY
     return not (counted and channels in _CHANNELS and 1 not in spatial)
 
 

@@ -20,11 +20,17 @@ class Progress(Protocol):
     def task(self, name: str, total: int) -> AbstractContextManager[Task]:
         """Open a piece of work of `total` steps."""
 
+    def remark(self, text: str) -> None:
+        """Something that is probably not meant, and that the work goes on without."""
+
 
 class _Silent:
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Task]:
         yield self
+
+    def remark(self, text: str) -> None:
+        pass
 
     def advance(self, steps: int = 1, **figures: float | str) -> None:
         pass

@@ -13,8 +13,8 @@ from robnet_fx.errors import UsageError
 from robnet_fx.frontend.axes import evidence
 from robnet_fx.frontend.module import evaluating, trace_module
 from robnet_fx.frontend.unwrap import load_pt2, to_full_precision, unwrap
-from robnet_fx.graphs import READING
-from robnet_fx.layout import Reading, UnsettledLayout, arrange, assumed, channels_first, readings, settle, understood, ways
+from robnet_fx.graphs import LAYOUT
+from robnet_fx.layout import Layout, UnsettledLayout, arrange, assumed, channels_first, layouts, settle, understood, ways
 
 
 def trace(
@@ -35,7 +35,7 @@ def trace(
 
     One placeholder `x [B, *S]`, in the network's layout and with B symbolic, ATen operations in one spelling each,
     parameters and buffers the same objects as the user's, and on each node `meta["shape"]` (S), `meta["layer"]` and
-    `meta["source"]`; on the placeholder `meta["reading"]`, a `layout.Reading`, or the `UnsettledLayout` that is raised
+    `meta["source"]`; on the placeholder `meta["layout"]`, a `layout.Layout`, or the `UnsettledLayout` that is raised
     once it matters. Raises `UsageError` (bad file or example) or `UnsupportedError` (a network that cannot be traced).
     """
     if isinstance(model, (str, Path)) and Path(model).suffix == ".pt2":
@@ -55,12 +55,12 @@ def trace(
         traced = trace_module(module, inputs)
         return _understood(traced, assumed(sizes, layout, evidence(traced)), layout, flat)
     given = tuple(example.shape[1:])
-    if sizes is not None and not readings(given, sizes):
+    if sizes is not None and not layouts(given, sizes):
         raise UsageError(f"images {list(given)} do not fit a network that takes {list(sizes)}, in no layout")
     refusal: UsageError | None = None
     for inputs in _taken(module, example, layout):
         traced = trace_module(module, inputs)
-        found = readings(given, tuple(inputs.shape[1:]))
+        found = layouts(given, tuple(inputs.shape[1:]))
         try:
             return _understood(traced, found, layout, flat)
         except UsageError as error:  # the network reads what it takes another way: it may take it in another layout
@@ -69,14 +69,14 @@ def trace(
 
 
 def _understood(
-    traced: fx.GraphModule, found: list[Reading], layout: str | None, flat: str | None
+    traced: fx.GraphModule, found: list[Layout], layout: str | None, flat: str | None
 ) -> fx.GraphModule:
     """The graph with what is known of its images in the meta of its placeholder."""
     image = traced.graph.find_nodes(op="placeholder")[0]
     try:
-        image.meta[READING] = settle(found, layout, flat, evidence(traced))
+        image.meta[LAYOUT] = settle(found, layout, flat, evidence(traced))
     except UnsettledLayout as error:
-        image.meta[READING] = error
+        image.meta[LAYOUT] = error
     return traced
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from robnet_fx.graphs import READING, shape_of
-from robnet_fx.layout import CHANNELS_FIRST, CHANNELS_LAST, FLAT_PIXELS, Reading, UnsettledLayout
+from robnet_fx.graphs import LAYOUT, shape_of
+from robnet_fx.layout import CHANNELS_FIRST, CHANNELS_LAST, FLAT_PIXELS, Layout, UnsettledLayout
 from robnet_fx.passes.base import ARRIVED, graph_pass, input_of, is_canonical, like, put_behind
 
 aten = torch.ops.aten
@@ -16,25 +16,25 @@ aten = torch.ops.aten
 
 @graph_pass(requires=is_canonical, ensures=is_canonical)
 def insert_layout(module: fx.GraphModule, channels: int | None = None) -> None:
-    """Images go in as the user has them (`layout.Reading`); what is put behind them later sees them channels first, and
+    """Images go in as the user has them (`layout.Layout`); what is put behind them later sees them channels first, and
     the network sees them channels last or flat, if that is what it takes. Raises `UnsettledLayout` where the layout is not known, not even by the number of `channels`.
     """
     image = input_of(module)
     taken = shape_of(image)
-    reading: Reading | UnsettledLayout = image.meta.get(READING, Reading("nchw", taken, CHANNELS_FIRST, taken))
-    if isinstance(reading, UnsettledLayout):
-        reading = reading.with_channels(channels)
-    last = len(reading.image)
+    layout: Layout | UnsettledLayout = image.meta.get(LAYOUT, Layout("nchw", taken, CHANNELS_FIRST, taken))
+    if isinstance(layout, UnsettledLayout):
+        layout = layout.with_channels(channels)
+    last = len(layout.image)
     value = image
     steps: list[tuple[str, Any, list[int], tuple[int, ...]]] = []
-    if reading.axes == "nhwc":
-        steps.append((ARRIVED, aten.permute.default, [0, last, *range(1, last)], reading.image))
-    elif reading.axes == "nhw":
-        steps.append((ARRIVED, aten.reshape.default, [-1, *reading.image], reading.image))
-    if reading.way in (CHANNELS_LAST, FLAT_PIXELS):
-        behind = (*reading.image[1:], reading.image[0])
+    if layout.axes == "nhwc":
+        steps.append((ARRIVED, aten.permute.default, [0, last, *range(1, last)], layout.image))
+    elif layout.axes == "nhw":
+        steps.append((ARRIVED, aten.reshape.default, [-1, *layout.image], layout.image))
+    if layout.way in (CHANNELS_LAST, FLAT_PIXELS):
+        behind = (*layout.image[1:], layout.image[0])
         steps.append(("layout", aten.permute.default, [0, *range(2, last + 1), 1], behind))
-    if reading.way not in (CHANNELS_FIRST, CHANNELS_LAST):
+    if layout.way not in (CHANNELS_FIRST, CHANNELS_LAST):
         steps.append(("layout", aten.reshape.default, [-1, *taken], taken))
     with module.graph.inserting_before(image.next):
         for name, target, sizes, shape in steps:
@@ -42,4 +42,4 @@ def insert_layout(module: fx.GraphModule, channels: int | None = None) -> None:
             value = like(made, image, "layout")
             value.meta["shape"] = shape
     put_behind(image, value)
-    image.meta = {"shape": reading.given, "dtype": image.meta["dtype"], READING: reading}
+    image.meta = {"shape": layout.given, "dtype": image.meta["dtype"], LAYOUT: layout}

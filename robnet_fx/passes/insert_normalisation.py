@@ -38,8 +38,8 @@ def insert_normalisation(module: fx.GraphModule, mean: Constants, std: Constants
     """Images in [0, 1] go in; the network sees `(image - mean) / std`, one number a channel or one for all."""
     image = arrived(module)
     shape, dtype = shape_of(image), image.meta["dtype"]
-    shift = _per_channel("mean", 0.0 if mean is None else mean, shape).to(dtype)
-    scale = _per_channel("std", 1.0 if std is None else std, shape).to(dtype)
+    shift = per_channel("mean", mean, shape).to(dtype)
+    scale = per_channel("std", std, shape).to(dtype)
     if bool((scale <= 0).any()):
         raise UsageError("std must be positive")
     module.add_module(NORMALISATION, Normalisation(shift, scale))
@@ -53,7 +53,10 @@ def insert_normalisation(module: fx.GraphModule, mean: Constants, std: Constants
     put_behind(image, value)
 
 
-def _per_channel(name: str, values: Sequence[float] | float, shape: tuple[int, ...]) -> Tensor:
+def per_channel(name: str, values: Constants, shape: tuple[int, ...]) -> Tensor:
+    """`[C, 1, ...]` in float64: the "mean" (0 if not given) or "std" (1) of images `(C, *spatial)`. Raises `UsageError`
+    for another number of them."""
+    values = {"mean": 0.0, "std": 1.0}[name] if values is None else values
     tensor = torch.as_tensor(values, dtype=torch.float64).flatten()
     channels = shape[0] if len(shape) > 1 else 1
     if len(tensor) not in (1, channels) or not bool(tensor.isfinite().all()):

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from robnet_fx.progress import Task
+from robnet_fx.report.console import say
 
 
 class Bars:
@@ -38,6 +39,11 @@ class Bars:
                 yield _Bar(live, name, total)
             finally:
                 self._live = None
+
+
+    def remark(self, text: str) -> None:
+        """A warning, above the bars."""
+        say(self._console, f"warning: {text}", "yellow")
 
 
 class _Bar:

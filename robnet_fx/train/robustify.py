@@ -35,10 +35,14 @@ from robnet_fx.train.sanity import check_above_chance, check_weights
 
 VERDICT_METHOD = "rsip-ssip"  # the paper evaluates every network with it, whatever it was trained with
 _VALIDATION_SHARE, _VALIDATION_MOST = 10, 1000  # one training image in ten is held out, 1000 at most
+_JUDGED = 1000  # images that say whether the model knows the data at all
 
 
 class Data(Protocol):
-    """Images uint8 (or float in [0, 1]) `[N, C, *spatial]`, or with the axes of another layout, and labels int64 `[N]`."""
+    """Images uint8 (or float in [0, 1]) `[N, C, *spatial]`, or with the axes of another layout, and labels int64 `[N]`.
+
+    `x_val` and `y_val`, where they are there and not None, validate; `notes` are phrases on how the data was read.
+    """
 
     @property
     def name(self) -> str: ...
@@ -113,9 +117,11 @@ def robustify(
 
     The model is measured first, and refused at chance level unless `pretrain`. `epochs` gives the paper's schedule in
     that many epochs (`Recipe.short`), None in full; `limit` and `test_limit` cut the training and the test set to a
-    fixed random choice. `layout` and `flat` say how images lie in `data` and how the model takes them, as for `bound`.
-    `eps` is a plain number. `memory` is how many bytes a training step may take, all that is free
-    if not given: a batch whose bounds need more, by the estimate of `robnet_fx.memory`, is bounded in parts.
+    fixed random choice. What is chosen on the way is chosen on up to 1000 validation images: those of `data` (`x_val`,
+    `y_val`), else a tenth of the training images. `layout` (by default what `data.axes` says, where it says something)
+    and `flat` are how images lie in `data` and how the model takes them, as for `bound`. `eps` is a plain number.
+    `memory` is how many bytes a training step may take, all that is free if not given: a batch whose bounds need more,
+    by the estimate of `robnet_fx.memory`, is bounded in parts.
     `precision` is that of training steps (`robnet_fx.precision`), and `compiled` has `torch.compile` fuse their bounds;
     what is measured before and after knows neither.
     `out` defaults to `<model>.robust.onnx` beside the model. A new directory under `runs` takes arguments, versions,
@@ -142,12 +148,13 @@ def robustify(
     place = choose_device(device)
     source = model if isinstance(model, nn.Module) else load_onnx(Path(model))
     example = to_float(data.x_train[:2], torch.zeros(()))
+    layout = layout or getattr(data, "axes", None)
 
     def bounded(module: nn.Module, bounds: str) -> BoundedModel:
         return bound(module, field, bounds, clip, mean, std, example, layout, flat).to(place)
 
     net = bounded(source, method)
-    axes = net.reading.axes
+    axes = net.layout.axes
     if axes != "nchw":  # from here on images have their channels first, as augmentation expects them
         example, layout = channels_first(example, axes), "nchw"
         net = bounded(source, method)
@@ -160,7 +167,9 @@ def robustify(
     for images, labels in (train_set, validation, test):
         check(images, labels, net.classes)
     if not pretrain:
-        check_above_chance(net, *validation, data.name)
+        known = [torch.cat([a, b])[:_JUDGED] for a, b in zip(validation, train_set, strict=True)]
+        for remark in check_above_chance(net, *known, data.name):
+            progress.remark(remark)
     if compiled:
         _compile(net, example, recipe)
 
@@ -172,7 +181,14 @@ def robustify(
         center, radius = net.transform.box_at(eps)
         box = {"center": center.tolist(), "radius": radius.tolist()}
         subject = {"model": str(model) if isinstance(model, (str, Path)) else type(model).__name__, "data": data.name}
-        described = {**subject, **arguments, "recipe": recipe.to_dict(), "images": counts, "box": box}
+        described = {
+            **subject,
+            "data_notes": list(getattr(data, "notes", ())),
+            **arguments,
+            "recipe": recipe.to_dict(),
+            "images": counts,
+            "box": box,
+        }
         folders.write_json(folder / "arguments.json", {**described, "out": target, "versions": versions()})
         folders.write_text(folder / "bounds.py", str(net.get_submodule("bounds").code))
         folders.write_json(folder / "metrics.json", {"before": asdict(before)})
@@ -254,17 +270,23 @@ def _at_once(net: BoundedModel, memory: int | None, batch: int) -> tuple[int | N
 def _split(
     data: Data, limit: int | None, test_limit: int | None, seed: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(training, validation, test): validation is held out of the training images by seed; the test set stays apart."""
+    """(training, validation, test): the data's own validation images, up to 1000 of them, else some of the training
+    images, held out by seed; the test set stays apart."""
     chosen = subset(len(data.x_train), limit)
+    test = subset(len(data.x_test), test_limit)
+    x_val, y_val = (getattr(data, name, None) for name in ("x_val", "y_val"))
+    if x_val is not None and y_val is not None:
+        val = subset(len(x_val), _VALIDATION_MOST)
+        return (
+            (data.x_train[chosen], data.y_train[chosen]),
+            (x_val[val], y_val[val]),
+            (data.x_test[test], data.y_test[test]),
+        )
     if len(chosen) < 2:
         raise UsageError("training needs at least two images: one is held out for validation")
     shuffled = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))]
     held_out = min(max(len(chosen) // _VALIDATION_SHARE, 1), _VALIDATION_MOST)
-    val, rest, test = (
-        shuffled[:held_out].sort().values,
-        shuffled[held_out:].sort().values,
-        subset(len(data.x_test), test_limit),
-    )
+    val, rest = shuffled[:held_out].sort().values, shuffled[held_out:].sort().values
     return (
         (data.x_train[rest], data.y_train[rest]),
         (data.x_train[val], data.y_train[val]),

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from robnet_fx.bounded import BoundedModel
 from robnet_fx.certify.verdict import classify
+from robnet_fx.chance import LEVEL, best_by_guessing, by_guessing, by_luck
 from robnet_fx.errors import UsageError
 from robnet_fx.images import batches, to_float
 from robnet_fx.margins import correct
+from robnet_fx.passes import NORMALISATION
+from robnet_fx.passes.insert_normalisation import Constants, Normalisation, per_channel
+
+_USUAL: dict[str, tuple[Constants, Constants]] = {
+    "none": (None, None),
+    "pixels in 0 .. 255": (0.0, 1 / 255),
+    "pixels in -1 .. 1": (0.5, 0.5),
+    "ImageNet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "MNIST": (0.1307, 0.3081),
+}
+"""Normalisations that classifiers are trained with: what of, mean, std."""
 
 
 def check_weights(net: BoundedModel) -> None:
@@ -22,59 +36,112 @@ def check_weights(net: BoundedModel) -> None:
         raise UsageError("the model's weights are not finite numbers:" + "".join(f"\n  {name}" for name in bad))
 
 
-def check_above_chance(net: BoundedModel, images: Tensor, labels: Tensor, data: str) -> None:
+def check_above_chance(net: BoundedModel, images: Tensor, labels: Tensor, data: str) -> list[str]:
     """`UsageError` with the likely causes if the model does no better than guessing on these images.
 
-    Accuracy is the mean over the classes present (so that always naming the most frequent one counts as guessing), and
-    guessing is one over their number, plus three standard deviations for the size of the sample.
+    Guessing is any answers that have nothing to do with the images, always the same one among them: an exact test
+    (`robnet_fx.chance`). Returns what is to be said though the work goes on: that too few images, or too alike labels,
+    tell nothing; that another normalisation is clearly better, or another change of the pixels.
     """
-    _, right = classify(net, images, labels)
-    accuracy, guessing, limit = _balanced(right, labels)
-    if accuracy > limit:
-        return
-    share = float(right.double().mean())
-    found = _probe(net, images, labels)
+    predicted, right = classify(net, images, labels)
+    labels = labels.cpu()
+    if best_by_guessing(labels) >= LEVEL:
+        kinds = len(labels.unique())
+        return [
+            f"{len(labels)} images of {kinds} class{'es' * (kinds > 1)} cannot tell whether the model guesses: "
+            f"{int(right.sum())} are right, which is not taken as a sign of anything"
+        ]
+    probability = by_guessing(predicted, labels)
+    found = _probe(net, images, labels, right)
+    if probability < LEVEL:
+        return [f"{found.text}, where as it is {_share(right)} are right"] if found else []
+    names = labels.bincount(minlength=net.classes)
     raise UsageError(
-        f"the model is at chance level on {data}: {share:.1%} of {len(images)} images correct "
-        f"({accuracy:.1%} on average over the classes; guessing gives {guessing:.1%})\n"
+        f"the model is at chance level on {data}: {_share(right)} of {len(labels)} images correct, as guessing may be "
+        f"(probability {probability:.2g}; the largest class is {float(names.max()) / len(labels):.1%})\n"
         f"  data           is {data} what the model was trained on, with its classes in the same order?\n"
         f"  normalisation  does it expect normalised pixels? then give its mean and std, and only once\n"
         f"  layout         are the channels in its order (RGB or BGR), height before width?\n"
         f"  scaling        it is fed pixels in 0 .. 1; was it trained on 0 .. 255 or -1 .. 1?\n"
-        + (f"  found          {found}\n" if found else "")
-        + "  remedy         put that right, or train it from here with pretraining (--pretrain)"
+        + (f"  found          {found.text}\n" if found else "")
+        + f"  remedy         {found.remedy if found else 'put that right'}, or train it from here with pretraining "
+        "(--pretrain)"
     )
 
 
-def _balanced(right: Tensor, labels: Tensor) -> tuple[float, float, float]:
-    """(mean accuracy over the classes present, what guessing gives, the most that guessing plausibly gives)."""
-    present = [right[labels.cpu() == label].double() for label in labels.unique().tolist()]
-    guessing = 1 / len(present)
-    deviation = math.sqrt(sum(guessing * (1 - guessing) / len(group) for group in present)) / len(present)
-    accuracy = float(torch.stack([group.mean() for group in present]).mean())
-    return accuracy, guessing, guessing + 3 * deviation if len(present) > 1 else -1.0
+@dataclass(frozen=True)
+class _Finding:
+    """A change of the images that makes the model better."""
+
+    text: str
+    remedy: str
 
 
 @torch.no_grad()
-def _probe(net: BoundedModel, images: Tensor, labels: Tensor) -> str | None:
-    """The usual mistakes undone one at a time: what helps, if anything does."""
-    dims = tuple(range(2, images.dim()))
-    changes = {
-        "pixels in 0 .. 255": lambda x: x * 255,
-        "pixels in -1 .. 1 (mean 0.5, std 0.5)": lambda x: 2 * x - 1,
-        "each image at mean 0 and deviation 1": lambda x: (x - x.mean(dims, True)) / (x.std(dims, keepdim=True) + 1e-6),
-        "inverted pixels": lambda x: 1 - x,
-        "the channels reversed": lambda x: x.flip(1),
-    }
-    if images.dim() == 4 and images.shape[2] == images.shape[3]:
-        changes["height and width swapped"] = lambda x: x.transpose(2, 3)
-    best, name = 0.0, None
-    for change, apply in changes.items():
-        right = []
+def _probe(net: BoundedModel, images: Tensor, labels: Tensor, right: Tensor) -> _Finding | None:
+    """The usual mistakes undone one at a time: the change that helps most, if one clearly helps."""
+    best, found = right, None
+    for finding, change in _changes(net, images):
+        answers, hits = [], []
         for part in batches(len(images), 256):
-            logits = net.logits(apply(to_float(images[part], net.center)))
-            right.append(correct(logits, labels[part].to(logits.device)).cpu())
-        accuracy, _, limit = _balanced(torch.cat(right), labels)
-        if accuracy > max(best, limit):
-            best, name = accuracy, change
-    return f"with {name} it would be {best:.1%}" if name else None
+            logits = net.logits(change(to_float(images[part], net.center)))
+            hits.append(correct(logits, labels[part].to(logits.device)).cpu())
+            answers.append(logits.argmax(1).cpu())
+        now = torch.cat(hits)
+        clear = by_luck(now, right) < LEVEL and by_guessing(torch.cat(answers), labels) < LEVEL
+        if clear and int(now.sum()) > int(best.sum()):
+            best, found = now, finding
+    if found is None:
+        return None
+    return _Finding(f"with {found.text} {_share(best)} would be right", found.remedy)
+
+
+def _changes(net: BoundedModel, images: Tensor) -> list[tuple[_Finding, Callable[[Tensor], Tensor]]]:
+    """Each finding, and what it does to images as `net` takes them."""
+    axes, last = net.layout.axes, images.dim() - 1
+    spatial = tuple(range(1, last)) if axes == "nhwc" else tuple(range(1 if axes == "nhw" else 2, last + 1))
+    changes = [
+        (
+            _Finding(f"the normalisation {name} (--mean {_typed(mean, 0)} --std {_typed(std, 1)})", _remedy(mean, std)),
+            _normalised(net, mean, std),
+        )
+        for name, (mean, std) in _USUAL.items()
+        if all(not isinstance(value, tuple) or len(value) == net.layout.image[0] for value in (mean, std))
+    ]
+    plain: list[tuple[str, Callable[[Tensor], Tensor]]] = [
+        ("each image at mean 0 and deviation 1", lambda x: (x - x.mean(spatial, True)) / (x.std(spatial, keepdim=True) + 1e-6)),
+        ("inverted pixels", lambda x: 1 - x),
+    ]
+    if axes != "nhw" and net.layout.image[0] > 1:
+        plain.append(("the channels reversed", lambda x: x.flip(-1 if axes == "nhwc" else 1)))
+    if len(spatial) == 2 and images.shape[spatial[0]] == images.shape[spatial[1]]:
+        plain.append(("height and width swapped", lambda x: x.transpose(*spatial)))
+    return changes + [(_Finding(name, f"give the model {name}"), change) for name, change in plain]
+
+
+def _normalised(net: BoundedModel, mean: Constants, std: Constants) -> Callable[[Tensor], Tensor]:
+    """Images that `net`, with the normalisation it has, gives to the module as this one would."""
+    shift, scale = (per_channel(name, value, net.layout.image) for name, value in (("mean", mean), ("std", std)))
+    own = dict(net.clean.named_children()).get(NORMALISATION)
+    if isinstance(own, Normalisation):
+        scale = scale / own.std.double().cpu()
+        shift = shift - own.mean.double().cpu() * scale
+    if net.layout.axes != "nchw":
+        shift, scale = (value.movedim(0, -1) if net.layout.axes == "nhwc" else value[0] for value in (shift, scale))
+    return lambda x: (x - shift.to(x)) / scale.to(x)
+
+
+def _remedy(mean: Constants, std: Constants) -> str:
+    if mean is None and std is None:
+        return "leave the normalisation out: the model has its own (--mean 0 --std 1)"
+    return f"--mean {_typed(mean, 0)} --std {_typed(std, 1)}"
+
+
+def _typed(values: Constants, default: float) -> str:
+    """Numbers as the command line takes them."""
+    values = default if values is None else values
+    return ",".join(f"{value:.8g}" for value in (values if isinstance(values, tuple) else (values,)))  # type: ignore[arg-type]
+
+
+def _share(right: Tensor) -> str:
+    return f"{float(right.double().mean()):.1%}"

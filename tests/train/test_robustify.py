@@ -169,6 +169,19 @@ def test_the_test_set_selects_nothing():
     assert not torch.equal(module._split(data, limit=300, test_limit=50, seed=2)[1][0], validation[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_validation_images_of_the_data_validate(dtype):
+    data = Data(x_train=X[:40].to(dtype), y_train=Y[:40])
+    data.x_val, data.y_val = X[300:1400].to(dtype), Y[300:1400]
+    train, validation, test = module._split(data, 30, 7, seed=0)
+    index = subset(40, 30)
+    assert torch.equal(train[0], data.x_train[index]) and torch.equal(train[1], data.y_train[index])
+    assert len(validation[1]) == 1000 and len(test[1]) == 7
+    assert torch.equal(validation[0], data.x_val[subset(1100, 1000)])
+    data.x_val = data.y_val = None
+    assert [len(labels) for _, labels in module._split(data, None, None, seed=0)] == [36, 4, 100]
+
+
 def test_a_module_is_trained_in_place_and_exported(job, tmp_path):
     net = bounded(fit=200).model
     result = job(model=net, epochs=1, out=tmp_path / "own.onnx", method="rsip-ibp", limit=200, test_limit=30)

@@ -1,4 +1,4 @@
-"""Every form of `--data`, what a model's data set is, and one clear headline for everything that can be wrong."""
+"""The data class, what a model's data set is, and the sets with names; .npz files and folders have their own tests."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from robnet_fx.errors import UsageError
-from robnet_fx.zoo.data import Dataset, find, load, split
-
-Arrays = dict[str, np.ndarray]
+from robnet_fx.zoo.data import Dataset, find, load
 
 
 def headline(call: Callable[[], object]) -> str:
@@ -77,7 +74,20 @@ def test_the_digest_follows_the_content_not_the_names() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x_train": torch.zeros(4, 1, 5, 5)}, "data set small: x_train must be uint8"),
+        ({"x_train": torch.zeros(4, 1, 5, 5, dtype=torch.int32)}, "data set small: x_train must be uint8 or float"),
+        (
+            {"x_train": torch.zeros(4, 1, 5, 5)},
+            "data set small: train images are torch.float32, test images torch.uint8",
+        ),
+        (
+            {"x_test": torch.full((2, 1, 5, 5), 1.5)},
+            "data set small: test: float images must lie in [0, 1], not from 1.5",
+        ),
+        ({"x_test": torch.full((2, 1, 5, 5), torch.nan)}, "data set small: test: float images must lie in [0, 1]"),
+        (
+            {"x_val": torch.zeros(2, 1, 5, 5, dtype=torch.uint8), "y_val": torch.tensor([0, 7])},
+            "data set small: val: lab",
+        ),
         ({"x_test": torch.zeros(2, 25, dtype=torch.uint8)}, "data set small: x_test must be uint8"),
         ({"y_train": torch.zeros(4, dtype=torch.int32)}, "data set small: y_train must be int64"),
         ({"y_test": torch.zeros(3, dtype=torch.int64)}, "data set small: test: images"),
@@ -101,35 +111,39 @@ def test_a_network_of_another_shape_is_refused() -> None:
     assert headline(lambda: small().check_fit((1, 5, 5), 1)).endswith("there are 2 classes, the network has 1")
 
 
-# split
+# axes
 
 
-def test_split_sets_aside_a_share_of_every_class() -> None:
-    digits = load("digits")
-    (x, y), (x_val, y_val) = split(digits, 0.1, seed=3)
-    assert len(x) + len(x_val) == len(digits.x_train)
-    whole, kept, aside = digits.y_train.bincount(), y.bincount(), y_val.bincount()
-    assert torch.equal(kept + aside, whole)
-    assert float((aside / whole - 0.1).abs().max()) < 0.01
-    train = {image.numpy().tobytes() for image in x}
-    assert not any(image.numpy().tobytes() in train for image in x_val)
+def test_axes_become_known_once() -> None:
+    images = torch.arange(4 * 2 * 3 * 5, dtype=torch.uint8).view(4, 2, 3, 5)
+    raw = small(x_train=images, x_test=images[:2], x_val=images[1:3], y_val=torch.tensor([0, 1]), axes=None)
+    assert raw.sizes == (2, 3, 5)
+    assert "unknown order" in headline(lambda: raw.input_shape)
+    last = raw.channels_first("nhwc")
+    assert (last.input_shape, last.axes) == ((5, 2, 3), "nchw")
+    assert "channels last" in last.notes
+    for part, (moved, labels) in last.parts.items():
+        assert torch.equal(moved, raw.parts[part][0].permute(0, 3, 1, 2))
+        assert moved.is_contiguous()
+        assert torch.equal(labels, raw.parts[part][1])
+    assert raw.channels_first("nchw").input_shape == (2, 3, 5)
+    assert raw.channels_first("nhw").input_shape == (1, 2, 3, 5)
+    assert "not 'hwcn'" in headline(lambda: raw.channels_first("hwcn"))
+    assert last.channels_first("nchw") is last
+    assert "are not 'nhwc'" in headline(lambda: last.channels_first("nhwc"))
 
 
-def test_split_depends_on_the_seed_alone() -> None:
-    digits = load("digits")
-    torch.manual_seed(7)
-    _, (_, first) = split(digits, 0.2, seed=0)
-    torch.manual_seed(8)
-    state = torch.get_rng_state()
-    _, (images, second) = split(digits, 0.2, seed=0)
-    assert torch.equal(first, second)
-    assert torch.equal(state, torch.get_rng_state())
-    assert not torch.equal(images, split(digits, 0.2, seed=1)[1][0])
+def test_a_folder_of_another_size_is_told_the_option() -> None:
+    with pytest.raises(UsageError, match=r"images are 1x5x5, the network takes 1x8x9\n  remedy  --resize 8x9$"):
+        small(resizable=True).check_fit((1, 8, 9), 2)
+    with pytest.raises(UsageError, match=r"--resize 8x9$"):
+        small(resizable=True).check_fit((8, 9, 1), 2)
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
-def test_split_refuses_an_impossible_fraction(fraction: float) -> None:
-    assert "validation fraction" in headline(lambda: split(small(), fraction, 0))
+def test_the_digest_covers_the_validation_part() -> None:
+    images, labels = torch.zeros(2, 1, 5, 5, dtype=torch.uint8), torch.tensor([0, 1])
+    digests = {small().sha256, small(x_val=images, y_val=labels).sha256, small(x_val=images, y_val=1 - labels).sha256}
+    assert len(digests) == 3
 
 
 # find
@@ -151,133 +165,6 @@ def test_a_model_without_a_known_data_set_is_told_the_forms(shape: tuple[int, ..
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"(?s)unknown data set 'imagenet'.*digits, cifar10, mnist"):
         load("imagenet")
-
-
-# .npz
-
-
-@pytest.fixture
-def arrays() -> Arrays:
-    generator = np.random.default_rng(0)
-    return {
-        "x_train": generator.integers(0, 256, (6, 3, 4, 5), dtype=np.uint8),
-        "y_train": np.array([0, 1, 2, 0, 1, 2], dtype=np.int64),
-        "x_test": generator.integers(0, 256, (3, 3, 4, 5), dtype=np.uint8),
-        "y_test": np.array([2, 1, 0], dtype=np.int64),
-    }
-
-
-def test_an_npz_round_trips(tmp_path: Path, arrays: Arrays) -> None:
-    np.savez(tmp_path / "mine.npz", **arrays)
-    data = load(str(tmp_path / "mine.npz"))
-    assert data.classes == ("0", "1", "2")
-    assert data.input_shape == (3, 4, 5)
-    for key, array in arrays.items():
-        assert np.array_equal(getattr(data, key).numpy(), array)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"x_train": np.zeros((6, 3, 4, 5), np.float32)}, "x_train must be uint8, is float32"),
-        ({"y_test": np.zeros(3, np.int32)}, "y_test must be int64, is int32"),
-        ({"y_test": np.array(["a", "b", "c"])}, "y_test must be int64, is <U1"),
-        ({"y_test": np.array([0, 1, None])}, "cannot be read as .npz"),
-        ({"x_test": np.zeros((3, 60), np.uint8)}, "x_test must be uint8 [N, C, H, W]"),
-        ({"y_test": np.zeros(2, np.int64)}, "test: images"),
-        ({"y_train": np.array([0, 1, 2, 0, 1, -2])}, "train: labels run from -2 to 2"),
-        ({"y_train": np.zeros(0, np.int64), "x_train": np.zeros((0, 3, 4, 5), np.uint8)}, "no images"),
-    ],
-)
-def test_a_wrong_npz_has_one_headline(tmp_path: Path, arrays: Arrays, changes: Arrays, message: str) -> None:
-    np.savez(tmp_path / "mine.npz", **(arrays | changes))
-    first = headline(lambda: load(str(tmp_path / "mine.npz")))
-    assert message in first
-    assert "mine.npz" in first
-
-
-def test_an_npz_without_an_array_names_it(tmp_path: Path, arrays: Arrays) -> None:
-    del arrays["y_test"], arrays["x_test"]
-    np.savez(tmp_path / "mine.npz", **arrays)
-    assert headline(lambda: load(str(tmp_path / "mine.npz"))).endswith("the file has no x_test, y_test")
-
-
-def test_a_broken_npz_is_refused(tmp_path: Path, arrays: Arrays) -> None:
-    path = tmp_path / "mine.npz"
-    assert headline(lambda: load(str(path))).endswith("mine.npz: no such file")
-    for content in (b"", b"not a zip file", b"PK\x03\x04 nor this"):
-        path.write_bytes(content)
-        assert "cannot be read as .npz" in headline(lambda: load(str(path)))
-    np.savez_compressed(path, **arrays)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    assert "cannot be read as .npz" in headline(lambda: load(str(path)))
-    path.write_bytes(whole[:80] + b"\x00" * 20 + whole[100:])
-    assert "cannot be read as .npz" in headline(lambda: load(str(path)))
-
-
-# a folder of images
-
-
-def write(root: Path, file: str, size: tuple[int, int] = (5, 4), mode: str = "RGB", value: int = 7) -> None:
-    path = root / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, value if mode != "RGB" else (value, value + 1, value + 2)).save(path)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for part in ("train", "test"):
-        write(tmp_path, f"{part}/cat/1.png", value=10)
-        write(tmp_path, f"{part}/dog/1.png", value=20)
-    write(tmp_path, "train/dog/2.png", value=30)
-    return tmp_path
-
-
-def test_a_folder_of_images(folder: Path) -> None:
-    data = load(str(folder))
-    assert data.classes == ("cat", "dog")
-    assert data.input_shape == (3, 4, 5)
-    assert data.y_train.tolist() == [0, 1, 1]
-    assert data.x_train[:, :, 0, 0].tolist() == [[10, 11, 12], [20, 21, 22], [30, 31, 32]]
-    assert data.x_train.is_contiguous()
-
-
-def test_a_folder_gives_the_channels_asked_for(folder: Path) -> None:
-    assert load(str(folder), channels=1).input_shape == (1, 4, 5)
-    for file in folder.rglob("*.png"):
-        with Image.open(file) as image:
-            gray = image.convert("L")
-        gray.save(file)
-    assert load(str(folder)).input_shape == (1, 4, 5)
-    assert load(str(folder), channels=3).input_shape == (3, 4, 5)
-    assert "the network takes 2" in headline(lambda: load(str(folder), channels=2))
-
-
-def test_a_folder_of_mixed_sizes_names_the_file(folder: Path) -> None:
-    write(folder, "test/dog/big.png", size=(9, 8))
-    first = headline(lambda: load(str(folder)))
-    assert "big.png is 9x8 pixels" in first
-    assert "5x4" in first
-
-
-def test_a_wrong_folder_is_refused(folder: Path) -> None:
-    broken = folder / "train" / "cat" / "2.png"
-    broken.write_bytes(b"no image")
-    assert "2.png cannot be read as an image" in headline(lambda: load(str(folder)))
-    broken.unlink()
-    write(folder, "train/cat/2.png", mode="I;16")
-    assert "2.png has more than eight bits" in headline(lambda: load(str(folder)))
-    broken.unlink()
-    write(folder, "train/eel/1.png")
-    assert "train/ has the classes cat, dog, eel, test/ cat, dog" in headline(lambda: load(str(folder)))
-    (folder / "test").rename(folder / "validation")
-    assert headline(lambda: load(str(folder))).endswith("it has no test/ folder")
-
-
-def test_a_class_without_images_is_refused(folder: Path) -> None:
-    (folder / "train" / "eel").mkdir()
-    assert "eel" in headline(lambda: load(str(folder)))
 
 
 # cifar10 and mnist
