@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
+import reprlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +32,9 @@ class BiasField:
     every other one in ± eps/15; `additive=True` puts its constant in ± eps and the rest in ± eps/15. Instead of True
     either part takes an explicit box, one (lower, upper) pair for each of its `(order + 1) ** dimensions` coefficients
     in row-power-major order; it is the box at `eps` and `set_eps` scales it about the identity. Order 0 is contrast
-    (multiplicative) or brightness (additive). Raises `UsageError` for an order or eps out of range.
+    (multiplicative) or brightness (additive). Raises `UsageError` for an order or eps out of range and for a box in the
+    form of another tool; a box without the identity, 1 for the multiplicative constant and 0 for everything else, earns
+    a warning, for its fields change every image.
     """
 
     order: int
@@ -45,10 +51,39 @@ class BiasField:
             raise UsageError(f"an explicit {explicit[0]} box needs the eps it belongs to, and eps is 0")
         if self.multiplicative is False and self.additive is False:
             raise UsageError("a bias field needs a multiplicative or an additive part")
+        for name in explicit:
+            object.__setattr__(self, name, _pairs(getattr(self, name), name))
 
     def build(self, shape: tuple[int, ...]) -> FieldTransform:
         """The transform of images `[B, *shape]`: `[C, L]`, `[C, H, W]`, `[C, D, H, W]`, or `[n]` without channels."""
         return FieldTransform(self, shape)
+
+
+def _pairs(given: Any, name: str) -> Box:
+    """An explicit box as plain pairs of numbers, with a warning where it leaves out the identity."""
+    try:
+        box = tuple((float(lower), float(upper)) for lower, upper in given)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"{name}={reprlib.repr(given)} is not a box of this field\n"
+            "  MONAI's coeff_range and TorchIO's coefficients are no boxes of it either: their field is the exponential of\n"
+            "  a polynomial in other coordinates, and its coefficients lie about 0 where these lie about 1, 0, 0, ...\n"
+            "  remedy  give one (lower, upper) pair for each coefficient, or True for the box of eps"
+        ) from None
+    identity = [1.0 if name == "multiplicative" and index == 0 else 0.0 for index in range(len(box))]
+    outside = [
+        f"coefficient {index} runs from {lower:g} to {upper:g} without {value:g}"
+        for index, ((lower, upper), value) in enumerate(zip(box, identity, strict=True))
+        if not lower <= value <= upper
+    ]
+    if outside and all(math.isfinite(end) and lower <= upper for lower, upper in box for end in (lower, upper)):
+        warnings.warn(
+            f"the {name} box leaves out the unperturbed image: {'; '.join(outside[:3])}{'; ...' * (len(outside) > 3)}\n"
+            "  (the identity is 1 for the multiplicative constant and 0 for every other coefficient; a field that is the\n"
+            "  exponential of a polynomial, as MONAI's and TorchIO's, has its coefficients about 0 instead)",
+            stacklevel=4,
+        )
+    return box
 
 
 def monomials(order: int, spatial: tuple[int, ...]) -> Tensor:
@@ -74,7 +109,7 @@ def _unit_box(given: bool | Box, name: str, terms: int, eps: float) -> tuple[Ten
         radius = torch.full((terms,), 1 / _HIGHER_TERMS, dtype=torch.float64)
         radius[0] = 1.0
         return identity, torch.zeros_like(identity), radius
-    box = torch.as_tensor([tuple(pair) for pair in given], dtype=torch.float64)
+    box = torch.as_tensor(given, dtype=torch.float64).reshape(-1, 2)
     if box.shape != (terms, 2):
         raise UsageError(f"the {name} box needs {terms} (lower, upper) pairs, not {list(box.shape)} numbers")
     if not bool(box.isfinite().all()) or bool((box[:, 0] > box[:, 1]).any()):

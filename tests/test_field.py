@@ -6,6 +6,7 @@ import itertools
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx, nn
@@ -121,6 +122,7 @@ def test_at_eps_0_every_bound_is_the_network(method: str, clip: str | None, pert
     torch.testing.assert_close(upper, traced.model(images))
 
 
+@pytest.mark.filterwarnings("ignore:the .* box leaves out the unperturbed image")
 @pytest.mark.parametrize("shape", [(4,), (2, 3), (2, 2, 2)])
 @pytest.mark.parametrize(("multiplicative", "additive"), PARTS)
 def test_bounds_of_the_field_are_exact(shape: tuple[int, ...], multiplicative: bool, additive: bool):
@@ -224,6 +226,7 @@ def test_monomials_are_row_power_major_from_one_over_n_to_one():
     torch.testing.assert_close(basis[3], i.unsqueeze(1) * j)
 
 
+@pytest.mark.filterwarnings("ignore:the additive box leaves out the unperturbed image")
 def test_an_explicit_box_holds_at_its_eps_and_shrinks_about_the_identity():
     box = [(0.8, 1.6), (-0.1, 0.3)]
     transform = BiasField(1, 0.4, box, [(-0.2, 0.0), (0.1, 0.1)]).build((2, 3))
@@ -315,3 +318,21 @@ def test_white_noise_within_the_limit_has_every_method():
     assert isinstance(transform, NoiseTransform)
     assert transform.dimensions == transform.max_ssip_dimensions == 1024
     assert FieldTransform(BiasField(3, 0.1), (1, 32, 32)).max_ssip_dimensions is None
+
+
+def test_a_box_without_the_identity_earns_a_warning():
+    with pytest.warns(UserWarning, match=r"multiplicative box leaves out .* coefficient 0 runs from 0 to 0\.1 without 1"):
+        BiasField(3, 0.1, [(0.0, 0.1)] * 16)
+    with pytest.warns(UserWarning, match="additive box leaves out .* coefficient 1 "):
+        BiasField(0, 0.1, True, torch.tensor([[-0.1, 0.1], [0.2, 0.3]]))
+    box = np.array([[0.9, 1.0], [0.0, 0.1]])
+    field = BiasField(1, 0.1, box)  # the identity may lie on the edge
+    box[:] = 5
+    assert field.multiplicative == ((0.9, 1.0), (0.0, 0.1))
+
+
+@pytest.mark.parametrize("part", ["multiplicative", "additive"])
+@pytest.mark.parametrize("given", [(-0.5, 0.5), 0.5, [0.5] * 16, None, "0.5", [(0, 1, 2)] * 16, torch.rand(16)])
+def test_a_box_in_the_form_of_another_tool_is_refused_by_name(part: str, given: Any):
+    with pytest.raises(UsageError, match=f"{part}=.*is not a box(.|\n)*MONAI(.|\n)*TorchIO(.|\n)*one \\(lower, upper\\) pair"):
+        BiasField(3, 0.1, **{part: given})
