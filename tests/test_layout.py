@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import random
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import robnet_fx
 from robnet_fx import BiasField, UsageError
-from robnet_fx.layout import arrange, image_shape, layout
+from robnet_fx.layout import FLATS, UnsettledLayout, arrange, channels_first, layouts, likely, settle
 from robnet_fx.testing import check_sound
 from robnet_fx.train.loop import train
 from tests.small import bounded, digits
@@ -46,29 +50,68 @@ def around(kind: str, net: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("images", "taken", "way"),
+    ("given", "taken", "axes", "way"),
     [
-        ((3, 5, 6), (3, 5, 6), "channels first"),
-        ((3, 5, 6), (5, 6, 3), "channels last"),
-        ((3, 5, 6), (90,), "flat"),
-        ((3, 5, 6), (90, 1), "flat"),
-        ((90,), (90,), "channels first"),
-        ((2, 7), (7, 2), "channels last"),
-        ((3, 3, 3), (3, 3, 3), "channels first"),
-        ((3, 5, 6), (6, 5, 3), None),
-        ((3, 5, 6), (91,), None),
+        ((3, 5, 6), (3, 5, 6), "nchw", "channels first"),
+        ((3, 5, 6), (5, 6, 3), "nchw", "channels last"),
+        ((5, 6, 3), (5, 6, 3), "nhwc", "channels last"),
+        ((5, 6, 3), (3, 5, 6), "nhwc", "channels first"),
+        ((28, 28), (1, 28, 28), "nhw", "channels first"),
+        ((28, 28), (28, 28, 1), "nhw", "channels last"),
+        ((1, 28, 28), (28, 28), "nchw", "no channel axis"),
+        ((28, 28, 1), (784,), "nhwc", "flat"),
+        ((1, 5, 6), (30,), "nchw", "flat"),
+        ((1, 5, 6), (30, 1), "nchw", "flat"),
+        ((90,), (90,), "nchw", "channels first"),
+        ((1, 7), (1, 7), "nchw", "channels first"),
+        ((4, 9, 9, 9), (4, 9, 9, 9), "nchw", "channels first"),
+        ((9, 9, 9, 1), (9, 9, 9, 1), "nhwc", "channels last"),
+        ((9, 8, 7), (1, 9, 8, 7), "nhw", "channels first"),
     ],
 )
-def test_the_shapes_say_the_layout(images, taken, way):
-    assert layout(images, taken) == way
-    batch = torch.rand(2, *images)
-    if way is None:
-        with pytest.raises(UsageError, match="do not fit"):
-            arrange(batch, taken)
-        return
-    made = arrange(batch, taken)
-    assert made.shape[1:] == taken and made.is_contiguous()
-    torch.testing.assert_close(made.movedim(-1, 1) if way == "channels last" else made.reshape(batch.shape), batch)
+def test_sizes_that_tell_the_layout(given, taken, axes, way):
+    found = settle(layouts(given, taken))
+    assert (found.axes, found.way, found.given) == (axes, way, given)
+    batch = torch.rand(2, *given)
+    pictures = channels_first(batch, axes)
+    assert pictures.shape[1:] == found.image
+    made = arrange(pictures, found.way, found.taken)
+    assert made.shape[1:] == taken
+    torch.testing.assert_close(made.sum((0,)).sum(), batch.sum((0,)).sum())
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ((3, 3, 3), (3, 3, 3)),
+        ((8, 8, 8), (8, 8, 8)),
+        ((4, 5, 3), (4, 5, 3)),
+        ((28, 28), (28, 28)),
+        ((2, 7), (2, 7)),
+        ((3, 5, 6), (90,)),
+        ((3, 4, 4, 3), (3, 4, 4, 3)),
+    ],
+)
+def test_sizes_that_do_not_tell_the_layout(given, taken):
+    with pytest.raises(UnsettledLayout, match="more than one way(.|\n)*either(.|\n)*either(.|\n)*remedy") as error:
+        settle(layouts(given, taken))
+    flat = len(taken) == 1
+    assert ("--flat" in str(error.value)) == flat and ("--layout" in str(error.value)) != flat
+    for word in FLATS if flat else ("nchw", "nhwc"):
+        found = settle(layouts(given, taken), **{"flat" if flat else "axes": word})
+        assert found.given == given and (found.axes == word or found.way.startswith("flat"))
+
+
+def test_what_fits_in_no_way_is_refused():
+    assert layouts((3, 5, 6), (6, 5, 3)) == layouts((3, 5, 6), (91,)) == []
+    for words, message in (
+        ({"axes": "chwn"}, "layout must be one of nchw, nhwc, nhw"),
+        ({"flat": "rows"}, "flat must be one of"),
+        ({"flat": "planes"}, "this network takes images"),
+        ({"axes": "nhwc"}, "fit the network as nchw, and not as nhwc"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            settle(layouts((3, 5, 6), (3, 5, 6))[:1], **words)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +133,7 @@ def test_the_shapes_say_the_layout(images, taken, way):
     ],
 )
 def test_the_likely_images_of_an_input(taken, images):
-    assert image_shape(taken) == images
+    assert likely(taken).image == images
 
 
 @pytest.mark.parametrize("kind", ["channels last", "flat"])
@@ -100,7 +143,7 @@ def test_bounds_do_not_depend_on_the_layout(kind, method):
     images, labels = torch.rand(3, 3, 5, 6, dtype=torch.float64), torch.tensor([0, 4, 2])
     plain = robnet_fx.bound(net, field, method, example=images, **CONSTANTS)
     other = robnet_fx.bound(around(kind, net), field, method, example=images, **CONSTANTS)
-    assert other.input_shape == (3, 5, 6) and layout((3, 5, 6), other.taken) == kind
+    assert other.input_shape == (3, 5, 6) and other.layout.way == kind
     torch.testing.assert_close(other.margins(images, labels), plain.margins(images, labels))
     torch.testing.assert_close(other.logits(images), plain.logits(images))
     torch.testing.assert_close(other.module_logits(images), plain.logits(images))
@@ -116,7 +159,8 @@ def test_the_layout_is_sound(kind):
 
 def test_a_model_that_takes_images_as_they_are_is_given_them_so():
     images = torch.rand(2, 3, 4, 4)
-    net = robnet_fx.bound(nn.Sequential(nn.Flatten(), nn.Linear(48, 3)), BiasField(1, 0.1), "ibp", example=images)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    net = robnet_fx.bound(model, BiasField(1, 0.1), "ibp", example=images, layout="nchw")
     assert net.taken == net.input_shape == (3, 4, 4)
     assert net.normalise(images) is images
 
@@ -124,6 +168,64 @@ def test_a_model_that_takes_images_as_they_are_is_given_them_so():
 def test_no_layout_fits():
     with pytest.raises(UsageError, match="does not accept images of shape"):
         robnet_fx.bound(nn.Linear(7, 3), BiasField(1, 0.1), example=torch.rand(2, 1, 2, 3))
+
+
+UNPACKED = {
+    "channels first": lambda x, c, h, w: x,
+    "channels last": lambda x, c, h, w: x.permute(0, 3, 1, 2),
+    "flat": lambda x, c, h, w: x.unflatten(1, (c, h, w)),
+    "flat, pixel by pixel": lambda x, c, h, w: x.unflatten(1, (h, w, c)).permute(0, 3, 1, 2),
+}
+
+
+class Hidden(nn.Module):
+    """A network on `[B, C, H, W]` behind an input of another layout, which shows to a compiler or does not."""
+
+    def __init__(self, net: nn.Module, image: tuple[int, int, int], way: str) -> None:
+        super().__init__()
+        self.net, self.image, self.way = net, image, way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(UNPACKED[self.way](x, *self.image))
+
+
+def dense(image: tuple[int, int, int], way: str) -> nn.Module:
+    """A perceptron on the numbers in the order of the layout: nothing in it says what they are."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image), 4), nn.ReLU(), nn.Linear(4, 3))
+
+
+def of_images(net: nn.Module, image: tuple[int, int, int], way: str) -> nn.Module:
+    """What a perceptron on the layout `way` is to images `[B, C, H, W]`."""
+    ordered = way in ("channels last", "flat, pixel by pixel")
+    return Inside(net, (lambda x: x.permute(0, 2, 3, 1).contiguous()) if ordered else (lambda x: x))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_never_a_bound_under_the_wrong_layout(seed):
+    """Random sizes, small ones so that many layouts fit: the bounds are those of the images meant, or none."""
+    draw = random.Random(seed)
+    image = draw.choice((1, 3, 4)), draw.choice((2, 3, 4, 5)), draw.choice((2, 3, 4, 5))
+    axes, way = draw.choice(("nchw", "nhwc")), draw.choice(list(UNPACKED))
+    torch.manual_seed(seed)
+    if seed % 3:
+        inner = nn.Sequential(nn.Conv2d(image[0], 2, 2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+        inner(torch.rand(1, *image))
+        plain, model = inner, Hidden(inner, image, way)
+    else:
+        net = dense(image, way)
+        plain = of_images(net, image, way)
+        model = net if not way.startswith("flat") else nn.Sequential(nn.Linear(math.prod(image), math.prod(image)), net)
+        if way.startswith("flat"):
+            plain = of_images(nn.Sequential(nn.Flatten(), model), image, way)
+    field, images = BiasField(1, 0.1), torch.rand(2, *image)
+    given = images if axes == "nchw" else images.permute(0, 2, 3, 1).contiguous()
+    labels = torch.tensor([0, 2])
+    expected = robnet_fx.bound(plain.eval(), field, "ibp", example=images, layout="nchw").margins(images, labels)
+    with contextlib.suppress(UsageError):
+        torch.testing.assert_close(robnet_fx.margin_bounds(model.eval(), given, labels, field, "ibp"), expected)
+    if seed % 3:  # layers that slide tell all but how the images lie, and an unflattened vector tells everything
+        words = {"layout": axes}
+        torch.testing.assert_close(robnet_fx.margin_bounds(model, given, labels, field, "ibp", **words), expected)
 
 
 def over_pixels(end: nn.Module) -> nn.Module:
