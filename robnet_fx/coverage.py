@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from robnet_fx.frontend import trace
-from robnet_fx.frontend.canonical import source_line
+from robnet_fx.frontend.places import source_line
 from robnet_fx.generate.analysis import dependent_nodes, unsupported
 from robnet_fx.graphs import MODEL, dtype_name, shape_of
 from robnet_fx.memory import Memory, of_training, of_verdicts

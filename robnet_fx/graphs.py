@@ -9,6 +9,8 @@ from torch import fx, nn
 
 MODEL = "model"  # the sub-module of every graph module that is the user's own module, the very same object
 IMAGE_SHAPE = "image_shape"  # in the meta of a canonical graph's input: its images, which it may take in another layout
+EXAMPLE = "example"  # there too: an image `[1, *S]` as the network takes it
+OUTPUT = "output"  # there too: where the logits are in what the user's module returns, None if they are all of it
 
 
 def derive(source: nn.Module, graph: fx.Graph, name: str, **more: nn.Module) -> fx.GraphModule:

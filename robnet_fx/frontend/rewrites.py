@@ -36,6 +36,7 @@ def rewrites(*targets: Any, table: dict[Any, Rewrite] = REWRITES) -> Callable[[R
     return enter
 
 
+@rewrites(aten.empty.memory_format, aten.new_empty.default, aten.empty_like.default)
 @rewrites(aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default)
 def _zeros(graph: Canonical, node: fx.Node) -> fx.Node | None:
     return _filled(graph, node, 0)
@@ -88,7 +89,7 @@ def _fill(graph: Canonical, node: fx.Node) -> fx.Node | None:
 def _copy(graph: Canonical, node: fx.Node) -> fx.Node | None:
     source, value = node.args[1], node.meta["val"]
     assert isinstance(source, fx.Node)
-    if source.meta["val"].dtype != value.dtype:
+    if not graph.same_kind(source.meta["val"], value):
         return None
     made = _input(graph, node, 1)
     return made if source.meta["val"].shape == value.shape else _spread(graph, node, made)

@@ -21,6 +21,8 @@ from robnet_fx.errors import Interrupted, UsageError
 from robnet_fx.export import write_onnx
 from robnet_fx.field import BiasField
 from robnet_fx.frontend.onnx import OnnxModel, load_onnx
+from robnet_fx.frontend.outputs import Name
+from robnet_fx.frontend.unwrap import to_full_precision, unwrap
 from robnet_fx.images import check, subset, to_float
 from robnet_fx.layout import arrange, layout
 from robnet_fx.memory import available_memory, bytes_text, of_training
@@ -105,9 +107,13 @@ def robustify(
     runs: Path | str = "runs",
     resume: Path | str | None = None,
     metadata: Mapping[str, str] | None = None,
+    output: Name = None,
     progress: Progress = SILENT,
 ) -> RobustifyResult:
     """Train `model` (an ONNX file, or a module in place) against the fields of the box and write it as ONNX to `out`.
+
+    A module in half precision is not trained itself but a float32 copy, the result's `net.model`. `output` names the
+    logits where there are several tensors, as `trace` takes it.
 
     The model is measured first, and refused at chance level unless `pretrain`. `epochs` gives the paper's schedule in
     that many epochs (`Recipe.short`), None in full; `limit` and `test_limit` cut the training and the test set to a
@@ -137,14 +143,19 @@ def robustify(
     folder = None if resume is None else folders.reopen(Path(resume))
     field = BiasField(order, eps, multiplicative, additive)
     place = choose_device(device)
-    source = model if isinstance(model, nn.Module) else load_onnx(Path(model))
+    asked = None if output is None or isinstance(model, nn.Module) else str(output)  # of a file
+    source: nn.Module
+    if isinstance(model, nn.Module):
+        source = to_full_precision(unwrap(model))
+    else:
+        source, output = load_onnx(Path(model), output=asked), None
     example = to_float(data.x_train[:2], torch.zeros(()))
     if isinstance(source, OnnxModel) and layout(tuple(example.shape[1:]), source.input_shape) is None:
         shapes = f"{list(example.shape[1:])}, the model takes {list(source.input_shape)}"
         raise UsageError(f"the images of {data.name} are {shapes}")
 
     def bounded(module: nn.Module, bounds: str) -> BoundedModel:
-        return bound(module, field, bounds, clip, mean, std, example=example).to(place)
+        return bound(module, field, bounds, clip, mean, std, example=example, output=output).to(place)
 
     net = bounded(source, method)
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
@@ -185,8 +196,8 @@ def robustify(
     )
     try:
         inputs = arrange(example, net.taken)
-        exported = ranks.by_leader(lambda: write_onnx(net.model, target, inputs, metadata=remembered))
-        written = bounded(load_onnx(target), VERDICT_METHOD)
+        exported = ranks.by_leader(lambda: write_onnx(net.model, target, inputs, metadata=remembered, output=output))
+        written = bounded(load_onnx(target, output=asked), VERDICT_METHOD)
         after, certificate = _measure(written, test, seed, progress, target)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped after training; {checkpoint} continues the run", checkpoint) from None

@@ -305,7 +305,7 @@ def _returns(value: Callable[[Tensor], object]) -> nn.Module:
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
-        (lambda x: (x.flatten(1), x.flatten(1)), UnsupportedError, "one tensor of logits"),
+        (lambda x: (x.flatten(1), 2 * x.flatten(1)), UsageError, "one tensor of logits, .* 2 that may be"),
         (lambda x: x, UnsupportedError, "logits"),
         (lambda x: x.flatten(), UnsupportedError, "logits|batch"),
         (lambda x: x.reshape(-1, 2), UnsupportedError, "logits|batch"),
