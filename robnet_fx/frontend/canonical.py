@@ -319,6 +319,8 @@ class Canonical:
                 raise UnsupportedError(
                     f"{arg.name} is a size computed from the batch ({value}); only B itself is known"
                 )
+            if isinstance(value, (torch.SymFloat, torch.SymBool)):
+                raise UnsupportedError(f"{arg.name} is a number read off the values of an image, which has no bounds")
             return value if arg not in self.env and isinstance(value, (int, float, bool)) else self.env[arg]
         if isinstance(arg, (list, tuple)):
             return type(arg)(self._arg(a) for a in arg)

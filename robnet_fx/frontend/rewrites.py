@@ -37,7 +37,7 @@ def rewrites(*targets: Any, table: dict[Any, Rewrite] = REWRITES) -> Callable[[R
 
 
 @rewrites(aten.empty.memory_format, aten.new_empty.default, aten.empty_like.default)
-@rewrites(aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default)
+@rewrites(aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default, aten.zero.default)
 def _zeros(graph: Canonical, node: fx.Node) -> fx.Node | None:
     return _filled(graph, node, 0)
 
@@ -129,16 +129,21 @@ def _select_scatter(graph: Canonical, node: fx.Node) -> fx.Node | None:
 
 @rewrites(aten.slice_scatter.default)
 def _slice_scatter(graph: Canonical, node: fx.Node) -> fx.Node | None:
-    """`x[:, a:b] = y`"""
+    """`x[:, a:b:c] = y`"""
     value = node.meta["val"]
     dim = argument(node, "dim", 0) % value.dim()
     start, end, step = (argument(node, name, default) for name, default in (("start", 0), ("end", None), ("step", 1)))
     if node.args[1].meta["val"].shape == value.shape:  # type: ignore[union-attr]
         return _input(graph, node, 1)
-    if dim == 0 or step != 1:
+    if dim == 0:
         return None
-    first, last, _ = slice(start, end).indices(value.shape[dim])
-    return _assigned(graph, node, _input(graph, node, 1), dim, first, last)
+    places = range(value.shape[dim])[slice(start, end, step)]
+    if step == 1:
+        return _assigned(graph, node, _input(graph, node, 1), dim, places.start, places.stop)
+    order = list(range(value.shape[dim]))  # of x with the new part behind it
+    order[slice(start, end, step)] = range(len(order), len(order) + len(places))
+    both = graph.derived(node, join, [_input(graph, node, 0), _input(graph, node, 1)], dim)
+    return graph.derived(node, aten.index_select.default, both, dim, graph.constant(node, torch.tensor(order)))
 
 
 def _assigned(graph: Canonical, node: fx.Node, part: fx.Node, dim: int, start: int, end: int) -> fx.Node:

@@ -22,6 +22,7 @@ _OF_TORCH = (
     (r"The tensor attributes? .* assigned during export", UserWarning),  # what is assigned is put back here
 )
 _FOR_GRADIENTS = (torch.Tensor.register_hook, torch.Tensor.register_post_accumulate_grad_hook, torch.Tensor.retain_grad)
+_DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 
 
 class Guest:
@@ -71,7 +72,7 @@ def undisturbed(model: nn.Module, output: Name = None) -> Iterator[Guest]:
     guest = Guest(model, output)
     try:
         model.eval()
-        with _NoGradientHooks(), quiet():
+        with _WithoutGradients(), quiet():
             yield guest
     finally:
         guest.put_back()
@@ -138,10 +139,13 @@ class _Watched:
         return result
 
 
-class _NoGradientHooks(TorchFunctionMode):
-    """Hooks on gradients do nothing where no gradient is taken, instead of being refused."""
+class _WithoutGradients(TorchFunctionMode):
+    """What is only there for gradients is done without: hooks on them do nothing, instead of being refused, and `.data`
+    is `.detach()`, which a trace can follow."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _FOR_GRADIENTS:
             return None if func is torch.Tensor.retain_grad else RemovableHandle(OrderedDict())
+        if func == _DATA:
+            return args[0].detach()
         return func(*args, **(kwargs or {}))

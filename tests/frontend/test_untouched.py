@@ -1,0 +1,215 @@
+"""Whatever a model's forward does, the caller's tensors, weights, buffers, modes and hooks are left as they were found."""
+
+from __future__ import annotations
+
+import collections
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+import robnet_fx
+from robnet_fx import BiasField, BoundedModel, Recipe
+from robnet_fx.attack import attack
+from robnet_fx.certify import certify, classify, verdicts
+from robnet_fx.coverage import coverage
+from robnet_fx.export import write_onnx
+from robnet_fx.export_bounds import write_bounds
+from robnet_fx.files import sha256_of_tensors
+from robnet_fx.frontend.onnx import load_onnx
+from robnet_fx.inspect import stage_graph, survey
+from robnet_fx.testing import check_sound
+from robnet_fx.train.loop import train
+
+FIELD = BiasField(0, 0.05)
+LABELS = torch.tensor([0, 1, 2])
+
+
+class Net(nn.Module):
+    """A classifier of images [1, 4, 4] whose forward is `style(self, x)`."""
+
+    def __init__(self, style: Callable[[Net, Tensor], Any] | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.style = style
+        self.norm, self.hidden, self.head = nn.BatchNorm2d(1), nn.Linear(16, 4), nn.Linear(4, 3)
+        self.register_buffer("calls", torch.zeros(()))
+        self.seen: list[Tensor] = []
+        self.cache: dict[str, Tensor] = {}
+        self.last: Tensor | None = None
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.hidden(x.flatten(1))))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.style(self, x) if self.style else self.logits(x)
+
+
+def normalises_in_place(net: Net, x: Tensor) -> Tensor:
+    x.sub_(0.5).div_(0.25)
+    return net.logits(x)
+
+
+def assigns_a_slice(net: Net, x: Tensor) -> Tensor:
+    x[:, :, :1] = 0.5
+    return net.logits(x)
+
+
+def clips_the_input(net: Net, x: Tensor) -> Tensor:
+    return net.logits(F.relu_(x))
+
+
+def writes_through_a_view(net: Net, x: Tensor) -> Tensor:
+    x.view(x.shape[0], -1)[:, 3].zero_()
+    return net.logits(x)
+
+
+def counts_its_calls(net: Net, x: Tensor) -> Tensor:
+    net.calls += 1
+    return net.logits(x)
+
+
+def binds_a_buffer_anew(net: Net, x: Tensor) -> Tensor:
+    net.calls = net.calls + 1
+    return net.logits(x)
+
+
+def keeps_what_it_made(net: Net, x: Tensor) -> dict[str, Tensor]:
+    net.last = net.cache["last"] = F.relu(net.hidden(x.flatten(1)))
+    net.seen.append(net.last)
+    return {"logits": net.head(net.last)}
+
+
+def hooks_a_gradient(net: Net, x: Tensor) -> Tensor:
+    hidden = F.relu(net.hidden(x.flatten(1)))
+    handle = hidden.register_hook(lambda gradient: None)
+    handle.remove()
+    return net.head(hidden)
+
+
+def in_double_inside(net: Net, x: Tensor) -> list[Tensor]:
+    return [net.head(F.relu(net.hidden(x.flatten(1))).double().square().float())]
+
+
+def plain(style: Callable[[Net, Tensor], Any] | None = None) -> Net:
+    return Net(style).eval()
+
+
+def in_train_mode() -> Net:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        return net.logits(F.dropout(net.norm(x), 0.5, net.training))
+
+    return Net(forward).train()
+
+
+def watched() -> Net:
+    """By hooks that a trace cannot run: they look at numbers."""
+    net = plain()
+
+    def look(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        net.seen.append(output.detach().numpy())
+        output.register_hook(lambda gradient: None)
+
+    net.hidden.register_forward_hook(look)
+    net.head.register_forward_pre_hook(lambda module, inputs: net.cache.update(most=inputs[0].max().item()))
+    net.head.register_full_backward_hook(lambda module, inputs, outputs: None)
+    return net
+
+
+def changed_by_a_hook() -> Net:
+    net = plain()
+    net.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2 - 1,))
+    net.hidden.register_forward_hook(lambda module, inputs, output: output.mul_(0.5))
+    return net
+
+
+def pruned() -> Net:
+    """Its weight is an attribute that a hook sets anew at every call."""
+    net = plain()
+    prune.random_unstructured(net.hidden, "weight", 0.5)
+    return net
+
+
+def half() -> nn.Module:
+    return plain(normalises_in_place).to(torch.bfloat16)
+
+
+def double() -> nn.Module:
+    return plain(counts_its_calls).double()
+
+
+STYLES: dict[str, Callable[[], nn.Module]] = {
+    **{
+        style.__name__: lambda style=style: plain(style)
+        for style in (
+            normalises_in_place,
+            assigns_a_slice,
+            clips_the_input,
+            writes_through_a_view,
+            counts_its_calls,
+            binds_a_buffer_anew,
+            keeps_what_it_made,
+            hooks_a_gradient,
+            in_double_inside,
+        )
+    },
+    **{
+        make.__name__: make for make in (plain, in_train_mode, watched, changed_by_a_hook, pruned, half, double)
+    },
+    "in place by a layer": lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(16, 3)),
+    "DataParallel": lambda: nn.DataParallel(plain(normalises_in_place)),
+    "averaged": lambda: torch.optim.swa_utils.AveragedModel(plain(assigns_a_slice)),
+    "not contiguous": lambda: plain(clips_the_input),
+    "channels last in place": lambda: plain(writes_through_a_view).to(memory_format=torch.channels_last),
+}
+
+
+def images_for(style: str) -> Tensor:
+    dtype = {"half": torch.bfloat16, "double": torch.float64}.get(style, torch.float32)
+    images = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(1)).to(dtype) - 0.25
+    return images.transpose(2, 3) if style == "not contiguous" else images
+
+
+def prints(model: nn.Module | None, *tensors: Tensor) -> str:
+    """A hash of tensors, and of all that a module holds."""
+    named = {str(i): tensor.float() if tensor.dtype == torch.bfloat16 else tensor for i, tensor in enumerate(tensors)}
+    if model is None:
+        return sha256_of_tensors(named)
+    state = {name: value.float() for name, value in model.state_dict().items()}
+    held = [
+        (name, module.training, sorted(vars(module)), list(module._forward_hooks.values()), list(module._buffers))
+        for name, module in model.named_modules()
+    ]
+    objects = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
+    nets = [module for module in model.modules() if isinstance(module, Net)]
+    kept = [(len(net.seen), list(net.cache), net.last) for net in nets]
+    return sha256_of_tensors(named | state) + repr((held, objects, kept))
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_model_of_any_style_is_left_as_it_was_found(style: str):
+    assert len(STYLES) >= 20
+    model, images, labels = STYLES[style](), images_for(style), LABELS.clone()
+    before = prints(model, images, labels)
+    net = robnet_fx.bound(model, FIELD, "ibp", example=images)
+    work = images.to(net.center.dtype)
+    given = prints(net.model, work)
+    expected = net.module_logits(work)
+    if style in ("watched", "keeps_what_it_made"):  # the user's own code, hooks and all
+        model.__dict__ |= {"last": None}
+        model.seen.clear()
+        model.cache.clear()
+    if style != "in_train_mode":  # where a batch norm learns
+        assert prints(net.model, work) == given
+        torch.testing.assert_close(net.logits(work), expected.detach(), rtol=1e-4, atol=1e-4)
+    if style != "half":
+        assert (net.model is model) == (style not in ("DataParallel", "averaged"))
+        certify(net, work.clamp(0, 1), labels)
+    if style != "in_train_mode":
+        assert prints(model, images, labels) == before
