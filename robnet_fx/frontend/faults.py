@@ -49,9 +49,8 @@ def _place(error: BaseException, model: nn.Module) -> str:
         for frame, _ in traceback.walk_tb(cause.__traceback__):
             module = frame.f_locals.get("self")
             if isinstance(module, nn.Module) and id(module) in names:
-                layer = (
-                    f"\n  layer   {names[id(module)] or '(top)'} ({type(module).__module__}.{type(module).__name__})"
-                )
+                kind = re.sub(r"^torch\.nn\.modules\.\w+", "torch.nn", type(module).__module__)
+                layer = f"\n  layer   {names[id(module)] or '(top)'} ({kind}.{type(module).__name__})"
         lines = "".join(traceback.format_tb(cause.__traceback__))
         source = source_line(lines) or source_line(str(cause))
         if source:

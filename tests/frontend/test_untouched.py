@@ -1,8 +1,7 @@
-"""Whatever a model's forward does, the caller's tensors, weights, buffers, modes and hooks are left as they were found."""
+"""Whatever a model's forward does, the caller's tensors, weights, buffers, modes and hooks are left as they were."""
 
 from __future__ import annotations
 
-import collections
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from onnx import helper
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -20,12 +20,10 @@ from robnet_fx.attack import attack
 from robnet_fx.certify import certify, classify, verdicts
 from robnet_fx.coverage import coverage
 from robnet_fx.export import write_onnx
-from robnet_fx.export_bounds import write_bounds
 from robnet_fx.files import sha256_of_tensors
-from robnet_fx.frontend.onnx import load_onnx
 from robnet_fx.inspect import stage_graph, survey
-from robnet_fx.testing import check_sound
 from robnet_fx.train.loop import train
+from tests.onnx_files import by_hand, weight
 
 FIELD = BiasField(0, 0.05)
 LABELS = torch.tensor([0, 1, 2])
@@ -159,9 +157,7 @@ STYLES: dict[str, Callable[[], nn.Module]] = {
             in_double_inside,
         )
     },
-    **{
-        make.__name__: make for make in (plain, in_train_mode, watched, changed_by_a_hook, pruned, half, double)
-    },
+    **{make.__name__: make for make in (plain, in_train_mode, watched, changed_by_a_hook, pruned, half, double)},
     "in place by a layer": lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(16, 3)),
     "DataParallel": lambda: nn.DataParallel(plain(normalises_in_place)),
     "averaged": lambda: torch.optim.swa_utils.AveragedModel(plain(assigns_a_slice)),
@@ -213,3 +209,88 @@ def test_a_model_of_any_style_is_left_as_it_was_found(style: str):
         certify(net, work.clamp(0, 1), labels)
     if style != "in_train_mode":
         assert prints(model, images, labels) == before
+
+
+def rude() -> Net:
+    """Everything at once."""
+
+    def forward(net: Net, x: Tensor) -> dict[str, Tensor]:
+        x.sub_(0.5).mul_(2)
+        net.calls += 1
+        net.cache["last"] = x
+        hidden = F.relu(net.hidden(x.flatten(1)))
+        hidden.register_hook(lambda gradient: None)
+        return {"scores": [net.head(hidden), -hidden], "features": hidden}
+
+    return plain(forward)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("untouched")
+
+
+@pytest.fixture(scope="module")
+def net() -> BoundedModel:
+    return robnet_fx.bound(rude(), FIELD, example=torch.rand(3, 1, 4, 4), output="scores.0")
+
+
+def robustified(images: Tensor, labels: Tensor, folder: Path) -> None:
+    """A file, for whose weights there is a place; a module's training and export have entries of their own."""
+    file = folder / "net.onnx"
+    nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "W"], ["y"])]
+    by_hand(file, nodes, {"W": weight(16, 3)}, inputs=[("x", 1, ["N", 1, 4, 4])])
+    data = types.SimpleNamespace(name="data", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    robnet_fx.robustify(
+        file, data, eps=0.1, order=0, epochs=1, pretrain=True, out=folder / "out.onnx", runs=folder / "runs"
+    )
+
+
+Call = Callable[[BoundedModel, Tensor, Tensor, Path], object]
+CALLS: dict[str, Call] = {
+    "trace": lambda net, x, y, out: robnet_fx.trace(net.model, x, output=net.output),
+    "bound": lambda net, x, y, out: robnet_fx.bound(net.model, FIELD, example=x, output=net.output),
+    "margin_bounds": lambda net, x, y, out: robnet_fx.margin_bounds(net.model, x, y, FIELD, output=net.output),
+    "generate": lambda net, x, y, out: robnet_fx.generate(net.perturbed)(x, torch.eye(3).expand(3, -1, -1)),
+    "robustify": lambda net, x, y, out: robustified(x, y, out),
+    "forward": lambda net, x, y, out: net(net.center.expand(3, -1), x),
+    "logits": lambda net, x, y, out: net.logits(x),
+    "normalise": lambda net, x, y, out: net.normalise(x),
+    "module_logits": lambda net, x, y, out: net.module_logits(x),
+    "margins": lambda net, x, y, out: net.margins(x, y),
+    "margins_in_parts": lambda net, x, y, out: list(net.margins_in_parts(x, y, rows=1)),
+    "intermediate": lambda net, x, y, out: net.intermediate(x),
+    "probe": lambda net, x, y, out: net.probe(x),
+    "set_eps": lambda net, x, y, out: net.set_eps(0.04),
+    "compile": lambda net, x, y, out: net.compile(backend="eager"),
+    "certify": lambda net, x, y, out: certify(net, x, y),
+    "classify": lambda net, x, y, out: classify(net, x, y),
+    "verdicts": lambda net, x, y, out: verdicts(net, x, y),
+    "attack": lambda net, x, y, out: attack(net, x, y, steps=2, restarts=2),
+    "coverage": lambda net, x, y, out: coverage(net.model, FIELD, example=x, output=net.output),
+    "stage_graph": lambda net, x, y, out: stage_graph(net.model, "source", FIELD, example=x, output=net.output),
+    "survey": lambda net, x, y, out: survey(net, x),
+    "train": lambda net, x, y, out: train(net, x, y, Recipe.short(1), validation=(x, y)),
+    "write_onnx": lambda net, x, y, out: write_onnx(net.model, out / "module.onnx", x, output=net.output),
+}
+
+
+def test_every_public_call_is_in_the_list():
+    functions = {name for name in robnet_fx.__all__ if isinstance(getattr(robnet_fx, name), types.FunctionType)}
+    methods = {name for name, value in vars(BoundedModel).items() if callable(value) and not name.startswith("_")}
+    assert functions | methods <= CALLS.keys()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_leaves_everything_as_it_was(name: str, net: BoundedModel, folder: Path):
+    images, labels = torch.rand(3, 1, 4, 4), LABELS.clone()
+    before, weights = prints(None, images, labels), prints(net.model)
+    CALLS[name](net, images, labels, folder)
+    assert prints(None, images, labels) == before
+    if name == "module_logits":  # which leaves what the user's own code leaves in attributes
+        net.model.cache.clear()
+    if name != "train":
+        assert prints(net.model) == weights
+    else:  # which is what it is for
+        net.model.cache.clear()
+        assert prints(net.model) != weights
