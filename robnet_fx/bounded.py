@@ -65,7 +65,7 @@ def margin_bounds(
 ) -> Tensor:
     """Upper bounds `[B, classes]` of `logit_i - logit_label` over the perturbation, -inf in the label's column."""
     net = bound(model, perturbation, method, clip, mean, std, example=images[:2], output=output)
-    return net.margins(images, labels)
+    return net.margins(images.to(net.center.dtype), labels)
 
 
 class BoundedModel(nn.Module):

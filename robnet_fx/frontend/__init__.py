@@ -10,10 +10,11 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from robnet_fx.errors import UsageError
+from robnet_fx.frontend.canonical import HALF
 from robnet_fx.frontend.module import trace_module
 from robnet_fx.frontend.outputs import Name, OutputError
 from robnet_fx.frontend.running import undisturbed
-from robnet_fx.frontend.unwrap import HALF, load_pt2, to_full_precision, unwrap
+from robnet_fx.frontend.unwrap import load_pt2, to_full_precision, unwrap
 from robnet_fx.graphs import IMAGE_SHAPE
 from robnet_fx.layout import CHANNELS_FIRST, arrange, image_shape, layouts
 

@@ -69,6 +69,7 @@ SPELLINGS = {
 }
 """The operations that `Canonical` itself spells anew, by what they become."""
 _EXACT = (torch.float32, torch.float64)
+HALF = (torch.float16, torch.bfloat16)
 _COMMUTATIVE = {aten.add.Tensor, aten.mul.Tensor}
 
 
@@ -228,9 +229,13 @@ class Canonical:
         if target in IDENTITIES or (target in CASTS and self.same_kind(value, _value(node.args[0]))):
             self.env[node] = self._arg(node.args[0])
             return
-        if target in CASTS and value.dtype in _EXACT and not self.varies(self._arg(node.args[0])):
-            self._place(node, self._cast(self._arg(node.args[0])))
-            return
+        if target in CASTS:
+            source = self._arg(node.args[0])
+            if self.varies(source) and value.dtype in HALF:
+                raise UnsupportedError(f"{node.name} rounds to {value.dtype}, which has no bounds: run it in float32")
+            if value.dtype in _EXACT and not self.varies(source):
+                self._place(node, self._cast(source))
+                return
         if isinstance(value, Tensor) and any(isinstance(size, torch.SymInt) for size in value.shape[1:]):
             raise UnsupportedError(f"{node.name} has a size besides the batch that is not fixed: {list(value.shape)}")
         if target in RESHAPES:
@@ -255,7 +260,8 @@ class Canonical:
         """The arguments of a call without a device, and without a dtype where that is the graph's own."""
         args, kwargs = list(self._arg(node.args)), self._arg(node.kwargs)
         kwargs.pop("device", None)
-        if isinstance(value, Tensor) and value.dtype in _EXACT and argument(node, "dtype", None) is not None:
+        followed = isinstance(value, Tensor) and value.dtype in _EXACT and node.target not in CASTS
+        if followed and argument(node, "dtype", None) is not None:
             kwargs.pop("dtype", None)
             args = args[: [entry.name for entry in node.target._schema.arguments].index("dtype")]  # type: ignore[union-attr]
             if not _value(node.args[0]).is_floating_point() and not self.varies(args[0]):

@@ -36,6 +36,7 @@ def trace_module(guest: Guest, example: Tensor) -> fx.GraphModule:
     model, example = guest.model, example.detach()
     if len(example) < 2:
         example = torch.cat([example, example / 2])  # two unlike samples: mixing them must show
+    guest.put_back(tensors_only=True)  # whatever was asked of the model before
     with batch_first_attention(model):
         expected = _ask(guest, example)
         check_repeats(model, expected, _ask(guest, example))

@@ -89,9 +89,10 @@ def difference(value: Tensor, expected: Tensor, tolerance: float = PARITY) -> st
     """How one form of a value differs from the other, empty where it does not."""
     if value.shape != expected.shape:
         return f"its output is {list(value.shape)} for {list(expected.shape)}"
+    value, expected = value.double(), expected.double()
     if torch.allclose(value, expected, rtol=tolerance, atol=tolerance):
         return ""
-    return f"outputs differ by {float((value.double() - expected.double()).abs().max()):.3g}"
+    return f"outputs differ by {float((value - expected).abs().max()):.3g}"
 
 
 class _Run(fx.Interpreter):

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robnet_fx.errors import UnsupportedError, UsageError
-
-HALF = (torch.float16, torch.bfloat16)
+from robnet_fx.frontend.canonical import HALF
 
 
 def unwrap(model: Any) -> nn.Module:

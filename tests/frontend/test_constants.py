@@ -72,7 +72,7 @@ MADE = [_cosines, _coordinates, _of_parameters, _casts, _in_double, _written_int
 
 def test_verdicts_in_float64_run_to_the_end():
     model, images = Net(lambda net, x: sum(make(net, x) for make in MADE)).eval(), torch.rand(2, 1, 4, 4)
-    net = robnet_fx.bound(model, FIELD, example=images)
+    net = robnet_fx.bound(model, FIELD, "ibp", example=images)
     labels = model(images).argmax(1)
     assert bool(certify(net, images, labels).correct.all())
     exact = in_dtype(net, torch.float64)

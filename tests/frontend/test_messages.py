@@ -81,16 +81,20 @@ def test_an_exception_is_shown_as_it_is_with_its_line(
     assert source.startswith("  source  test_messages.py:") and line in source
 
 
-def test_a_number_read_off_an_image_is_refused_with_its_line():
-    class Net(nn.Module):
+def test_what_has_no_form_is_refused_with_its_line():
+    class Item(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            x = x.flatten(1)
-            return x / x.norm().item()
+            return x.flatten(1) / x.norm().item()
 
-    with pytest.raises(
-        UnsupportedError, match=r"(?s)a number read off .*source  test_messages\.py:\d+    return x / x\."
-    ):
-        robnet_fx.trace(Net(), torch.rand(2, 1, 4))
+    class Half(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1).half().float()
+
+    cases = (Item(), "a number read off", "norm().item()"), (Half(), "rounds to torch.float16", "half()")
+    for model, said, line in cases:
+        with pytest.raises(UnsupportedError, match=said) as caught:
+            robnet_fx.trace(model, torch.rand(2, 1, 4))
+        assert "\n  source  test_messages.py:" in str(caught.value) and line in str(caught.value)
 
 
 def test_without_a_line_of_the_users_the_layer_is_named():
