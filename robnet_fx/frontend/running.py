@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.outputs import Name, picking, tensors_of
+from robnet_fx.frontend.parity import difference
 
 _OF_TORCH = (
     (r".isinstance\(treespec, LeafSpec\). is deprecated", FutureWarning),  # torch.export copies specs of its own
@@ -42,24 +43,29 @@ class Guest:
                     self._watched.append((hooks, key, watched))
 
     def __call__(self, images: Tensor) -> Tensor:
+        logits = self._run(images)
+        watched, self._watched = self._watched, []
+        for hooks, key, hook in watched:  # which went well: those that only looked on are left out from now on
+            if hook.takes_part:
+                hooks[key] = hook.hook
+            else:
+                del hooks[key]
+        if not all(hook.takes_part for _, _, hook in watched) and difference(self._run(images), logits):
+            for hooks, _, _ in watched:
+                hooks.clear()
+            for hooks, key, hook in watched:
+                hooks[key] = hook.hook
+        return logits
+
+    def _run(self, images: Tensor) -> Tensor:
         with torch.no_grad(), picking(self.model, self.output) as pick:
             logits: Tensor = self.model(images.detach().clone())
         self.path = pick.path
-        self._dismiss()
         return logits
 
     def put_back(self, *, tensors_only: bool = False) -> None:
         """Everything as it was found, or every tensor's numbers alone."""
         self._kept.put_back(tensors_only)
-
-    def _dismiss(self) -> None:
-        """After a call that went well: hooks that took part in it stay, and those that only looked on are left out."""
-        for hooks, key, watched in self._watched:
-            if watched.takes_part:
-                hooks[key] = watched.hook
-            else:
-                del hooks[key]
-        self._watched = []
 
 
 @contextmanager

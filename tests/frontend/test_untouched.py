@@ -20,6 +20,7 @@ from robnet_fx.attack import attack
 from robnet_fx.certify import certify, classify, verdicts
 from robnet_fx.export import write_onnx
 from robnet_fx.files import sha256_of_tensors
+from robnet_fx.frontend.running import undisturbed
 from robnet_fx.inspect import survey
 from robnet_fx.train.loop import train
 from tests.onnx_files import by_hand, weight
@@ -206,6 +207,27 @@ def test_a_model_of_any_style_is_left_as_it_was_found(style: str):
         certify(net, work.clamp(0, 1), labels)
     if style != "in_train_mode":
         assert prints(model, images, labels) == before
+
+
+def test_hooks_that_take_part_stay_and_others_see_one_call():
+    net, images, seen = plain(), torch.rand(3, 1, 4, 4), []
+    net.hidden.register_forward_hook(lambda module, inputs, output: seen.append("looked on"))
+    net.head.register_forward_hook(lambda module, inputs, output: output + 1)
+    expected = net(images)
+    seen.clear()
+    with undisturbed(net) as guest:
+        for _ in range(3):
+            torch.testing.assert_close(guest(images), expected)
+    assert seen == ["looked on"] and len(net.hidden._forward_hooks) == 1
+
+    def behind_autograd(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        output.detach().numpy()[...] *= 2
+
+    net.hidden.register_forward_hook(behind_autograd)
+    expected = net(images)
+    with undisturbed(net) as guest:
+        for _ in range(3):
+            torch.testing.assert_close(guest(images), expected)
 
 
 def rude() -> Net:
