@@ -14,9 +14,10 @@ from torch import Tensor, fx, nn
 from robnet_fx.domains import Interval
 from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend import trace
+from robnet_fx.frontend.outputs import Name, logits_in
 from robnet_fx.generate import Generator, method_named
 from robnet_fx.generate.analysis import dependent_nodes, widest
-from robnet_fx.graphs import MODEL, LAYOUT, shape_of
+from robnet_fx.graphs import LAYOUT, MODEL, OUTPUT, shape_of
 from robnet_fx.layout import Layout, arrange, channels_first
 from robnet_fx.memory import rows_without_gradient
 from robnet_fx.passes import CLIPS, FIELD, NORMALISATION, Constants
@@ -35,6 +36,7 @@ def bound(
     mean: Constants = None,
     std: Constants = None,
     example: Tensor | None = None,
+    output: Name = None,
     layout: str | None = None,
     flat: str | None = None,
 ) -> BoundedModel:
@@ -44,12 +46,14 @@ def bound(
     "rsip-ibp", "rsip-ssip", "rsip-anchored" or "rsip". clip: "relu" (the paper's form), "clamp" or None. mean, std: the
     normalisation between the clip and the network, one number a channel or one for all. example: images in [0, 1], with
     the axes that all images have from then on; an ONNX file brings its own shape, and needs an example only where it is
-    flat and its images are not square. layout: those axes, "nchw", "nhwc" or "nhw" (grey, no channel axis), needed where
-    neither their sizes nor the network's layers tell them; the field runs over the spatial ones. flat: the order of a
-    flat network's input, "planes" or "pixels". Raises `UsageError` (of it `UnsettledLayout`, where a layout must be
-    said) or `UnsupportedError`, the latter listing every node without a rule.
+    flat and its images are not square. output: which tensor is the logits where there are several, as `trace` takes it.
+    layout: the axes of images, "nchw", "nhwc" or "nhw" (grey, no channel axis), needed where neither their sizes nor
+    the network's layers tell them; the field runs over the spatial ones. flat: the order of a flat network's input,
+    "planes" or "pixels". A module is left as it was found, and `net.model` is that very object, but for one in half
+    precision, of which it is a float32 copy. Raises `UsageError` (of it `UnsettledLayout`, where a layout must be said)
+    or `UnsupportedError`, the latter listing every node without a rule.
     """
-    return BoundedModel(trace(model, example, layout, flat), perturbation, method, clip, mean, std)
+    return BoundedModel(trace(model, example, output, layout, flat), perturbation, method, clip, mean, std)
 
 
 def margin_bounds(
@@ -61,12 +65,13 @@ def margin_bounds(
     clip: str | None = "relu",
     mean: Constants = None,
     std: Constants = None,
+    output: Name = None,
     layout: str | None = None,
     flat: str | None = None,
 ) -> Tensor:
     """Upper bounds `[B, classes]` of `logit_i - logit_label` over the perturbation, -inf in the label's column."""
-    net = bound(model, perturbation, method, clip, mean, std, images[:2], layout, flat)
-    return net.margins(images, labels)
+    net = bound(model, perturbation, method, clip, mean, std, images[:2], output, layout, flat)
+    return net.margins(images.to(net.center.dtype), labels)
 
 
 class BoundedModel(nn.Module):
@@ -74,9 +79,9 @@ class BoundedModel(nn.Module):
 
     `perturbed` is `(coefficients [B, D], image [B, *S]) -> logits`; `bounds` is `(image, spec [B, K, classes]) ->
     (lower, upper) [B, K]`; `clean` is `image -> logits` without the perturbation. `classes` is the number of logits,
-    `input_shape` the shape of an image, `taken` that of the user's module's own input, `layout` how one becomes the
-    other, and `softmax` is "softmax" or
-    "log_softmax" where the module ends in one: the logits are those in front of it.
+    `input_shape` is the shape of an image, `taken` that of the user's module's own input, and `layout` how one becomes
+    the other. `softmax` is "softmax" or "log_softmax" where the module ends in one: the logits are those in front of
+    it. `output` is where the logits are in what the module returns, None where that is a tensor.
     Graphs are generated when first needed and read the box from buffers, so `set_eps` costs nothing.
     """
 
@@ -96,6 +101,7 @@ class BoundedModel(nn.Module):
         self.perturbation, self.method, self.clip = perturbation, method, clip
         self.eps = perturbation.eps
         self.softmax = last_softmax(canonical)
+        self.output: str | None = input_of(canonical).meta.get(OUTPUT)
         self.clean = clean(canonical, mean, std)
         self.layout: Layout = input_of(self.clean).meta[LAYOUT]
         self.taken = self.layout.taken
@@ -153,11 +159,18 @@ class BoundedModel(nn.Module):
         return arrange(channels_first(images, self.layout.axes), self.layout.way, self.taken)
 
     def module_logits(self, images: Tensor) -> Tensor:
-        """`[B, classes]`: logits by the user's own module, in the mode it is in; for training.
+        """`[B, classes]`: logits by the user's own module on a copy of the images, in the mode it is in; for training.
 
+        Only in train mode its buffers are its own, as the statistics of a batch norm; in eval mode it gets copies.
         Of a module that ends in a softmax they are the logarithms, which differ from its logits by a constant a sample.
         """
-        output: Tensor = self.model(self.normalise(images))
+        inputs = self.normalise(images).clone()
+        if self.model.training:
+            returned = self.model(inputs)
+        else:
+            buffers = {name: value.clone() for name, value in self.model.named_buffers()}
+            returned = torch.func.functional_call(self.model, buffers, (inputs,))
+        output, _ = logits_in(returned, self.output)
         return output.clamp(min=torch.finfo(output.dtype).tiny).log() if self.softmax == "softmax" else output
 
     def margins(self, images: Tensor, labels: Tensor) -> Tensor:

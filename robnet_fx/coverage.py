@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from robnet_fx.frontend import trace
-from robnet_fx.frontend.canonical import source_line
+from robnet_fx.frontend.outputs import Name
+from robnet_fx.frontend.places import source_line
 from robnet_fx.generate.analysis import dependent_nodes, unsupported
 from robnet_fx.graphs import MODEL, dtype_name, shape_of
 from robnet_fx.memory import Memory, of_training, of_verdicts
@@ -66,12 +67,13 @@ def coverage(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     example: Tensor | None = None,
+    output: Name = None,
 ) -> Coverage:
     """What `bound` with the same arguments would find, all of it at once instead of an `UnsupportedOpError`.
 
     Field and clip are not counted. Raises what `trace` raises for a network that cannot be read or traced.
     """
-    perturbed = perturb(clean(trace(model, example), mean, std), perturbation, clip)
+    perturbed = perturb(clean(trace(model, example, output), mean, std), perturbation, clip)
     counted = [node for node in dependent_nodes(perturbed) if node.meta.get("layer", ("", ""))[1] != _OURS]
     gaps = tuple(_gap(node, reason, perturbed) for node, reason in unsupported(perturbed))
     memory = of_verdicts(perturbed), of_training(perturbed), of_training(perturbed, rows=1)

@@ -6,7 +6,6 @@ Either way onnxruntime has reproduced the network from the very bytes before any
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +18,11 @@ from torch import Tensor, nn
 
 from robnet_fx.errors import RobnetError, UnsupportedError
 from robnet_fx.files import write_atomically
-from robnet_fx.frontend.module import evaluating
 from robnet_fx.frontend.onnx import OnnxModel
 from robnet_fx.frontend.onnx_runtime import TOLERANCE, OnnxSession, difference
+from robnet_fx.frontend.outputs import Name, picking
+from robnet_fx.frontend.running import Guest, undisturbed
+from robnet_fx.frontend.unwrap import copy_of
 
 Way = Literal["initialisers", "re-export"]
 
@@ -34,6 +35,7 @@ def write_onnx(
     input_name: str = "image",
     output_name: str = "logits",
     metadata: Mapping[str, str] | None = None,
+    output: Name = None,
 ) -> Way:
     """Write `model` to `out` and say which way was taken.
 
@@ -41,7 +43,8 @@ def write_onnx(
     apart what two nodes read from one initialiser, one of them reads a new one). "re-export": a new
     graph by `torch.onnx.export`, with the old file's input and output names, shapes, batch axis and metadata, or for a
     model that came from no file, a free batch and the two names given. `example` [B, *S] are images to trace and to
-    compare with; `metadata` is added to the file's properties. The file is written whole or not at all.
+    compare with; `metadata` is added to the file's properties; `output` names the logits where the module returns more
+    than one tensor. The module is left as it was found. The file is written whole or not at all.
     Raises RobnetError when it cannot be written, UnsupportedError when the network cannot be exported or onnxruntime
     does not reproduce it to 1e-4 (1 + |b|).
     """
@@ -49,19 +52,20 @@ def write_onnx(
     images = example.detach().cpu().float()
     images = torch.cat([images, images])[: max(2, len(images))]
     problem = ""
-    with evaluating(network):
+    with undisturbed(network, output) as guest, picking(network, output):
         if isinstance(network, OnnxModel):
             input_name, output_name = network.input_name, network.output_name
             metadata = {**network.metadata, **(metadata or {})}
             original = with_weights(network)
             if original is not None:
                 data = _serialise(original, metadata)
-                problem = _compare(network, data, images)
+                problem = _compare(guest, data, images)
                 if not problem:
                     _write(Path(out), data)
                     return "initialisers"
+        guest(images)  # which dismisses the hooks that only look on
         data = _serialise(_export(network, images, input_name, output_name), metadata)
-        problem = _compare(network, data, images)
+        problem = _compare(guest, data, images)
     if problem:
         raise UnsupportedError(f"{out} is not written: {problem}")
     _write(Path(out), data)
@@ -127,7 +131,7 @@ def _on_cpu(model: nn.Module) -> nn.Module:
     tensors = [*model.parameters(), *model.buffers()]
     if all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.int64) for t in tensors):
         return model
-    return copy.deepcopy(model).cpu().float()
+    return copy_of(model).cpu().float()
 
 
 def _export(model: nn.Module, images: Tensor, input_name: str, output_name: str) -> onnx.ModelProto:
@@ -142,7 +146,7 @@ def _export(model: nn.Module, images: Tensor, input_name: str, output_name: str)
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 model,
-                (images,),
+                (images.clone(),),
                 dynamo=True,
                 verbose=False,
                 input_names=[input_name],
@@ -168,7 +172,7 @@ def _serialise(proto: onnx.ModelProto, metadata: Mapping[str, str] | None) -> by
 
 
 @torch.no_grad()
-def _compare(model: nn.Module, data: bytes, images: Tensor) -> str:
+def _compare(model: Guest, data: bytes, images: Tensor) -> str:
     """What is wrong with the bytes as a form of the model; empty if nothing."""
     images = torch.cat([images, torch.rand(images.shape, generator=torch.Generator().manual_seed(0))])
     try:

@@ -8,7 +8,9 @@ from typing import Any
 from torch import fx, nn
 
 MODEL = "model"  # the sub-module of every graph module that is the user's own module, the very same object
-LAYOUT = "layout"  # in the meta of a canonical graph's input: the `layout.Layout` of its images, or what there is to say about it
+LAYOUT = "layout"  # in the meta of a canonical graph's input: the `layout.Layout` of its images, or why it is open
+EXAMPLE = "example"  # there too: an image `[1, *S]` as the network takes it
+OUTPUT = "output"  # there too: where the logits are in what the user's module returns, None if they are all of it
 
 
 def derive(source: nn.Module, graph: fx.Graph, name: str, **more: nn.Module) -> fx.GraphModule:

@@ -67,6 +67,13 @@ class Layout:
         """Whether the network takes the user's array as it is."""
         return (self.axes, self.way) in {("nchw", CHANNELS_FIRST), ("nhwc", CHANNELS_LAST), ("nhw", GREY)}
 
+    @property
+    def likely(self) -> bool:
+        """Whether an image has 1, 3 or 4 channels, and no axis of one pixel. With an axis put in nothing is counted."""
+        channels, *spatial = self.image
+        counted = self.axes != "nhw" and self.way != GREY
+        return counted and channels in _CHANNELS and 1 not in spatial
+
     def contradicted(self, slides: Evidence) -> bool:
         """Whether the network slides over what would be the channels."""
         low, high = self._channels
@@ -205,8 +212,6 @@ def settle(
         grey = [layout for layout in left if layout.way == FLAT and layout.image[0] == 1]
         left = grey or [layout for layout in left if layout.way == orders[flat]]
     agreeing = [layout for layout in left if not layout.contradicted(slides)]
-    if not agreeing and axes is not None:
-        agreeing = left  # a network may slide over channels too: over those of a spectrum, say
     if not agreeing:
         sizes = " and ".join(str(size) for size, _ in sorted(slides, key=lambda axis: -axis[1]))
         raise UsageError(
@@ -214,8 +219,7 @@ def settle(
             "  remedy  give images as the network reads them, or say another layout"
         )
     agreeing = [layout for layout in agreeing if slides and layout.confirmed(slides)] or agreeing
-    likely = min(map(_unlikely, agreeing))
-    left = [layout for layout in agreeing if _unlikely(layout) == likely]
+    left = [layout for layout in agreeing if layout.likely] or agreeing
     if len({(layout.axes, layout.image) for layout in left}) == 1:
         left = [layout for layout in left if layout.as_given] or left
     if len({layout.way for layout in left}) > 1 or len({(r.axes, r.image) for r in left}) > 1:
@@ -242,13 +246,6 @@ def _fit(found: Sequence[Layout]) -> str:
     if not found:
         return "the images fit the network in no layout"
     return f"images {list(found[0].given)} fit the network as {' or '.join(dict.fromkeys(r.axes for r in found))}"
-
-
-def _unlikely(layout: Layout) -> bool:
-    """Images have 1, 3 or 4 channels, and no axis of one pixel. With an axis put in nothing is counted."""
-    channels, *spatial = layout.image
-    counted = layout.axes != "nhw" and layout.way != GREY
-    return not (counted and channels in _CHANNELS and 1 not in spatial)
 
 
 def channels_first(images: Tensor, axes: str) -> Tensor:

@@ -27,6 +27,11 @@ def larger(x: Tensor, y: Tensor, excess: Tensor) -> Tensor:
     return y + excess
 
 
+def cast(x: Tensor, like: Tensor) -> Tensor:
+    """`x` in the dtype that `like` has now: what a graph makes of masks and whole numbers follows it to another."""
+    return x.to(like.dtype)
+
+
 def within(x: Tensor, low: float, high: float) -> Tensor:
     """`x`, which is known to lie in `[low, high]` whatever the bounds of what it is made of say."""
     return x

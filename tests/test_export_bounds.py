@@ -31,7 +31,9 @@ def assert_close(ours, theirs):
 def test_the_file_certifies_what_the_model_certifies(tmp_path):
     net = bounded(fit=200, eps=0.2)
     images, labels = digits()[0][:6] / 255, digits()[1][:6]
-    written = write_bounds(net, tmp_path / "bounds.onnx", images[:1], {"box": json.dumps(net.radius.tolist())})
+    example = images[:1].clone()
+    written = write_bounds(net, tmp_path / "bounds.onnx", example, {"box": json.dumps(net.radius.tolist())})
+    assert torch.equal(example, images[:1])
     proto = onnx.load(tmp_path / "bounds.onnx")
     onnx.checker.check_model(proto)
     assert {entry.key: entry.value for entry in proto.metadata_props} == {"box": json.dumps(net.radius.tolist())}

@@ -206,6 +206,8 @@ def test_never_a_bound_under_the_wrong_layout(seed):
     draw = random.Random(seed)
     image = draw.choice((1, 3, 4)), draw.choice((2, 3, 4, 5)), draw.choice((2, 3, 4, 5))
     axes, way = draw.choice(("nchw", "nhwc")), draw.choice(list(UNPACKED))
+    if not seed % 3 and not way.startswith("flat"):  # a perceptron takes any order: it is asked in the user's own
+        way = "channels first" if axes == "nchw" else "channels last"
     torch.manual_seed(seed)
     if seed % 3:
         inner = nn.Sequential(nn.Conv2d(image[0], 2, 2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))

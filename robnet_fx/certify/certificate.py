@@ -19,6 +19,7 @@ from robnet_fx.bounded import BoundedModel
 from robnet_fx.certify.verdict import Verdicts, verdicts
 from robnet_fx.errors import UsageError
 from robnet_fx.files import sha256_of_file, sha256_of_tensors, write_atomically
+from robnet_fx.frontend.unwrap import bare
 from robnet_fx.images import check
 from robnet_fx.progress import SILENT, Progress
 
@@ -110,10 +111,12 @@ def certify(
 
 
 def in_dtype(net: BoundedModel, dtype: torch.dtype | None) -> BoundedModel:
-    """`net` itself if it computes in `dtype` already (or dtype is None), else a copy that does, its box set anew."""
+    """`net` itself if it computes in `dtype` already (or dtype is None), else a copy that does, its box set anew.
+
+    Of the user's module the copy has the weights alone."""
     if dtype is None or net.center.dtype == dtype:
         return net
-    converted = copy.deepcopy(net).to(dtype)
+    converted = copy.deepcopy(net, {id(net.model): copy.deepcopy(bare(net.model))}).to(dtype)
     converted.set_eps(net.eps)
     return converted
 

@@ -1,4 +1,4 @@
-"""Where a model needs a certain batch: the line that fixes its size, and the first operation that mixes its samples."""
+"""Where a model needs a certain batch: the line that fixes its size."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor, fx
-
-from robnet_fx.frontend.canonical import source_line
+from robnet_fx.frontend.places import source_line
 
 _SHAPES = logging.getLogger("torch.fx.experimental.symbolic_shapes")
 _BETWEEN = (logging.__file__, contextlib.__file__)  # frames that are neither the model's nor torch's
@@ -48,24 +45,3 @@ def fixed_at(export: Callable[[], Any]) -> str:
         _SHAPES.setLevel(level)
         _SHAPES.removeFilter(listener)
     return ""
-
-
-def mixed_at(traced: fx.GraphModule, example: Tensor, tolerance: float) -> fx.Node | None:
-    """The first operation of a canonical graph whose values for a batch are not those of its samples one by one."""
-    whole, *lone = (_values(traced, x) for x in (example, *example.split(1)))
-    varying = set(traced.graph.find_nodes(op="placeholder"))
-    for node in traced.graph.nodes:
-        if node.op != "call_function" or varying.isdisjoint(node.all_input_nodes):
-            continue
-        varying.add(node)
-        parts = torch.cat([torch.atleast_1d(values[node]) for values in lone])
-        same = parts.shape == whole[node].shape
-        if not (same and torch.allclose(whole[node], parts, rtol=tolerance, atol=tolerance)):
-            return node
-    return None
-
-
-def _values(traced: fx.GraphModule, x: Tensor) -> dict[fx.Node, Any]:
-    interpreter = fx.Interpreter(traced, garbage_collect_values=False)
-    interpreter.run(x)
-    return interpreter.env

@@ -2,15 +2,16 @@
 
 What torch.export leaves open is closed here: lifted parameters become `get_attr` nodes on the user's module, shape
 arithmetic becomes literal shapes with -1 for the batch, and copies, splits, tuple results and the many names of a
-reshape become the one form that has a rule.
+reshape become the one form that has a rule. What needs neither image nor parameter is computed here, once, and stored.
+
+A canonical graph has one dtype, that of the image it was traced with, and can be moved to another: a cast between
+float32 and float64 changes nothing but rounding and goes, and one of a mask follows the graph (`ops.cast`).
 """
 
 from __future__ import annotations
 
 import operator
-import os
-import re
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,8 +19,12 @@ from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
 
 from robnet_fx.errors import UnsupportedError
+from robnet_fx.frontend.constants import known_values
+from robnet_fx.frontend.places import layer_of, source_line
+from robnet_fx.frontend.places import place_of as place_of
 from robnet_fx.frontend.rewrites import FIRST_RESULTS, REWRITES
 from robnet_fx.graphs import MODEL, argument, prune
+from robnet_fx.ops import cast
 
 aten = torch.ops.aten
 
@@ -31,7 +36,7 @@ IDENTITIES = {
     aten.lift_fresh_copy.default,
     aten.dropout.default,
 }
-CASTS = {aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout}
+CASTS = {aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.to.other}
 RESHAPES = {
     aten.view.default,
     aten._unsafe_view.default,
@@ -63,30 +68,42 @@ SPELLINGS = {
     "batch_norm": {aten._native_batch_norm_legit_no_training.default},
 }
 """The operations that `Canonical` itself spells anew, by what they become."""
-_NOT_THE_USERS = re.compile(
-    "^<|/onnx2torch/|" + "|".join("^" + re.escape(str(Path(home).parent)) for home in (torch.__file__, __file__))
-)
+_EXACT = (torch.float32, torch.float64)
+HALF = (torch.float16, torch.bfloat16)
 _COMMUTATIVE = {aten.add.Tensor, aten.mul.Tensor}
 
 
-def canonicalise(exported: torch.export.ExportedProgram) -> tuple[fx.Graph, dict[str, Tensor]]:
-    """The canonical graph of a decomposed program, and the constant tensors it reads as `constants.<name>`."""
-    return Canonical(exported).run()
+class _Env(dict[fx.Node, fx.Node]):
+    """Traced node -> canonical node, made at first use where its value is known."""
+
+    def __init__(self, stored: Callable[[fx.Node], fx.Node]) -> None:
+        super().__init__()
+        self.stored = stored
+
+    def __missing__(self, node: fx.Node) -> fx.Node:
+        self[node] = self.stored(node)
+        return self[node]
 
 
 class Canonical:
-    """The canonical graph in the making: `env` maps traced nodes to canonical ones."""
+    """The canonical graph of a decomposed program, in the making: `env` maps traced nodes to canonical ones, `known`
+    those that need neither image nor parameter to their values, and `traced` the name of a canonical node to that of
+    the traced one of the same value. `constants` are the tensors that the graph reads as `constants.<name>`."""
 
     def __init__(self, exported: torch.export.ExportedProgram) -> None:
         self.source = exported
         self.graph = fx.Graph()
-        self.env: dict[fx.Node, fx.Node] = {}
+        self.env = _Env(self._stored)
+        self.known = known_values(exported)
         self.constants: dict[str, Tensor] = {}
+        self.traced: dict[str, str] = {}
         self.varying: set[fx.Node] = set()
-        self.example: Tensor
-        self.batch: Any = None
+        (image,) = (n for n in exported.graph.nodes if n.name == exported.graph_signature.user_inputs[0])
+        self.example: Tensor = image.meta["val"]
+        self.batch: Any = self.example.shape[0]
+        self.dtype = self.example.dtype if self.example.is_floating_point() else torch.get_default_dtype()
 
-    def run(self) -> tuple[fx.Graph, dict[str, Tensor]]:
+    def run(self) -> fx.Graph:
         inputs = {spec.arg.name: spec for spec in self.source.graph_signature.input_specs}
         for node in self.source.graph.nodes:
             if node.op == "placeholder":
@@ -101,27 +118,24 @@ class Canonical:
             else:
                 raise UnsupportedError(f"{node.op} {node.target} in the traced graph: control flow has no bounds")
         prune(self.graph)
-        return self.graph, self.constants
+        return self.graph
 
     def _placeholder(self, node: fx.Node, spec: Any) -> None:
         if spec.kind == InputKind.USER_INPUT:
-            self.example = node.meta["val"]
-            self.batch = self.example.shape[0]
             image = self.graph.placeholder("x")
             self.varying.add(image)
             self._place(node, image)
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-            self._place(node, self.graph.get_attr(f"{MODEL}.{spec.target}"))
-        elif spec.kind == InputKind.CONSTANT_TENSOR:
-            name = re.sub(r"\W", "_", spec.target)
-            self.constants[name] = self.source.constants[spec.target]
-            self._place(node, self.graph.get_attr(f"constants.{name}"))
-        else:
+            own = self.graph.get_attr(f"{MODEL}.{spec.target}")
+            dtype = node.meta["val"].dtype
+            self._place(node, self._cast(own) if dtype in _EXACT and dtype != self.dtype else own)
+        elif spec.kind != InputKind.CONSTANT_TENSOR:
             raise UnsupportedError(f"the model takes an input of kind {spec.kind} ({node.name}), which has no bounds")
 
     def _place(self, node: fx.Node, made: fx.Node) -> None:
         """Record `made` as the canonical form of `node`, with shape, dtype, layer and source line."""
         self.env[node] = made
+        self.traced.setdefault(made.name, node.name)
         value = node.meta.get("val")
         if isinstance(value, Tensor) and "val" not in made.meta:
             self._describe(made, value, node)
@@ -129,15 +143,22 @@ class Canonical:
     def _describe(self, made: fx.Node, value: Tensor, node: fx.Node) -> None:
         if self._has_batch(value) and not self.varies(made):
             value = value.new_empty((1, *value.shape[1:]))  # a constant stands once for all samples
+        if value.dtype in _EXACT:
+            value = value.to(self.dtype)
         made.meta["val"] = value
         made.meta["dtype"] = value.dtype
         made.meta["shape"] = self._tail(value)
-        made.meta["layer"] = _layer(node)
+        made.meta["layer"] = layer_of(node)
         made.meta["source"] = source_line(node.meta.get("stack_trace"))
 
     def varies(self, made: fx.Node) -> bool:
         """Whether a canonical node depends on the image."""
         return made in self.varying
+
+    @staticmethod
+    def same_kind(value: Tensor, other: Tensor) -> bool:
+        """Whether casting one value to the dtype of another changes no more than its rounding."""
+        return value.dtype == other.dtype or (value.dtype in _EXACT and other.dtype in _EXACT)
 
     def derived(self, node: fx.Node, target: Any, *args: Any) -> fx.Node:
         """A call on the way to what replaces `node`; its shape is worked out on the fake values of the trace."""
@@ -146,11 +167,12 @@ class Canonical:
         return made
 
     def constant(self, node: fx.Node, value: Tensor) -> fx.Node:
-        """A constant tensor made for what replaces `node`."""
+        """A constant tensor made for what replaces `node`, kept in the graph's dtype and where the image is."""
         name = node.name
         while name in self.constants:
             name += "_"
-        self.constants[name] = value
+        dtype = self.dtype if value.dtype in _EXACT else value.dtype
+        self.constants[name] = value = value.to(self.example.device, dtype, copy=True).contiguous()
         made = self.graph.get_attr(f"constants.{name}")
         self._describe(made, self.example.new_empty(value.shape, dtype=value.dtype), node)
         return made
@@ -171,10 +193,28 @@ class Canonical:
     def _has_batch(self, value: Tensor) -> bool:
         return value.dim() > 0 and isinstance(value.shape[0], torch.SymInt)
 
+    def _stored(self, node: fx.Node) -> fx.Node:
+        """The canonical form of a traced node whose value is known."""
+        made = self.constant(node, self.known[node])
+        self._place(node, made)
+        return made
+
+    def _cast(self, own: fx.Node) -> fx.Node:
+        """A value that is independent of the image, in the graph's dtype."""
+        like = self.graph.find_nodes(op="get_attr", target="constants.like")
+        if not like:
+            with self.graph.inserting_before(next(iter(self.graph.nodes), None)):
+                like = [self.graph.get_attr("constants.like")]
+            self.constants["like"] = torch.empty(0, dtype=self.dtype, device=self.example.device)
+            like[0].meta = {"val": self.example.new_empty(0), "dtype": self.dtype, "shape": (0,)}
+        return self.make(cast, (own, like[0]))
+
     def _call(self, node: fx.Node) -> None:
         value, target = node.meta.get("val"), node.target
         if isinstance(value, (torch.SymInt, int, torch.SymBool, bool, torch.SymFloat, float)) or value is None:
             return  # shape arithmetic and its assertions: shapes become literal below
+        if node in self.known:
+            return  # stored where it is used
         if target is operator.getitem:
             self._getitem(node)
             return
@@ -186,9 +226,16 @@ class Canonical:
             inference = (x, weight, bias, mean, var, False, momentum, eps, False)
             self.env[node] = self.make(aten.batch_norm.default, inference)
             return
-        if target in IDENTITIES or (target in CASTS and value.dtype == _value(node.args[0]).dtype):
+        if target in IDENTITIES or (target in CASTS and self.same_kind(value, _value(node.args[0]))):
             self.env[node] = self._arg(node.args[0])
             return
+        if target in CASTS:
+            source = self._arg(node.args[0])
+            if self.varies(source) and value.dtype in HALF:
+                raise UnsupportedError(f"{node.name} rounds to {value.dtype}, which has no bounds: run it in float32")
+            if value.dtype in _EXACT and not self.varies(source):
+                self._place(node, self._cast(source))
+                return
         if isinstance(value, Tensor) and any(isinstance(size, torch.SymInt) for size in value.shape[1:]):
             raise UnsupportedError(f"{node.name} has a size besides the batch that is not fixed: {list(value.shape)}")
         if target in RESHAPES:
@@ -201,13 +248,25 @@ class Canonical:
         if rewritten is not None:
             self._place(node, rewritten)
             return
-        args: tuple[Any, ...] = self._arg(node.args)
+        args, kwargs = self._following(node, value)
         if target in _COMMUTATIVE and not isinstance(args[0], fx.Node):
             args = (args[1], args[0])
-        made = self.make(target, args, self._arg(node.kwargs))
+        made = self.make(target, args, kwargs)
         if not self.varies(made) and any(isinstance(n.meta.get("val"), torch.SymInt) for n in node.all_input_nodes):
             raise UnsupportedError(f"{node.name} makes a constant out of the batch size")
         self._place(node, made)
+
+    def _following(self, node: fx.Node, value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a call without a device, and without a dtype where that is the graph's own."""
+        args, kwargs = list(self._arg(node.args)), self._arg(node.kwargs)
+        kwargs.pop("device", None)
+        followed = isinstance(value, Tensor) and value.dtype in _EXACT and node.target not in CASTS
+        if followed and argument(node, "dtype", None) is not None:
+            kwargs.pop("dtype", None)
+            args = args[: [entry.name for entry in node.target._schema.arguments].index("dtype")]  # type: ignore[union-attr]
+            if not _value(node.args[0]).is_floating_point() and not self.varies(args[0]):
+                args[0] = self._cast(args[0])
+        return tuple(args), kwargs
 
     def _reshape(self, node: fx.Node, value: Tensor) -> None:
         shape = list(value.shape)
@@ -244,21 +303,17 @@ class Canonical:
 
     def _output(self, node: fx.Node) -> None:
         results = node.args[0]
-        user = [
+        (logits,) = (
             result
             for result, spec in zip(results, self.source.graph_signature.output_specs, strict=True)  # type: ignore[arg-type]
-            if spec.kind.name == "USER_OUTPUT"
-        ]
-        if len(user) != 1 or not isinstance(user[0], fx.Node):
-            raise UnsupportedError(
-                f"a classifier returns one tensor of logits, and this model returns {len(user)} values"
-            )
-        value = user[0].meta["val"]
+            if spec.kind.name == "USER_OUTPUT"  # and no buffer or input that the model writes to
+        )
+        value = logits.meta["val"]
         if value.dim() != 2 or value.shape[0] != self.batch:
             raise UnsupportedError(
                 f"a classifier returns logits [B, classes], and this model returns {list(value.shape)}"
             )
-        self.graph.output(self.env[user[0]])
+        self.graph.output(self.env[logits])
 
     def _arg(self, arg: Any) -> Any:
         """An argument with nodes replaced by their canonical form and sizes by literals, -1 where the batch was."""
@@ -270,6 +325,8 @@ class Canonical:
                 raise UnsupportedError(
                     f"{arg.name} is a size computed from the batch ({value}); only B itself is known"
                 )
+            if isinstance(value, (torch.SymFloat, torch.SymBool)):
+                raise UnsupportedError(f"{arg.name} is a number read off the values of an image, which has no bounds")
             return value if arg not in self.env and isinstance(value, (int, float, bool)) else self.env[arg]
         if isinstance(arg, (list, tuple)):
             return type(arg)(self._arg(a) for a in arg)
@@ -287,28 +344,3 @@ def _value(node: Any) -> Tensor:
 def is_whole(node: fx.Node) -> bool:
     """A slice that keeps everything."""
     return _value(node.args[0]).shape == _value(node).shape and argument(node, "step", 1) == 1
-
-
-def _layer(node: fx.Node) -> tuple[str, str]:
-    """(path, class) of the innermost layer of the user's model that made the node."""
-    stack = [entry for entry in (node.meta.get("nn_module_stack") or {}).values() if not entry[0].startswith("_empty")]
-    if not stack:
-        return "", ""
-    path, kind = stack[-1]
-    kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-    return path, re.sub(r"^torch\.nn\.modules\.\w+\.", "torch.nn.", kind)
-
-
-def place_of(node: fx.Node) -> str:
-    """The lines of an error message that say where a traced node comes from."""
-    (layer, kind), source = _layer(node), source_line(node.meta.get("stack_trace"))
-    return f"\n  layer   {layer or '(top)'} ({kind})" * bool(kind) + f"\n  source  {source}" * bool(source)
-
-
-def source_line(stack_trace: str | None) -> str:
-    """`file.py:47    code` of the innermost frame in the user's own code, or nothing for a network read from a file."""
-    frames = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n([^\n]*)', stack_trace or "")
-    for path, line, code in reversed(frames):
-        if not _NOT_THE_USERS.search(path):
-            return f"{os.path.basename(path)}:{line}    {code.strip()}"
-    return ""

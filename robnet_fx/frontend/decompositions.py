@@ -60,6 +60,22 @@ def decomposes(*targets: Any) -> Callable[[Decomposition], Decomposition]:
     return enter
 
 
+@decomposes(aten.type_as.default)
+def _type_as(x: Tensor, other: Tensor) -> Tensor:
+    """The other value is asked for its dtype only, as it is for its shape by `expand_as` and the like."""
+    return x.to(other.dtype)
+
+
+@decomposes(aten.expand_as.default)
+def _expand_as(x: Tensor, other: Tensor) -> Tensor:
+    return x.expand(other.shape)
+
+
+@decomposes(aten.view_as.default, aten.reshape_as.default)
+def _reshape_as(x: Tensor, other: Tensor) -> Tensor:
+    return x.reshape(other.shape)
+
+
 @decomposes(aten.lerp.Scalar, aten.lerp.Tensor)
 def _lerp(x: Tensor, y: Tensor, weight: Any) -> Tensor:
     return x + weight * (y - x)

@@ -56,8 +56,9 @@ class OnnxModel(nn.Module):
         return f"{self.path.name}: {self.input_name} [B, {str(list(self.input_shape))[1:]} -> {self.classes} classes"
 
 
-def load_onnx(path: Path | str) -> OnnxModel:
-    """Read a classifier from an ONNX file and check it against onnxruntime on a random batch.
+def load_onnx(path: Path | str, output: str | None = None) -> OnnxModel:
+    """Read a classifier from an ONNX file and check it against onnxruntime on a random batch; `output` names the logits
+    where it has several outputs.
 
     Raises UsageError for a file that cannot be read (missing, damaged, NaN weights) and UnsupportedError for a network
     that cannot be taken: more than one input or output, sizes left open besides the batch, an input that is not
@@ -66,6 +67,8 @@ def load_onnx(path: Path | str) -> OnnxModel:
     """
     path = Path(path)
     proto = _read(path)
+    if output is not None:
+        _choose(path, proto.graph, output)
     shape, batch = _check(path, proto)
     generator = torch.Generator().manual_seed(0)
     base = torch.rand(batch or _FREE_BATCH, *shape, generator=generator)
@@ -79,14 +82,14 @@ def load_onnx(path: Path | str) -> OnnxModel:
             + "\n".join(reader.refused)
             + "\n  remedy  replace these layers in the original model and export it again"
         )
-    output = reader.output
+    logits = reader.output
     if (
-        output is None
-        or as_logits(output.base).dim() != 2
-        or len(output.base) != len(base)
-        or len(output.lifted) != len(lifted)
+        logits is None
+        or as_logits(logits.base).dim() != 2
+        or len(logits.base) != len(base)
+        or len(logits.lifted) != len(lifted)
     ):
-        found = "a constant" if output is None else f"{list(output.base.shape)} for {len(base)} image(s)"
+        found = "a constant" if logits is None else f"{list(logits.base.shape)} for {len(base)} image(s)"
         raise UnsupportedError(f"{path}: a classifier's output is [batch, classes], and this one's is {found}")
     model = OnnxModel(path, proto, reader, dynamic_batch=batch is None)
     _compare(model, torch.cat([base, lifted]))
@@ -112,6 +115,15 @@ def _read(path: Path) -> onnx.ModelProto:
         reason = str(error).strip().splitlines()[0][:300]
         raise UsageError(f"{path} keeps its weights in another file, which cannot be read: {reason}") from error
     return proto
+
+
+def _choose(path: Path, graph: onnx.GraphProto, output: str) -> None:
+    """Leave the named output as the only one."""
+    chosen = [value for value in graph.output if value.name == output]
+    if not chosen:
+        raise UsageError(f"{path} has no output {output!r}; it has {[value.name for value in graph.output]}")
+    del graph.output[:]
+    graph.output.extend(chosen)
 
 
 def _image_input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from robnet_fx.errors import UnsupportedError
+from robnet_fx.frontend.outputs import as_logits as as_logits
 
 TOLERANCE = 1e-4  # of (1 + |b|), for every comparison of two forms of one network
 
@@ -46,11 +47,6 @@ class OnnxSession:
         except Exception as error:
             raise UnsupportedError(f"onnxruntime fails on {step} images: {_first_line(error)}") from error
         return as_logits(torch.from_numpy(np.concatenate(pieces)[:count]))
-
-
-def as_logits(output: Tensor) -> Tensor:
-    """`[B, classes, 1, 1]`, as a network ends that averages each class over its pixels, as `[B, classes]`."""
-    return output.flatten(1) if output.dim() > 2 and output.shape[2:].numel() == 1 else output
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:

@@ -36,7 +36,8 @@ def rewrites(*targets: Any, table: dict[Any, Rewrite] = REWRITES) -> Callable[[R
     return enter
 
 
-@rewrites(aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default)
+@rewrites(aten.empty.memory_format, aten.new_empty.default, aten.empty_like.default)
+@rewrites(aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default, aten.zero.default)
 def _zeros(graph: Canonical, node: fx.Node) -> fx.Node | None:
     return _filled(graph, node, 0)
 
@@ -88,7 +89,7 @@ def _fill(graph: Canonical, node: fx.Node) -> fx.Node | None:
 def _copy(graph: Canonical, node: fx.Node) -> fx.Node | None:
     source, value = node.args[1], node.meta["val"]
     assert isinstance(source, fx.Node)
-    if source.meta["val"].dtype != value.dtype:
+    if not graph.same_kind(source.meta["val"], value):
         return None
     made = _input(graph, node, 1)
     return made if source.meta["val"].shape == value.shape else _spread(graph, node, made)
@@ -128,16 +129,21 @@ def _select_scatter(graph: Canonical, node: fx.Node) -> fx.Node | None:
 
 @rewrites(aten.slice_scatter.default)
 def _slice_scatter(graph: Canonical, node: fx.Node) -> fx.Node | None:
-    """`x[:, a:b] = y`"""
+    """`x[:, a:b:c] = y`"""
     value = node.meta["val"]
     dim = argument(node, "dim", 0) % value.dim()
     start, end, step = (argument(node, name, default) for name, default in (("start", 0), ("end", None), ("step", 1)))
     if node.args[1].meta["val"].shape == value.shape:  # type: ignore[union-attr]
         return _input(graph, node, 1)
-    if dim == 0 or step != 1:
+    if dim == 0:
         return None
-    first, last, _ = slice(start, end).indices(value.shape[dim])
-    return _assigned(graph, node, _input(graph, node, 1), dim, first, last)
+    places = range(value.shape[dim])[slice(start, end, step)]
+    if step == 1:
+        return _assigned(graph, node, _input(graph, node, 1), dim, places.start, places.stop)
+    order = list(range(value.shape[dim]))  # of x with the new part behind it
+    order[slice(start, end, step)] = range(len(order), len(order) + len(places))
+    both = graph.derived(node, join, [_input(graph, node, 0), _input(graph, node, 1)], dim)
+    return graph.derived(node, aten.index_select.default, both, dim, graph.constant(node, torch.tensor(order)))
 
 
 def _assigned(graph: Canonical, node: fx.Node, part: fx.Node, dim: int, start: int, end: int) -> fx.Node:

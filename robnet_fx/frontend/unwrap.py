@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robnet_fx.errors import UnsupportedError, UsageError
-
-_HALF = (torch.float16, torch.bfloat16)
+from robnet_fx.frontend.canonical import HALF
 
 
 def unwrap(model: Any) -> nn.Module:
@@ -47,6 +47,31 @@ def load_pt2(path: Path) -> nn.Module:
 
 
 def to_full_precision(model: nn.Module) -> nn.Module:
-    """Bring a half-precision model to float32, in place: bounds of rounded-off weights need more digits than these."""
-    halves = [value.dtype in _HALF for value in [*model.parameters(), *model.buffers()] if value.is_floating_point()]
-    return model.float() if any(halves) else model
+    """The model itself, or a float32 copy of one in half precision: bounds of rounded-off weights need more digits."""
+    halves = [value.dtype in HALF for value in [*model.parameters(), *model.buffers()] if value.is_floating_point()]
+    return copy_of(model).float() if any(halves) else model
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A copy that runs by itself. What a forward or a hook has left in attributes loses its gradient on the way, for
+    Python copies no tensor that has one. Raises `UsageError` where something else cannot be copied."""
+    held = [value for module in model.modules() for value in vars(module).values()]
+    left = [*held, *(entry for value in held if isinstance(value, (list, tuple)) for entry in value)]
+    left += [entry for value in held if isinstance(value, dict) for entry in value.values()]
+    made = {id(x): x.detach().clone() for x in left if isinstance(x, Tensor) and not x.is_leaf}
+    try:
+        return copy.deepcopy(model, made)
+    except Exception as error:  # whatever an object of the user's has against it
+        raise UsageError(f"{type(model).__name__} cannot be copied: {type(error).__name__}: {error}") from error
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model's parameters and buffers under their names and nothing else: all that a graph over it reads."""
+    made = nn.Module()
+    for name, parameter in model._parameters.items():
+        made.register_parameter(name, parameter)
+    for name, buffer in model._buffers.items():
+        made.register_buffer(name, buffer, persistent=name not in model._non_persistent_buffers_set)
+    for name, module in model.named_children():
+        made.add_module(name, bare(module))
+    return made

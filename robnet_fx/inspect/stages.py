@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from robnet_fx.domains import Shape
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
+from robnet_fx.frontend.outputs import Name
 from robnet_fx.generate import generate, unsupported
 from robnet_fx.graphs import MODEL
 from robnet_fx.passes.pipeline import clean, perturb
@@ -44,6 +45,7 @@ def stage_graph(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     example: Tensor | None = None,
+    output: Name = None,
 ) -> fx.GraphModule:
     """The graph of a stage: "source" (canonical), "passes" (perturbed) or "bounds" (generated).
 
@@ -51,7 +53,7 @@ def stage_graph(
     """
     if stage not in STAGES:
         raise UsageError(f"unknown stage {stage!r}: choose one of {', '.join(STAGES)}")
-    graph = trace(model, example)
+    graph = trace(model, example, output)
     if stage == "source":
         return graph
     graph = perturb(clean(graph, mean, std), perturbation, clip)

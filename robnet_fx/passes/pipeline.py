@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import fx
 
+from robnet_fx.frontend.parity import check_lowered
+from robnet_fx.graphs import EXAMPLE
 from robnet_fx.passes import (  # noqa: F401  (they enter lowerings)
     lower_einsum,
     lower_exponentials,
     lower_extremes,
     lower_statistics,
 )
+from robnet_fx.passes.base import input_of
 from robnet_fx.passes.drop_softmax import drop_softmax
 from robnet_fx.passes.insert_clip import insert_clip
 from robnet_fx.passes.insert_field import insert_field
@@ -24,11 +28,19 @@ from robnet_fx.perturbation import Perturbation
 
 def clean(canonical: fx.GraphModule, mean: Constants = None, std: Constants = None) -> fx.GraphModule:
     """`image -> logits`: no softmax at the end, composite operations written out; in front the layout that the network
-    takes, and the normalisation if it is given."""
+    takes, and the normalisation if it is given. What was written out is compared with what it stands for."""
+    whole = drop_softmax(canonical)
+    lowered = lower(whole)
+    example = input_of(canonical).meta.get(EXAMPLE)
+    if example is not None and _operations(lowered) != _operations(whole):
+        check_lowered(whole, lowered, example)
     counts = {len(given) for given in (mean, std) if isinstance(given, Sequence) and len(given) > 1}
-    channels = counts.pop() if len(counts) == 1 else None
-    graph = simplify(insert_layout(lower(drop_softmax(canonical)), channels))
+    graph = simplify(insert_layout(lowered, counts.pop() if len(counts) == 1 else None))
     return graph if mean is None and std is None else insert_normalisation(graph, mean, std)
+
+
+def _operations(module: fx.GraphModule) -> list[Any]:
+    return [node.target for node in module.graph.nodes]
 
 
 def perturb(clean: fx.GraphModule, perturbation: Perturbation, clip: str | None) -> fx.GraphModule:

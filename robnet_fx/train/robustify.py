@@ -21,6 +21,8 @@ from robnet_fx.errors import Interrupted, UsageError
 from robnet_fx.export import write_onnx
 from robnet_fx.field import BiasField
 from robnet_fx.frontend.onnx import load_onnx
+from robnet_fx.frontend.outputs import Name
+from robnet_fx.frontend.unwrap import to_full_precision, unwrap
 from robnet_fx.images import check, subset, to_float
 from robnet_fx.layout import channels_first
 from robnet_fx.memory import available_memory, bytes_text, of_training
@@ -111,9 +113,13 @@ def robustify(
     runs: Path | str = "runs",
     resume: Path | str | None = None,
     metadata: Mapping[str, str] | None = None,
+    output: Name = None,
     progress: Progress = SILENT,
 ) -> RobustifyResult:
     """Train `model` (an ONNX file, or a module in place) against the fields of the box and write it as ONNX to `out`.
+
+    A module in half precision is not trained itself but a float32 copy, the result's `net.model`. `output` names the
+    logits where there are several tensors, as `trace` takes it.
 
     The model is measured first, and refused at chance level unless `pretrain`. `epochs` gives the paper's schedule in
     that many epochs (`Recipe.short`), None in full; `limit` and `test_limit` cut the training and the test set to a
@@ -146,12 +152,17 @@ def robustify(
     folder = None if resume is None else folders.reopen(Path(resume))
     field = BiasField(order, eps, multiplicative, additive)
     place = choose_device(device)
-    source = model if isinstance(model, nn.Module) else load_onnx(Path(model))
+    asked = None if output is None or isinstance(model, nn.Module) else str(output)  # of a file
+    source: nn.Module
+    if isinstance(model, nn.Module):
+        source = to_full_precision(unwrap(model))
+    else:
+        source, output = load_onnx(Path(model), output=asked), None
     example = to_float(data.x_train[:2], torch.zeros(()))
     layout = layout or getattr(data, "axes", None)
 
     def bounded(module: nn.Module, bounds: str) -> BoundedModel:
-        return bound(module, field, bounds, clip, mean, std, example, layout, flat).to(place)
+        return bound(module, field, bounds, clip, mean, std, example, output, layout, flat).to(place)
 
     net = bounded(source, method)
     axes = net.layout.axes
@@ -206,8 +217,8 @@ def robustify(
     )
     try:
         inputs = net.arranged(example)
-        exported = ranks.by_leader(lambda: write_onnx(net.model, target, inputs, metadata=remembered))
-        written = bounded(load_onnx(target), VERDICT_METHOD)
+        exported = ranks.by_leader(lambda: write_onnx(net.model, target, inputs, metadata=remembered, output=output))
+        written = bounded(load_onnx(target, output=asked), VERDICT_METHOD)
         after, certificate = _measure(written, test, seed, progress, target)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped after training; {checkpoint} continues the run", checkpoint) from None

@@ -18,6 +18,7 @@ from robnet_fx.frontend import trace
 from robnet_fx.frontend.onnx import load_onnx
 from robnet_fx.frontend.onnx_ops import convert
 from robnet_fx.frontend.onnx_runtime import OnnxSession, difference
+from robnet_fx.frontend.running import quiet
 from tests.onnx_files import CLASSES, SIZE, Residual, by_hand, convnet, exported, settled, weight
 
 EXPORTS = [(False, opset, dynamic) for opset in (9, 11, 13, 17, 18, 20) for dynamic in (False, True)]
@@ -37,8 +38,9 @@ PUBLIC = [  # file, image shape, parameters
 
 def traced(model, images):
     """The graph torch.export makes of a model with a free batch, and the ATen operations in it."""
-    program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-    program = program.run_decompositions({})
+    with quiet():
+        program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        program = program.run_decompositions({})
     return program.module(), {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
 
 
