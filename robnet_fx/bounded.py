@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from robnet_fx.domains import Interval
-from robnet_fx.errors import UnsupportedError, UsageError
+from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.generate import Generator, method_named
 from robnet_fx.generate.analysis import dependent_nodes, widest
@@ -21,7 +21,7 @@ from robnet_fx.layout import arrange
 from robnet_fx.memory import rows_without_gradient
 from robnet_fx.passes import CLIPS, FIELD, NORMALISATION, Constants
 from robnet_fx.passes.base import input_of
-from robnet_fx.passes.drop_softmax import last_softmax
+from robnet_fx.passes.head import head_of
 from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbation import Perturbation, Transform
 from robnet_fx.precision import bounds_precision
@@ -67,9 +67,9 @@ class BoundedModel(nn.Module):
     """A classifier with its perturbed graph and its bounds graph, all over the user's own parameters.
 
     `perturbed` is `(coefficients [B, D], image [B, *S]) -> logits`; `bounds` is `(image, spec [B, K, classes]) ->
-    (lower, upper) [B, K]`; `clean` is `image -> logits` without the perturbation. `classes` is the number of logits,
-    `input_shape` that of an image, `taken` that of the user's module's own input, and `softmax` is "softmax" or
-    "log_softmax" where the module ends in one: the logits are those in front of it.
+    (lower, upper) [B, K]`; `clean` is `image -> logits` without the perturbation. `classes` is the number of logits, 2
+    for a module of one; `input_shape` is that of an image, `taken` that of the user's module's own input, and `head`
+    says what the module's output is to the logits. `remarks` are what a report must say of what is bounded, by subject.
     Graphs are generated when first needed and read the box from buffers, so `set_eps` costs nothing.
     """
 
@@ -88,7 +88,8 @@ class BoundedModel(nn.Module):
             raise UsageError(f"clip must be one of 'relu', 'clamp' or None, not {clip!r}")
         self.perturbation, self.method, self.clip = perturbation, method, clip
         self.eps = perturbation.eps
-        self.taken, self.softmax = shape_of(input_of(canonical)), last_softmax(canonical)
+        self.taken, self.head = shape_of(input_of(canonical)), head_of(canonical)
+        self.remarks = remarks(canonical)
         self.clean = clean(canonical, mean, std)
         self.perturbed = perturb(self.clean, perturbation, clip)
         (self.classes,) = _output_shape(self.perturbed)
@@ -143,15 +144,14 @@ class BoundedModel(nn.Module):
 
         Of a module that ends in a softmax they are the logarithms, which differ from its logits by a constant a sample.
         """
-        output: Tensor = self.model(self.normalise(images))
-        return output.clamp(min=torch.finfo(output.dtype).tiny).log() if self.softmax == "softmax" else output
+        return self.head.logits(self.model(self.normalise(images)))
 
     def margins(self, images: Tensor, labels: Tensor) -> Tensor:
         """Upper bounds `[B, classes]` of `logit_i - logit_label` over the box, -inf in the label's column.
 
         Differentiable in the parameters and the images. A sample is certified where every bound is below 0. Without
         gradients many classes are worked in parts, so that memory suffices.
-        Raises `UnsupportedError` for a model of one logit, `UsageError` for images or labels that do not fit.
+        Raises `UsageError` for images or labels that do not fit.
         """
         upper = torch.cat(list(self.margins_in_parts(images, labels)), 1)
         others = other_classes(labels, self.classes)
@@ -211,8 +211,6 @@ class BoundedModel(nn.Module):
             raise UsageError(f"the network takes images {list(self.input_shape)}, not {list(images.shape[1:])}")
         if labels is None:
             return
-        if self.classes < 2:
-            raise UnsupportedError("margins need at least two logits; this model has one")
         if labels.shape != images.shape[:1] or labels.is_floating_point():
             raise UsageError(f"labels must be {len(images)} whole numbers, not {labels.dtype} {list(labels.shape)}")
         if bool(((labels < 0) | (labels >= self.classes)).any()):
@@ -237,6 +235,14 @@ class BoundedModel(nn.Module):
     @property
     def _probe(self) -> fx.GraphModule:
         return self._graph("probe_graph", Generator.probe)
+
+
+def remarks(canonical: fx.GraphModule) -> dict[str, str]:
+    """What a report must say of a network beside its name, by subject: its head, and what its file is like."""
+    own: dict[str, str] = dict(getattr(canonical.get_submodule(MODEL), "remarks", {}))
+    if text := head_of(canonical).remark:
+        own["output"] = "; ".join(filter(None, (own.get("output"), text)))
+    return own
 
 
 def _upper(generator: Generator) -> fx.GraphModule:

@@ -254,7 +254,7 @@ class Canonical:
                 f"a classifier returns one tensor of logits, and this model returns {len(user)} values"
             )
         value = user[0].meta["val"]
-        if value.dim() != 2 or value.shape[0] != self.batch:
+        if value.dim() < 1 or value.shape[0] != self.batch or any(size != 1 for size in value.shape[2:]):
             raise UnsupportedError(
                 f"a classifier returns logits [B, classes], and this model returns {list(value.shape)}"
             )
