@@ -14,6 +14,7 @@ def attack(
     eps: options.Eps,
     order: options.Order = 3,
     data: options.Data = None,
+    output: options.Output = None,
     steps: Annotated[int, typer.Option(help="Steps of gradient ascent in the coefficients.")] = 40,
     restarts: Annotated[int, typer.Option(help="Starting points: the centre of the box, then random ones.")] = 4,
     mean: options.Mean = None,
@@ -44,7 +45,7 @@ def attack(
     from robnet_fx.report.tables import accuracies
 
     field = BiasField(order, share)
-    subject = open_subject(model, data, mean, std, device)
+    subject = open_subject(model, data, mean, std, device, output)
     index, images, labels = subject.test_images(limit)
     announce("attack", {**subject.describe(field), "search": f"{steps} steps from each of {restarts} starts"})
     net = subject.bound(field, "ibp", options.read_clip(clip))  # the cheapest bounds to generate: none is asked for

@@ -14,6 +14,7 @@ def certify(
     eps: options.Eps,
     order: options.Order = 3,
     data: options.Data = None,
+    output: options.Output = None,
     method: options.Method = "rsip-ssip",
     mean: options.Mean = None,
     std: options.Std = None,
@@ -49,7 +50,7 @@ def certify(
 
     method_named(method)
     field = BiasField(order, share)
-    subject = open_subject(model, data, mean, std, device)
+    subject = open_subject(model, data, mean, std, device, output)
     index, images, labels = subject.test_images(limit)
     announce("certify", {**subject.describe(field), "method": f"{method}, clip {clip}, float64"})
     net = subject.bound(field, method, options.read_clip(clip))

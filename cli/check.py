@@ -13,6 +13,8 @@ from robnet_fx.errors import UnsupportedError
 def check(
     model: options.ModelFile,
     order: options.Order = 3,
+    data: options.Data = None,
+    output: options.Output = None,
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Estimate the memory of batches of N images.")] = 128,
     clip: options.Clip = "relu",
     device: options.Device = None,
@@ -21,6 +23,8 @@ def check(
 ) -> None:
     """Say whether MODEL can be bounded, before any work is done: the share of its operations with bound rules, every
     other one with shape, layer, source line and remedy, and the memory that bounds will need.
+
+    A model that leaves its height and width open needs --data, the images that it is for.
 
     Ends with 3 when something is missing.
 
@@ -31,7 +35,7 @@ def check(
     import torch
 
     from robnet_fx.cli.output import announce, show
-    from robnet_fx.cli.subject import describe_file
+    from robnet_fx.cli.subject import describe_file, open_subject
     from robnet_fx.coverage import coverage
     from robnet_fx.device import choose_device
     from robnet_fx.field import BiasField
@@ -44,10 +48,14 @@ def check(
     available = available_memory(place)
     heading = {"model": str(model), "order": order, "clip": clip}
     try:
-        loaded = load_onnx(model)
-        images = image_shape(loaded.input_shape)
-        announce("check", describe_file(model, loaded))
+        if data is None:
+            loaded, known = load_onnx(model, output=output), None
+        else:
+            subject = open_subject(model, data, None, None, device, output)
+            loaded, known = subject.model, subject.data.input_shape
+        images = known or image_shape(loaded.input_shape)
         found = coverage(loaded, BiasField(order, 0.0), options.read_clip(clip), example=torch.rand(2, *images))
+        announce("check", describe_file(model, loaded, known, found.remarks))
     except UnsupportedError as error:  # the front end stops before the operations can be counted
         if json:
             show({**heading, "supported": False, "coverage": None, "error": str(error)}, "", as_json=True, out=out)
@@ -60,6 +68,7 @@ def check(
     document = {
         **heading,
         "layout": layout(images, loaded.input_shape),
+        "remarks": found.remarks,
         "supported": not found.gaps,
         "coverage": found.share,
         "nodes": found.nodes,

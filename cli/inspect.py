@@ -44,6 +44,7 @@ def inspect(
     ] = None,
     order: options.Order = 3,
     data: options.Data = None,
+    output: options.Output = None,
     method: options.Method = "rsip-ssip",
     mean: options.Mean = None,
     std: options.Std = None,
@@ -73,9 +74,9 @@ def inspect(
     method_named(method)
     field, form = BiasField(order, share), options.read_clip(clip)
     if eps is None or stage is not None or code:
-        _show_stage(model, stage or "source", code, field, method, form, mean, std, json)
+        _show_stage(model, stage or "source", code, field, method, form, mean, std, output, json)
     else:
-        _show_bounds(model, image, html, onnx, field, data, method, mean, std, clip, json)
+        _show_bounds(model, image, html, onnx, field, data, method, mean, std, clip, output, json)
 
 
 def _show_stage(
@@ -87,23 +88,26 @@ def _show_stage(
     clip: str | None,
     mean: str | None,
     std: str | None,
+    output: str | None,
     json: bool,
 ) -> None:
     from dataclasses import asdict
 
     import torch
 
+    from robnet_fx.bounded import remarks
     from robnet_fx.cli.output import announce, show
     from robnet_fx.cli.subject import describe_file, normalisation
+    from robnet_fx.frontend import trace
     from robnet_fx.frontend.onnx import load_onnx
     from robnet_fx.inspect import node_lines, stage_graph
     from robnet_fx.layout import image_shape
     from robnet_fx.report.console import results, say
     from robnet_fx.report.tables import graph_table
 
-    loaded = load_onnx(model)
-    announce("inspect", describe_file(model, loaded))
+    loaded = load_onnx(model, output=output)
     example = torch.rand(2, *image_shape(loaded.input_shape), generator=torch.Generator().manual_seed(0))
+    announce("inspect", describe_file(model, loaded, None, remarks(trace(loaded, example))))
     graph = stage_graph(loaded, stage, field, method, clip, *normalisation(loaded, mean, std), example)
     lines = node_lines(graph, stage)
     if code and not json:
@@ -125,6 +129,7 @@ def _show_bounds(
     mean: str | None,
     std: str | None,
     clip: str,
+    output: str | None,
     json: bool,
 ) -> None:
     from dataclasses import asdict
@@ -135,7 +140,7 @@ def _show_bounds(
     from robnet_fx.report.console import notes, say
     from robnet_fx.report.tables import survey_table
 
-    specimen = open_specimen(model, image, field, data, method, options.read_clip(clip), mean, std)
+    specimen = open_specimen(model, image, field, data, method, options.read_clip(clip), mean, std, output)
     announce("inspect", {**specimen.facts, "method": f"{method}, clip {clip}"})
     found = survey(specimen.net, specimen.image)
     files = {}

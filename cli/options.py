@@ -31,6 +31,15 @@ Data = Annotated[
         show_default=False,
     ),
 ]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The output that holds the logits, or a tensor inside the network, by its name in the file. "
+        "By default what the model's metadata say, else the only output that can be logits.",
+        show_default=False,
+    ),
+]
 Method = Annotated[
     str, typer.Option(help="Bounds: ibp, ssip, rsip-ibp, rsip-ssip, or, slow and tighter, rsip-anchored and rsip.")
 ]

@@ -15,6 +15,7 @@ def robustify(
     eps: options.Eps,
     order: options.Order = 3,
     data: options.Data = None,
+    output: options.Output = None,
     epochs: Annotated[
         int | None,
         typer.Option(metavar="N", help="Robust training in N epochs.", show_default="the paper's schedule, 200"),
@@ -84,7 +85,7 @@ def robustify(
 
     method_named(method)
     field = BiasField(order, share)
-    subject = open_subject(model, data, mean, std, device)
+    subject = open_subject(model, data, mean, std, device, output)
     schedule = "the paper's schedule" if epochs is None else f"{epochs} robust epochs"
     announce(
         "robustify",
@@ -97,6 +98,7 @@ def robustify(
         order=order,
         method=method,
         clip=options.read_clip(clip),
+        output=output,
         mean=subject.mean,
         std=subject.std,
         epochs=epochs,

@@ -85,10 +85,11 @@ def open_specimen(
     clip: str | None,
     mean: str | None,
     std: str | None,
+    output: str | None,
 ) -> Specimen:
     """Open a model and its test image; without a data set for the model, and none asked for, a random image."""
     if number is None and data is None:
-        model = load_onnx(path)
+        model = load_onnx(path, output=output)
         try:
             data_sets.find(image_shape(model.input_shape), model.classes, model.metadata)
         except UsageError:
@@ -98,8 +99,8 @@ def open_specimen(
             names = {"model": str(path), "data": None, "order": field.order}
             document = {**names, "normalisation": dict(zip(("mean", "std"), constants, strict=True))}
             title = "a random image: no data set is known for this input; --data names one"
-            return Specimen(path, net, image, title, describe_model(path, model, None, field), document, None)
-    subject = open_subject(path, data, mean, std, "cpu")
+            return Specimen(path, net, image, title, describe_model(path, model, None, field, net.remarks), document, None)
+    subject = open_subject(path, data, mean, std, "cpu", output)
     number, count = number or 0, len(subject.data.x_test)
     if not 0 <= number < count:
         raise UsageError(f"--image must lie between 0 and {count - 1}, the test images of {subject.data.name}")

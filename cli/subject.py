@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from robnet_fx import ranks
-from robnet_fx.bounded import BoundedModel, bound
+from robnet_fx.bounded import BoundedModel, remarks
 from robnet_fx.device import choose_device
 from robnet_fx.field import BiasField
-from robnet_fx.frontend.onnx import OnnxModel, load_onnx
+from robnet_fx.frontend import trace
+from robnet_fx.frontend.onnx import OnnxModel, load_for, load_onnx
+from robnet_fx.frontend.onnx_header import read_header
 from robnet_fx.images import subset, to_float
 from robnet_fx.layout import CHANNELS_FIRST, Shape, image_shape, layout
 from robnet_fx.metadata import normalisation_of, numbers
@@ -38,6 +41,11 @@ class Subject:
         """Two images in [0, 1]."""
         return to_float(self.data.x_train[:2], torch.zeros(()))
 
+    @cached_property
+    def canonical(self) -> fx.GraphModule:
+        """The model's graph, traced once."""
+        return trace(self.model, self.example)
+
     def test_images(self, limit: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """(their numbers in the test set, images, labels) of at most `limit` test images."""
         index = subset(len(self.data.x_test), limit)
@@ -45,12 +53,11 @@ class Subject:
 
     def bound(self, field: BiasField, method: str, clip: str | None) -> BoundedModel:
         """The model compiled with its bounds, on the device."""
-        net = bound(self.model, field, method, clip, self.mean, self.std, example=self.example)
-        return net.to(self.device)
+        return BoundedModel(self.canonical, field, method, clip, self.mean, self.std).to(self.device)
 
     def describe(self, field: BiasField) -> dict[str, str]:
         """The lines of the opening panel, the box of the coefficients among them."""
-        model = describe_model(self.path, self.model, self.data.input_shape, field)
+        model = describe_model(self.path, self.model, self.data.input_shape, field, remarks(self.canonical))
         data = f"{self.data.name}: {len(self.data.x_train)} training, {len(self.data.x_test)} test images"
         lines = {"model": model.pop("model"), "data": data, **model}
         if self.mean is not None or self.std is not None:
@@ -65,30 +72,39 @@ class Subject:
         return {**names, "layout": way, "normalisation": {"mean": self.mean, "std": self.std}}
 
 
-def open_subject(path: Path, data: str | None, mean: str | None, std: str | None, device: str | None) -> Subject:
+def open_subject(
+    path: Path, data: str | None, mean: str | None, std: str | None, device: str | None, output: str | None = None
+) -> Subject:
     """Open a model, find its data set where none is named, and refuse one that does not fit."""
     place = choose_device(device)
-    model = load_onnx(path)
+    header = read_header(path)
+    if data is not None and header.image.open:  # the images settle the model's sizes
+        dataset = ranks.leader_first(lambda: data_sets.load(data, None))
+        model = load_for(path, dataset.input_shape, output)
+    else:
+        model = load_onnx(path, output=output)
+        images = image_shape(model.input_shape)
+        spec = data or data_sets.find(images, model.classes, model.metadata)
+        dataset = ranks.leader_first(lambda: data_sets.load(spec, images[0] if len(images) > 1 else None))
     constants = normalisation(model, mean, std)
-    images = image_shape(model.input_shape)
-    spec = data or data_sets.find(images, model.classes, model.metadata)
-    dataset = ranks.leader_first(lambda: data_sets.load(spec, images[0] if len(images) > 1 else None))
     dataset.check_fit(model.input_shape, model.classes)
     return Subject(path, model, dataset, *constants, place)
 
 
-def describe_model(path: Path, model: OnnxModel, images: Shape | None, field: BiasField) -> dict[str, str]:
+def describe_model(
+    path: Path, model: OnnxModel, images: Shape | None, field: BiasField, remarks: Mapping[str, str]
+) -> dict[str, str]:
     """The lines of a panel that need no data set: those of the file, the field and its box."""
     box = field.build(images or image_shape(model.input_shape))
     return {
-        **describe_file(path, model, images),
+        **describe_file(path, model, images, remarks),
         "field": describe_field(field.order, field.eps),
         "box": describe_box(box.center.tolist(), box.radius.tolist()),
     }
 
 
-def describe_file(path: Path, model: OnnxModel, images: Shape | None = None) -> dict[str, str]:
-    """The model's own lines: its layout where that is not channels first, and its softmax where it ends in one.
+def describe_file(path: Path, model: OnnxModel, images: Shape | None, remarks: Mapping[str, str]) -> dict[str, str]:
+    """The model's own lines: its layout where that is not channels first, and what must be said of its graph.
 
     Where the shape of the images is not known the likely one is assumed, and the lines say so.
     """
@@ -98,9 +114,7 @@ def describe_file(path: Path, model: OnnxModel, images: Shape | None = None) -> 
     way = layout(images, model.input_shape)
     if way != CHANNELS_FIRST:
         lines["layout"] = f"{way}: the network takes {list(model.input_shape)}{assumed}"
-    if model.last_operator in ("Softmax", "LogSoftmax"):
-        lines["output"] = f"{model.last_operator}, left out of the bounds: margins are those of the logits before it"
-    return lines
+    return {**lines, **remarks}
 
 
 def normalisation(model: OnnxModel, mean: str | None, std: str | None) -> tuple[list[float] | None, list[float] | None]:

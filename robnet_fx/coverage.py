@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from robnet_fx.bounded import remarks
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.canonical import source_line
 from robnet_fx.generate.analysis import dependent_nodes, unsupported
@@ -43,7 +44,7 @@ class Coverage:
     """Of `nodes` operations that depend on the image `bounded` have a rule; `gaps` are the others.
 
     `verdicts` and `training` estimate the memory of RSIP-SSIP bounds, as if there were no gaps, and `one_margin`
-    that of training on one image with one margin at a time.
+    that of training on one image with one margin at a time. `remarks` are what a report must say of the network.
     """
 
     nodes: int
@@ -52,6 +53,7 @@ class Coverage:
     verdicts: Memory
     training: Memory
     one_margin: Memory
+    remarks: dict[str, str]
 
     @property
     def share(self) -> float:
@@ -71,11 +73,12 @@ def coverage(
 
     Field and clip are not counted. Raises what `trace` raises for a network that cannot be read or traced.
     """
-    perturbed = perturb(clean(trace(model, example), mean, std), perturbation, clip)
+    canonical = trace(model, example)
+    perturbed = perturb(clean(canonical, mean, std), perturbation, clip)
     counted = [node for node in dependent_nodes(perturbed) if node.meta.get("layer", ("", ""))[1] != _OURS]
     gaps = tuple(_gap(node, reason, perturbed) for node, reason in unsupported(perturbed))
     memory = of_verdicts(perturbed), of_training(perturbed), of_training(perturbed, rows=1)
-    return Coverage(len(counted), len(counted) - len(gaps), gaps, *memory)
+    return Coverage(len(counted), len(counted) - len(gaps), gaps, *memory, remarks(canonical))
 
 
 def _gap(node: fx.Node, reason: str, perturbed: fx.GraphModule) -> Gap:

@@ -130,6 +130,7 @@ def _subject(
         "box": {"center": exact.center.tolist(), "radius": exact.radius.tolist()},
         "method": net.method,
         "clip": net.clip,
+        "remarks": net.remarks,
         "dtype": str(exact.center.dtype).removeprefix("torch."),
         "device": exact.center.device.type,
         "model_sha256": hashes,

@@ -32,9 +32,9 @@ def trace(model: nn.Module | ExportedProgram | str | Path, example: Tensor | Non
     if isinstance(model, (str, Path)) and Path(model).suffix == ".pt2":
         model = load_pt2(Path(model))
     if isinstance(model, (str, Path)):
-        from robnet_fx.frontend.onnx import load_onnx  # onnx and its runtime load only where a file is read
+        from robnet_fx.frontend.onnx import load_for, load_onnx  # they load only where a file is read
 
-        model = load_onnx(Path(model))
+        model = load_onnx(Path(model)) if example is None else load_for(Path(model), tuple(example.shape[1:]))
         example = torch.rand(2, *image_shape(model.input_shape)) if example is None else example
     if example is None:
         raise UsageError("tracing an nn.Module needs an example batch of images")

@@ -9,23 +9,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx.inliner import inline_local_functions
 from torch import Tensor, nn
 
 from robnet_fx.errors import RobnetError, UnsupportedError, UsageError
 from robnet_fx.frontend.onnx_fused import unfuse
 from robnet_fx.frontend.onnx_graph import GraphReader
-from robnet_fx.frontend.onnx_header import Port, image_inputs, port, read_proto
+from robnet_fx.frontend.onnx_header import Port, image_inputs, port, read_header, read_proto
 from robnet_fx.frontend.onnx_ops.node import Stored
-from robnet_fx.frontend.onnx_part import choose_output, needed_part
+from robnet_fx.frontend.onnx_part import choose_output, part_behind
 from robnet_fx.frontend.onnx_runtime import computes_in_halves, difference, forms
+from robnet_fx.layout import Shape, layouts
 from robnet_fx.margins import as_logits
 
 _FREE_BATCH = 7  # sample batch size for a file that leaves it open: a prime that shapes seldom contain
 _MAY_BE_INFINITE = {"Clip", "Max", "Min", "Pad", "Where"}  # operators to which an infinite constant means something
 _INPUTS = ("FLOAT", "DOUBLE", "FLOAT16", "UINT8")
 _QUANTISED = re.compile("[Qq]uantize|QLinear|Integer|NBits|Bnb4|^Q[A-Z]")
-_LEVELS = 255  # the largest of a uint8 image
+LEVELS = 255  # the largest of a uint8 image
 
 
 class OnnxModel(nn.Module):
@@ -60,11 +60,11 @@ class OnnxModel(nn.Module):
         """[B, K] of images [B, *input_shape]; `UsageError` for others, which some files would take too."""
         if tuple(images.shape[1:]) != self.input_shape:
             raise UsageError(f"{self.path} takes {list(self.input_shape)}, not {list(images.shape[1:])}")
-        return as_logits(self.network(images * _LEVELS if self.levels else images))
+        return as_logits(self.network(images * LEVELS if self.levels else images))
 
     def presentable(self, images: Tensor) -> Tensor:
         """The images nearest to these that the file itself can be given."""
-        return (images * _LEVELS).round() / _LEVELS if self.levels else images
+        return (images * LEVELS).round() / LEVELS if self.levels else images
 
     def extra_repr(self) -> str:
         return f"{self.path.name}: {self.input_name} [B, {str(list(self.input_shape))[1:]} -> {self.classes} classes"
@@ -85,9 +85,8 @@ def load_onnx(path: Path | str, shape: Sequence[int] | None = None, output: str 
     """
     path = Path(path)
     proto = read_proto(path)
-    inlined = inline_local_functions(proto) if proto.functions else proto
-    name, chosen = choose_output(path, inlined, output)
-    part = needed_part(path, inlined, name)
+    name, chosen = choose_output(path, proto, output)
+    part = part_behind(path, proto, name)
     image = _check(path, part)
     sizes = _settled(path, image, shape)
     batch = image.axes[0].size if image.axes else None
@@ -97,6 +96,13 @@ def load_onnx(path: Path | str, shape: Sequence[int] | None = None, output: str 
     model.remarks = {key: text for key, text in (("output", chosen), ("input", _about_type(model, image))) if text}
     _compare(model, batch or _FREE_BATCH)
     return model
+
+
+def load_for(path: Path | str, images: Shape, output: str | None = None) -> OnnxModel:
+    """`load_onnx` for images of the shape `(C, *spatial)`, which settle the sizes that the file leaves open."""
+    image = read_header(path).image
+    fitting = (shape for _, shape in layouts(images) if image.takes(shape))
+    return load_onnx(path, next(fitting, None) if image.axes is None or image.open else None, output)
 
 
 def _check(path: Path, part: onnx.ModelProto) -> Port:
@@ -181,7 +187,7 @@ def _counts(batch: int) -> tuple[int, int]:
 def _sample(count: int, sizes: Sequence[int], levels: bool, dtype: torch.dtype = torch.float32) -> Tensor:
     """Random images, as the network's own nodes get them."""
     images = torch.rand(count, *sizes, generator=torch.Generator().manual_seed(count), dtype=dtype)
-    return (images * _LEVELS).round() if levels else images
+    return (images * LEVELS).round() if levels else images
 
 
 def _check_weights(path: Path, graph: onnx.GraphProto) -> None:

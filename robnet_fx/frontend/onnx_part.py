@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
+from onnx.inliner import inline_local_functions
 
 from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend.onnx_header import Port, port
@@ -28,8 +30,10 @@ def choose_output(path: Path, proto: onnx.ModelProto, asked: str | None) -> tupl
     Raises UsageError for a name that is not there, and for several outputs that can be logits; UnsupportedError where
     none can.
     """
-    outputs = [port(value) for value in proto.graph.output]
-    makers = {name: node for node in proto.graph.node for name in node.output if name}
+    several = len(proto.graph.output) > 1
+    outputs = [_declared(path, proto, value) if several else port(value) for value in proto.graph.output]
+    graph = inlined(proto).graph
+    makers = {name: node for node in graph.node for name in node.output if name}
     listed = "".join(f"\n  output  {output}" for output in outputs)
     asked = asked or {entry.key: entry.value for entry in proto.metadata_props}.get(OUTPUT)
     if asked is not None:
@@ -40,13 +44,13 @@ def choose_output(path: Path, proto: onnx.ModelProto, asked: str | None) -> tupl
         for output in (output for output in outputs if output.name == asked):
             if not _is_floating(output, makers):
                 raise UsageError(f"{path}: {output} is no logits, which are floating point{listed}{_REMEDY}")
-            return _tensor(asked, makers), f"{asked}, chosen of {len(outputs)} outputs" if len(outputs) > 1 else ""
+            return _tensor(asked, makers), f"{asked}, chosen of {len(outputs)} outputs" if several else ""
         return asked, f"{asked}, a tensor inside the network, as chosen"
-    fitting = [output for output in outputs if _may_be_logits(output, makers)] if len(outputs) > 1 else outputs
+    fitting = [output for output in outputs if _may_be_logits(output, makers)] if several else outputs
     if len(fitting) > 1:
         raise UsageError(f"{path}: the network has {len(fitting)} outputs that may be logits{listed}{_REMEDY}")
     if not fitting or not _is_floating(fitting[0], makers):
-        sources = [makers[o.name] for o in outputs if o.name in makers] + list(proto.graph.node)
+        sources = [makers[o.name] for o in outputs if o.name in makers] + list(graph.node)
         inner = next((f", such as {n.input[0]!r}" for n in sources if n.op_type in ("ArgMax", "TopK")), "")
         raise UnsupportedError(f"{path}: no output can be logits, which are floating point{listed}{_REMEDY}{inner}")
     name = _tensor(fitting[0].name, makers)
@@ -56,10 +60,15 @@ def choose_output(path: Path, proto: onnx.ModelProto, asked: str | None) -> tupl
     return name, f"{name}, the only output that can be logits: not {', '.join(others)}" if others else ""
 
 
-def needed_part(path: Path, proto: onnx.ModelProto, output: str) -> onnx.ModelProto:
+def inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without functions of its own."""
+    return inline_local_functions(proto) if proto.functions else proto
+
+
+def part_behind(path: Path, proto: onnx.ModelProto, output: str) -> onnx.ModelProto:
     """What `output` is computed from, as a model of this one output, its nodes sorted (in the file's order where that
     is one). The file's own messages are copied, not shared. Raises UsageError where the nodes form a cycle."""
-    graph = proto.graph
+    graph = inlined(proto).graph
     makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     reads = [sorted({makers[name] for name in _reads(node) if name in makers}) for node in graph.node]
     needed, stack = set(), [makers[output]] if output in makers else []
@@ -110,6 +119,18 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
             yield from (value.name for value in graph.output)  # a branch may give an outer value as it is
             for inner in graph.node:
                 yield from _reads(inner)
+
+
+def _declared(path: Path, proto: onnx.ModelProto, value: onnx.ValueInfoProto) -> Port:
+    """What the file says of an output, or else what follows for its shape from the nodes behind it."""
+    said = port(value)
+    if said.axes is not None or said.type not in _FLOATS:
+        return said
+    try:
+        inferred = onnx.shape_inference.infer_shapes(part_behind(path, proto, said.name))
+    except Exception:  # of unknown operators nothing follows
+        return said
+    return replace(said, axes=port(inferred.graph.output[0]).axes)
 
 
 def _tensor(name: str, makers: dict[str, onnx.NodeProto]) -> str:

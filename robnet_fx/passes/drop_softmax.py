@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from robnet_fx.errors import UnsupportedError
 from robnet_fx.graphs import prune, shape_of
 from robnet_fx.passes.base import graph_pass, is_canonical
 from robnet_fx.passes.head import head_of, is_single, last_function, output_of
@@ -21,8 +22,12 @@ def _ends_in_logits(module: fx.GraphModule) -> bool:
 @graph_pass(requires=is_canonical, ensures=_ends_in_logits)
 def drop_softmax(module: fx.GraphModule) -> None:
     """A softmax, log-softmax or sigmoid of the classes at the very end goes; margins of what is left have the same
-    signs. One number z a sample becomes `[0, z]`, a probability p `[0, p - 1/2]`: class 1 where it is positive."""
+    signs. One number z a sample becomes `[0, z]`, a probability p `[0, p - 1/2]`: class 1 where it is positive.
+
+    Raises UnsupportedError for one number that can be neither."""
     head = head_of(module)
+    if head.refusal:
+        raise UnsupportedError(head.refusal)
     while (found := last_function(module)) is not None:
         _, node = found
         node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]

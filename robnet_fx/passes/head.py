@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from robnet_fx.errors import UnsupportedError
 from robnet_fx.graphs import argument, describe, shape_of
 from robnet_fx.margins import as_logits
 from robnet_fx.ops import join
@@ -31,10 +30,11 @@ _MOVES = (aten.reshape.default, aten.select.int, aten.slice.Tensor, aten.permute
 class Head:
     """`function` is what the network ends in, "softmax", "log_softmax", "sigmoid", "log_sigmoid" or "hardsigmoid": it
     is left out of the bounds. "probability" stands for one number between 0 and 1 that comes about in another way.
-    `single`: the network has one number a sample."""
+    `single`: the network has one number a sample; `refusal` is why that can be no logit, empty where it can."""
 
     function: str | None
     single: bool
+    refusal: str = ""
 
     @property
     def remark(self) -> str:
@@ -61,7 +61,7 @@ class Head:
 
 
 def head_of(module: fx.GraphModule) -> Head:
-    """The head of a canonical graph. Raises UnsupportedError where one number a sample can be no logit."""
+    """The head of a canonical graph."""
     last, single = output_of(module), is_single(module)
     found = last_function(module)
     if not single:
@@ -72,11 +72,12 @@ def head_of(module: fx.GraphModule) -> Head:
     if low >= 0 and high <= 1 and low < high:
         return Head("probability", True)
     if low >= 0 or high <= 0:
-        raise UnsupportedError(
+        refusal = (
             "the network has one number a sample, which always has the same sign: no logit of two classes, whose sign"
             f" tells them apart\n{describe(last, f'its values lie in [{low:g}, {high:g}]')}\n"
             "  remedy  let it return its logit, or name that with --output (Python: output=)"
         )
+        return Head(None, True, refusal)
     return Head(None, True)
 
 

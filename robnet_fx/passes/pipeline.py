@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import fx
 
+from robnet_fx.errors import UsageError
+from robnet_fx.graphs import MODEL
 from robnet_fx.passes import (  # noqa: F401  (they enter lowerings)
     lower_einsum,
     lower_exponentials,
@@ -22,7 +24,15 @@ from robnet_fx.perturbation import Perturbation
 
 def clean(canonical: fx.GraphModule, mean: Constants = None, std: Constants = None) -> fx.GraphModule:
     """`image -> logits`: no softmax at the end, composite operations written out; in front the layout that the network
-    takes, and the normalisation if it is given."""
+    takes, and the normalisation if it is given.
+
+    Raises UsageError for a normalisation in front of a network that takes levels of pixels, and what passes raise.
+    """
+    if (mean is not None or std is not None) and getattr(canonical.get_submodule(MODEL), "levels", False):
+        raise UsageError(
+            "the network takes uint8 images and normalises them itself: mean and std would do it twice\n"
+            "  remedy  leave out --mean and --std (Python: mean, std)"
+        )
     graph = simplify(insert_layout(lower(drop_softmax(canonical))))
     return graph if mean is None and std is None else insert_normalisation(graph, mean, std)
 

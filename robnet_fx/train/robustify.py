@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ from robnet_fx.device import choose_device
 from robnet_fx.errors import Interrupted, UsageError
 from robnet_fx.export import write_onnx
 from robnet_fx.field import BiasField
-from robnet_fx.frontend.onnx import OnnxModel, load_onnx
+from robnet_fx.frontend.onnx import OnnxModel, load_for
 from robnet_fx.images import check, subset, to_float
 from robnet_fx.layout import arrange, layout
 from robnet_fx.memory import available_memory, bytes_text, of_training
@@ -88,6 +89,7 @@ def robustify(
     clip: str | None = "relu",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    output: str | None = None,
     epochs: int | None = None,
     pretrain: bool = False,
     alpha: float = 1.0,
@@ -109,6 +111,7 @@ def robustify(
 ) -> RobustifyResult:
     """Train `model` (an ONNX file, or a module in place) against the fields of the box and write it as ONNX to `out`.
 
+    `output` names the tensor of a file that holds the logits, where it has several outputs.
     The model is measured first, and refused at chance level unless `pretrain`. `epochs` gives the paper's schedule in
     that many epochs (`Recipe.short`), None in full; `limit` and `test_limit` cut the training and the test set to a
     fixed random choice. `eps` is a plain number. `memory` is how many bytes a training step may take, all that is free
@@ -137,15 +140,18 @@ def robustify(
     folder = None if resume is None else folders.reopen(Path(resume))
     field = BiasField(order, eps, multiplicative, additive)
     place = choose_device(device)
-    source = model if isinstance(model, nn.Module) else load_onnx(Path(model))
     example = to_float(data.x_train[:2], torch.zeros(()))
-    if isinstance(source, OnnxModel) and layout(tuple(example.shape[1:]), source.input_shape) is None:
-        shapes = f"{list(example.shape[1:])}, the model takes {list(source.input_shape)}"
+    pixels = tuple(example.shape[1:])
+    source = as_read = model if isinstance(model, nn.Module) else load_for(Path(model), pixels, output)
+    if isinstance(source, OnnxModel) and layout(pixels, source.input_shape) is None:
+        shapes = f"{list(pixels)}, the model takes {list(source.input_shape)}"
         raise UsageError(f"the images of {data.name} are {shapes}")
 
     def bounded(module: nn.Module, bounds: str) -> BoundedModel:
         return bound(module, field, bounds, clip, mean, std, example=example).to(place)
 
+    if isinstance(source, OnnxModel) and any(value.dtype == torch.float64 for value in source.parameters()):
+        source = copy.deepcopy(as_read).float()  # trained so, and judged in the digits that the file has
     net = bounded(source, method)
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
@@ -159,7 +165,7 @@ def robustify(
     if compiled:
         _compile(net, example, recipe)
 
-    judge = net if method == VERDICT_METHOD else bounded(source, VERDICT_METHOD)
+    judge = net if method == VERDICT_METHOD and source is as_read else bounded(as_read, VERDICT_METHOD)
     before, _ = _measure(judge, test, seed, progress, None)
     counts = {"train": len(train_set[1]), "validation": len(validation[1]), "test": len(test[1])}
     if folder is None:
@@ -186,7 +192,7 @@ def robustify(
     try:
         inputs = arrange(example, net.taken)
         exported = ranks.by_leader(lambda: write_onnx(net.model, target, inputs, metadata=remembered))
-        written = bounded(load_onnx(target), VERDICT_METHOD)
+        written = bounded(load_for(target, pixels), VERDICT_METHOD)
         after, certificate = _measure(written, test, seed, progress, target)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped after training; {checkpoint} continues the run", checkpoint) from None
