@@ -99,7 +99,9 @@ def open_specimen(
             names = {"model": str(path), "data": None, "order": field.order}
             document = {**names, "normalisation": dict(zip(("mean", "std"), constants, strict=True))}
             title = "a random image: no data set is known for this input; --data names one"
-            return Specimen(path, net, image, title, describe_model(path, model, None, field, net.remarks), document, None)
+            return Specimen(
+                path, net, image, title, describe_model(path, model, None, field, net.remarks), document, None
+            )
     subject = open_subject(path, data, mean, std, "cpu", output)
     number, count = number or 0, len(subject.data.x_test)
     if not 0 <= number < count:

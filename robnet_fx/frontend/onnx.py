@@ -93,8 +93,8 @@ def load_onnx(path: Path | str, shape: Sequence[int] | None = None, output: str 
     reader = _read(path, part, sizes, batch, levels=image.type == "UINT8")
     model = OnnxModel(path, proto, part, reader)
     model.asked = output or None
-    model.remarks = {key: text for key, text in (("output", chosen), ("input", _about_type(model, image))) if text}
-    _compare(model, batch or _FREE_BATCH)
+    model.remarks = {key: text for key, text in (("output", chosen), ("file", _about_type(model, image))) if text}
+    _compare(model, batch or _FREE_BATCH, reader.dtype)
     return model
 
 
@@ -150,9 +150,7 @@ def _settled(path: Path, image: Port, shape: Sequence[int] | None) -> tuple[int,
     return tuple(axis.size or 0 for axis in image.axes[1:])
 
 
-def _read(
-    path: Path, part: onnx.ModelProto, sizes: Sequence[int], batch: int | None, *, levels: bool
-) -> GraphReader:
+def _read(path: Path, part: onnx.ModelProto, sizes: Sequence[int], batch: int | None, *, levels: bool) -> GraphReader:
     """The part as a graph of torch modules: in float32, or float64 where its weights have more digits than that."""
     ours = onnx.ModelProto.FromString(part.SerializeToString())
     unfuse(ours)
@@ -222,15 +220,17 @@ def _about_type(model: OnnxModel, image: Port) -> str:
             "rounding to whole levels is not covered"
         )
     if computes_in_halves(model.part):
-        return "float16 file: bounds are for its weights as stored in exact arithmetic; what float16 rounds is not covered"
+        return (
+            "float16 file: bounds are for its weights as stored in exact arithmetic; what float16 rounds is not covered"
+        )
     return ""
 
 
 @torch.no_grad()
-def _compare(model: OnnxModel, batch: int) -> None:
+def _compare(model: OnnxModel, batch: int, dtype: torch.dtype) -> None:
     """The PyTorch form must give onnxruntime's numbers, and an image the same ones alone as among others."""
     images = torch.rand(sum(_counts(batch)), *model.input_shape, generator=torch.Generator().manual_seed(0))
-    images = model.presentable(images.to(next(iter(model.state_dict().values()), images).dtype))
+    images = model.presentable(images.to(dtype))
     ours, alone = model(images), model(images[:1])
     try:
         for judge, allowed in forms(model.part):

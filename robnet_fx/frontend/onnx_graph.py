@@ -54,7 +54,8 @@ class GraphReader:
         self.input_shape = tuple(base.shape[1:])
         self.graph, self.root, self.weights = fx.Graph(), nn.Module(), Weights()
         self.refused: list[str] = []
-        self.type, self.inexact = np.dtype(str(base.dtype).removeprefix("torch.")), False
+        self.dtype, self.type = base.dtype, np.dtype(str(base.dtype).removeprefix("torch."))
+        self.inexact = False
         self.values: dict[str, Known | Data] = {}
         for tensor in self.proto.initializer:
             array = onnx.numpy_helper.to_array(tensor)
@@ -115,7 +116,9 @@ class GraphReader:
         else:
             levels = any(value.levels for value in data)
             if levels and not (ours and proto.op_type in _MOVES):
-                raise Refused("whole numbers wrap and round in it; before a cast to floating point pixels may only move")
+                raise Refused(
+                    "whole numbers wrap and round in it; before a cast to floating point pixels may only move"
+                )
             self._emit(proto, [self._as_used(value) for value in inputs], any(value.learned for value in data), levels)
 
     def _branch(self, proto: onnx.NodeProto, inputs: list[Known | Data | None]) -> None:
