@@ -96,6 +96,7 @@ def open_specimen(
             constants = normalisation(model, mean, std)
             image = torch.rand(1, *image_shape(model.input_shape), generator=torch.Generator().manual_seed(0))
             net = bound(model, field, method, clip, *constants, example=image)
+            image = image.to(net.center)
             names = {"model": str(path), "data": None, "order": field.order}
             document = {**names, "normalisation": dict(zip(("mean", "std"), constants, strict=True))}
             title = "a random image: no data set is known for this input; --data names one"

@@ -60,7 +60,7 @@ def margin_bounds(
 ) -> Tensor:
     """Upper bounds `[B, classes]` of `logit_i - logit_label` over the perturbation, -inf in the label's column."""
     net = bound(model, perturbation, method, clip, mean, std, example=images[:2])
-    return net.margins(images, labels)
+    return net.margins(images.to(net.center.dtype), labels)
 
 
 class BoundedModel(nn.Module):
@@ -209,6 +209,8 @@ class BoundedModel(nn.Module):
     def _check(self, images: Tensor, labels: Tensor | None = None) -> None:
         if tuple(images.shape[1:]) != self.input_shape:
             raise UsageError(f"the network takes images {list(self.input_shape)}, not {list(images.shape[1:])}")
+        if images.dtype != self.center.dtype:
+            raise UsageError(f"the network computes in {self.center.dtype}, and the images are {images.dtype}")
         if labels is None:
             return
         if labels.shape != images.shape[:1] or labels.is_floating_point():

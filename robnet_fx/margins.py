@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def as_logits(output: Tensor) -> Tensor:
-    """`[B, K, 1, 1]`, as a network ends that averages each class over its pixels, as `[B, K]`, and `[B]` as `[B, 1]`."""
+    """`[B, K]` of `[B, K, 1, 1]`, as a network ends that averages each class over its pixels; `[B, 1]` of `[B]`."""
     if output.dim() == 1:
         return output.unsqueeze(1)
     return output.flatten(1) if output.dim() > 2 and output.shape[2:].numel() == 1 else output

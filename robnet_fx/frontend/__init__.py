@@ -39,6 +39,9 @@ def trace(model: nn.Module | ExportedProgram | str | Path, example: Tensor | Non
     if example is None:
         raise UsageError("tracing an nn.Module needs an example batch of images")
     module = to_full_precision(unwrap(model))
+    types = {value.dtype for value in module.parameters() if value.is_floating_point()}
+    if len(types) == 1 and isinstance(example, Tensor) and example.is_floating_point():
+        example = example.to(types.pop())  # a file's weights may be in float64
     traced = trace_module(module, as_taken(module, example))
     traced.graph.find_nodes(op="placeholder")[0].meta[IMAGE_SHAPE] = tuple(example.shape[1:])
     return traced

@@ -46,7 +46,7 @@ def _unfuses(*names: str) -> Callable[[Unfuse], Unfuse]:
 
 @_unfuses("FusedConv", "FusedGemm")
 def _fused(node: onnx.NodeProto, attributes: dict[str, Any], _: dict[str, int]) -> Iterator[onnx.NodeProto]:
-    """A convolution (with a sum behind it, where there is a fourth input) or a linear layer, and then its activation."""
+    """A convolution (with a sum behind it, where it has a fourth input) or a linear layer, and then its activation."""
     name = attributes.pop("activation", b"").decode()
     values = attributes.pop("activation_params", [])
     given = {key.removeprefix("activation_"): attributes.pop(key) for key in [*attributes] if "activation_" in key}

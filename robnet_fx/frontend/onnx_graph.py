@@ -116,9 +116,7 @@ class GraphReader:
         else:
             levels = any(value.levels for value in data)
             if levels and not (ours and proto.op_type in _MOVES):
-                raise Refused(
-                    "whole numbers wrap and round in it; before a cast to floating point pixels may only move"
-                )
+                raise Refused("whole numbers round or wrap in it: before a cast to floating point they may only move")
             self._emit(proto, [self._as_used(value) for value in inputs], any(value.learned for value in data), levels)
 
     def _branch(self, proto: onnx.NodeProto, inputs: list[Known | Data | None]) -> None:

@@ -97,9 +97,9 @@ def last_function(module: fx.GraphModule) -> tuple[str, fx.Node] | None:
     last, single = output_of(module), is_single(module)
     source = last.args[0] if last.target is aten.reshape.default else last  # `[classes, 1, 1]`, flattened
     source = source if shape_of(source)[:1] == shape_of(last)[:1] else last
-    if source.target in (*_SOFTMAX, *_LOG_SOFTMAX) and source.args[1] in (1, -len(shape_of(source))):
-        if shape_of(source)[0] > 1:  # of one class it is a constant
-            return ("softmax" if source.target in _SOFTMAX else "log_softmax"), source
+    over_classes = source.target in (*_SOFTMAX, *_LOG_SOFTMAX) and source.args[1] in (1, -len(shape_of(source)))
+    if over_classes and shape_of(source)[0] > 1:  # of one class it is a constant
+        return ("softmax" if source.target in _SOFTMAX else "log_softmax"), source
     while last.target in _MOVES:
         last = last.args[0]  # type: ignore[assignment]
     if last.target in _KEEP_ORDER:
