@@ -56,14 +56,18 @@ def test_uint8_images_are_bounded_behind_their_cast(tmp_path, name):
     whole = (pixels * 255).round() / 255
     torch.testing.assert_close(model(whole), OnnxSession(path)(whole), rtol=1e-4, atol=1e-3)
     assert "rounding to whole levels is not covered" in model.remarks["file"]
+    assert write_onnx(model, tmp_path / "out.onnx", pixels) == "initialisers"
+    assert onnx.load(tmp_path / "out.onnx") == onnx.load(path)
+
+
+def test_the_certificate_of_uint8_images_says_what_it_does_not_cover(tmp_path):
+    model = load_onnx(file(tmp_path / "net.onnx", TensorProto.UINT8, LEVELS["scaled"], cast=1))
     images = torch.randint(0, 256, (4, *SIZE), dtype=torch.uint8)
     net = robnet_fx.bound(model, BiasField(0, 0.01), example=images / 255)
     certificate = certify(net, images, net.logits(images / 255).argmax(1)).document()
     assert certificate["remarks"]["file"] == model.remarks["file"] and certificate["clean_accuracy"] == 1
     with pytest.raises(UsageError, match="leave out --mean and --std"):
         robnet_fx.bound(model, BiasField(0, 0.01), mean=0.5, example=images / 255)
-    assert write_onnx(model, tmp_path / "out.onnx", pixels) == "initialisers"
-    assert onnx.load(tmp_path / "out.onnx") == onnx.load(path)
 
 
 @pytest.mark.parametrize("name", ["arithmetic", "to int8", "no cast"])
