@@ -181,17 +181,17 @@ class _AsInTheFile(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(model).float()
         self.levels = model.levels
-        self.type = _TYPES[header_of(model.path, model.part).image.type]
+        self.taken = _TYPES[header_of(model.path, model.part).image.type]
 
     def given(self, images: Tensor) -> Tensor:
         """Images as `OnnxModel` takes them, in the file's own type."""
-        return (images * LEVELS).round().to(self.type) if self.levels else images.to(self.type)
+        return (images * LEVELS).round().to(self.taken) if self.levels else images.to(self.taken)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, K] of them, in the file's floating-point type."""
         pixels = images.float() / LEVELS if self.levels else images.float()
         output: Tensor = self.network(pixels)
-        return output.to(self.type) if self.type.is_floating_point else output
+        return output.to(self.taken) if self.taken.is_floating_point else output
 
 
 def _serialise(proto: onnx.ModelProto, metadata: Mapping[str, str] | None) -> bytes:

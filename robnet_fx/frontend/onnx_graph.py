@@ -117,7 +117,8 @@ class GraphReader:
             levels = any(value.levels for value in data)
             if levels and not (ours and proto.op_type in _MOVES):
                 raise Refused("whole numbers round or wrap in it: before a cast to floating point they may only move")
-            self._emit(proto, [self._as_used(value) for value in inputs], any(value.learned for value in data), levels)
+            used = [self._in_our_type(value) if isinstance(value, Known) else value for value in inputs]
+            self._emit(proto, used, any(value.learned for value in data), levels)
 
     def _branch(self, proto: onnx.NodeProto, inputs: list[Known | Data | None]) -> None:
         """Go on in the branch that shapes and constants choose."""
@@ -144,14 +145,14 @@ class GraphReader:
         else:
             to = next(attribute.i for attribute in proto.attribute if attribute.name == "to")
         if isinstance(value, Known) and to in _FLOATS:
-            return self._as_used(value)
+            return self._in_our_type(value)
         if isinstance(value, Data) and (to in _FLOATS or (value.levels and to in _WHOLE)):
             return replace(value, levels=to not in _FLOATS)
         raise Refused(f"a cast to {TensorProto.DataType.Name(to)}")
 
-    def _as_used(self, value: Known | Data | None) -> Known | Data | None:
+    def _in_our_type(self, value: Known) -> Known:
         """A floating-point constant in the type of the samples."""
-        if not isinstance(value, Known) or value.base.dtype.kind not in _FLOATING or value.base.dtype == self.type:
+        if value.base.dtype.kind not in _FLOATING or value.base.dtype == self.type:
             return value
         with np.errstate(over="ignore"):  # what stands for infinity in a wider type
             base = value.base.astype(self.type)

@@ -81,9 +81,9 @@ def head_of(module: fx.GraphModule) -> Head:
     return Head(None, True)
 
 
-def output_of(module: fx.GraphModule) -> fx.Node:
+def output_of(module: fx.GraphModule) -> Any:
     """The node that makes the network's output."""
-    return module.graph.find_nodes(op="output")[0].args[0]  # type: ignore[return-value]
+    return module.graph.find_nodes(op="output")[0].args[0]
 
 
 def is_single(module: fx.GraphModule) -> bool:
@@ -101,7 +101,7 @@ def last_function(module: fx.GraphModule) -> tuple[str, fx.Node] | None:
     if over_classes and shape_of(source)[0] > 1:  # of one class it is a constant
         return ("softmax" if source.target in _SOFTMAX else "log_softmax"), source
     while last.target in _MOVES:
-        last = last.args[0]  # type: ignore[assignment]
+        last = last.args[0]
     if last.target in _KEEP_ORDER:
         return _KEEP_ORDER[last.target], last
     return ("hardsigmoid", last) if single and last.target is aten.hardsigmoid.default else None
@@ -114,7 +114,8 @@ def _range(node: Any) -> tuple[float, float]:
         return float(node), float(node)
     if not isinstance(node, fx.Node):
         return -math.inf, math.inf
-    target, args = node.target, node.args
+    target: Any = node.target
+    args: tuple[Any, ...] = node.args
     if target in _SOFTMAX and node.meta["val"].shape[args[1]] == 1:
         return 1.0, 1.0
     if target in _RANGES:
@@ -127,7 +128,7 @@ def _range(node: Any) -> tuple[float, float]:
     if target in (*_MOVES, *_MEANS):
         return _range(args[0])
     if target in (aten.cat.default, aten.stack.default, join):
-        parts = [_range(part) for part in args[0]]  # type: ignore[union-attr]
+        parts = [_range(part) for part in args[0]]
         return min(low for low, _ in parts), max(high for _, high in parts)
     if target is aten.neg.default:
         low, high = _range(args[0])

@@ -218,7 +218,7 @@ def test_a_full_disk_at_a_certificate_or_a_network(run, model, full_disk):
 
 
 def test_what_nobody_expected_is_one_line_with_a_way_to_see_more(run, monkeypatch):
-    def explode(*args):
+    def explode(*args, **options):
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("robnet_fx.frontend.onnx.load_onnx", explode)
