@@ -74,7 +74,7 @@ def inspect(
     method_named(method)
     field, form = BiasField(order, share), options.read_clip(clip)
     if eps is None or stage is not None or code:
-        _show_stage(model, stage or "source", code, field, method, form, mean, std, output, json)
+        _show_stage(model, stage or "source", code, field, data, method, form, mean, std, output, json)
     else:
         _show_bounds(model, image, html, onnx, field, data, method, mean, std, clip, output, json)
 
@@ -84,6 +84,7 @@ def _show_stage(
     stage: str,
     code: bool,
     field: Any,
+    data: str | None,
     method: str,
     clip: str | None,
     mean: str | None,
@@ -97,7 +98,7 @@ def _show_stage(
 
     from robnet_fx.bounded import remarks
     from robnet_fx.cli.output import announce, show
-    from robnet_fx.cli.subject import describe_file, normalisation
+    from robnet_fx.cli.subject import describe_file, normalisation, open_subject
     from robnet_fx.frontend import trace
     from robnet_fx.frontend.onnx import load_onnx
     from robnet_fx.inspect import node_lines, stage_graph
@@ -105,9 +106,14 @@ def _show_stage(
     from robnet_fx.report.console import results, say
     from robnet_fx.report.tables import graph_table
 
-    loaded = load_onnx(model, output=output)
-    example = torch.rand(2, *image_shape(loaded.input_shape), generator=torch.Generator().manual_seed(0))
-    announce("inspect", describe_file(model, loaded, None, remarks(trace(loaded, example))))
+    if data is None:
+        loaded, known = load_onnx(model, output=output), None
+    else:
+        subject = open_subject(model, data, mean, std, "cpu", output)
+        loaded, known = subject.model, subject.data.input_shape
+    images = known or image_shape(loaded.input_shape)
+    example = torch.rand(2, *images, generator=torch.Generator().manual_seed(0))
+    announce("inspect", describe_file(model, loaded, known, remarks(trace(loaded, example))))
     graph = stage_graph(loaded, stage, field, method, clip, *normalisation(loaded, mean, std), example)
     lines = node_lines(graph, stage)
     if code and not json:

@@ -78,8 +78,9 @@ def open_subject(
     """Open a model, find its data set where none is named, and refuse one that does not fit."""
     place = choose_device(device)
     header = read_header(path)
-    if data is not None and header.image.open:  # the images settle the model's sizes
-        dataset = ranks.leader_first(lambda: data_sets.load(data, None))
+    named = data or header.metadata.get(data_sets.METADATA_KEY)
+    if named is not None and header.image.open:  # the images settle the model's sizes
+        dataset = ranks.leader_first(lambda: data_sets.load(named, None))
         model = load_for(path, dataset.input_shape, output)
     else:
         model = load_onnx(path, output=output)

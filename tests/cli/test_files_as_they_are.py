@@ -59,7 +59,7 @@ def test_from_check_to_the_written_file(run, binary):
     assert written.graph.output == onnx.load(binary).graph.output
     assert written.graph.input == onnx.load(binary).graph.input
 
-    certified = run("certify", "net.robust.onnx", "--data", "binary.npz", "--order", 0, "--eps", 5, "--json")
+    certified = run("certify", "net.robust.onnx", "--order", 0, "--eps", 5, "--json")
     assert certified.exit_code == 0 and heard(certified)
     document = json.loads(certified.stdout)
     assert document["certified_accuracy"] > 0.9 and document["remarks"]["output"].startswith("probability, chosen")
