@@ -17,6 +17,9 @@ def attack(
     resize: options.Resize = None,
     white: options.White = None,
     test_share: options.TestShare = None,
+    layout: options.Layout = None,
+    flat: options.Flat = None,
+    output: options.Output = None,
     steps: Annotated[int, typer.Option(help="Steps of gradient ascent in the coefficients.")] = 40,
     restarts: Annotated[int, typer.Option(help="Starting points: the centre of the box, then random ones.")] = 4,
     mean: options.Mean = None,
@@ -36,7 +39,7 @@ def attack(
     Example: `robnet-fx attack digits.onnx --order 3 --eps 40 --restarts 8`
     """
     share = options.read_eps(eps)
-    reading = options.read_reading(resize, white, test_share, seed)
+    reading = options.read_reading(resize, white, test_share, layout, seed)
 
     from robnet_fx.attack import attack as run_attack
     from robnet_fx.cli.output import announce, show
@@ -48,7 +51,7 @@ def attack(
     from robnet_fx.report.tables import accuracies
 
     field = BiasField(order, share)
-    subject = open_subject(model, data, mean, std, device, reading)
+    subject = open_subject(options.Opening(model, data, reading, mean, std, output, flat, device))
     index, images, labels = subject.test_images(limit)
     announce("attack", {**subject.describe(field), "search": f"{steps} steps from each of {restarts} starts"})
     net = subject.bound(field, "ibp", options.read_clip(clip))  # the cheapest bounds to generate: none is asked for

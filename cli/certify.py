@@ -17,6 +17,9 @@ def certify(
     resize: options.Resize = None,
     white: options.White = None,
     test_share: options.TestShare = None,
+    layout: options.Layout = None,
+    flat: options.Flat = None,
+    output: options.Output = None,
     method: options.Method = "rsip-ssip",
     mean: options.Mean = None,
     std: options.Std = None,
@@ -38,7 +41,7 @@ def certify(
     Example: `robnet-fx certify digits.robust.onnx --order 3 --eps 40 --out certificate.json`
     """
     share = options.read_eps(eps)
-    reading = options.read_reading(resize, white, test_share, seed)
+    reading = options.read_reading(resize, white, test_share, layout, seed)
 
     from robnet_fx.attack import attack as run_attack
     from robnet_fx.certify import certify as run_certify
@@ -53,7 +56,7 @@ def certify(
 
     method_named(method)
     field = BiasField(order, share)
-    subject = open_subject(model, data, mean, std, device, reading)
+    subject = open_subject(options.Opening(model, data, reading, mean, std, output, flat, device))
     index, images, labels = subject.test_images(limit)
     announce("certify", {**subject.describe(field), "method": f"{method}, clip {clip}, float64"})
     net = subject.bound(field, method, options.read_clip(clip))

@@ -47,6 +47,9 @@ def inspect(
     resize: options.Resize = None,
     white: options.White = None,
     test_share: options.TestShare = None,
+    layout: options.Layout = None,
+    flat: options.Flat = None,
+    output: options.Output = None,
     method: options.Method = "rsip-ssip",
     mean: options.Mean = None,
     std: options.Std = None,
@@ -75,40 +78,36 @@ def inspect(
 
     method_named(method)
     field, form = BiasField(order, share), options.read_clip(clip)
+    reading = options.read_reading(resize, white, test_share, layout)
+    opening = options.Opening(model, data, reading, mean, std, output, flat, "cpu")
     if eps is None or stage is not None or code:
-        _show_stage(model, stage or "source", code, field, method, form, mean, std, json)
+        _show_stage(opening, stage or "source", code, field, method, form, json)
     else:
-        reading = options.read_reading(resize, white, test_share)
-        _show_bounds(model, image, html, onnx, field, data, reading, method, mean, std, clip, json)
+        _show_bounds(opening, image, html, onnx, field, method, clip, json)
 
 
 def _show_stage(
-    model: Path,
-    stage: str,
-    code: bool,
-    field: Any,
-    method: str,
-    clip: str | None,
-    mean: str | None,
-    std: str | None,
-    json: bool,
+    opening: options.Opening, stage: str, code: bool, field: Any, method: str, clip: str | None, json: bool
 ) -> None:
     from dataclasses import asdict
 
-    import torch
-
     from robnet_fx.cli.output import announce, show
-    from robnet_fx.cli.subject import describe_file, normalisation
-    from robnet_fx.frontend.onnx import load_onnx
-    from robnet_fx.inspect import node_lines, stage_graph
-    from robnet_fx.layout import image_shape
+    from robnet_fx.cli.subject import describe_file, normalisation, open_alone, open_subject
+    from robnet_fx.inspect import node_lines, stage_of
     from robnet_fx.report.console import results, say
     from robnet_fx.report.tables import graph_table
 
-    loaded = load_onnx(model)
-    announce("inspect", describe_file(model, loaded))
-    example = torch.rand(2, *image_shape(loaded.input_shape), generator=torch.Generator().manual_seed(0))
-    graph = stage_graph(loaded, stage, field, method, clip, *normalisation(loaded, mean, std), example)
+    model = opening.model
+    if opening.data is None:
+        lone = open_alone(opening)
+        canonical, loaded = lone.canonical, lone.model
+        announce("inspect", lone.describe(model))
+    else:
+        subject = open_subject(opening)
+        canonical, loaded = subject.canonical, subject.model
+        announce("inspect", describe_file(model, loaded, subject.layout, subject.remarks, subject.told))
+    constants = normalisation(loaded, opening.mean, opening.std)
+    graph = stage_of(canonical, stage, field, method, clip, *constants)
     lines = node_lines(graph, stage)
     if code and not json:
         say(results(), graph.code.strip())
@@ -119,16 +118,12 @@ def _show_stage(
 
 
 def _show_bounds(
-    model: Path,
+    opening: options.Opening,
     image: int | None,
     html: Path | None,
     onnx: Path | None,
     field: Any,
-    data: str | None,
-    reading: Any,
     method: str,
-    mean: str | None,
-    std: str | None,
     clip: str,
     json: bool,
 ) -> None:
@@ -140,7 +135,7 @@ def _show_bounds(
     from robnet_fx.report.console import notes, say
     from robnet_fx.report.tables import survey_table
 
-    specimen = open_specimen(model, image, field, data, reading, method, options.read_clip(clip), mean, std)
+    specimen = open_specimen(opening, image, field, method, options.read_clip(clip))
     announce("inspect", {**specimen.facts, "method": f"{method}, clip {clip}"})
     found = survey(specimen.net, specimen.image)
     files = {}

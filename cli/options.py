@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +52,31 @@ TestShare = Annotated[
     typer.Option(
         metavar="SHARE",
         help="Set this share of every class aside, by --seed, as the test images of data without any: 0.2.",
+        show_default=False,
+    ),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AXES",
+        help="How images lie in an .npz file: nchw (channels first), nhwc (last) or nhw (grey, no channel axis).",
+        show_default="what their sizes, the network and its accuracy tell",
+    ),
+]
+Flat = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ORDER",
+        help="The order of a flat network's input: planes (one channel after the other) or pixels.",
+        show_default="what the network and its accuracy tell",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The output that holds the logits, or a tensor inside the network, by its name in the file. "
+        "By default what the model's metadata say, else the only output that can be logits.",
         show_default=False,
     ),
 ]
@@ -118,7 +144,24 @@ def read_eps(text: str) -> float:
     return value * scale
 
 
-def read_reading(resize: str | None, white: float | None, test_share: float | None, seed: int = 0) -> Reading:
+@dataclass(frozen=True)
+class Opening:
+    """What a command opens, as it was asked: the model, its data set and how to read that, what stands between images
+    and network, and where to compute."""
+
+    model: Path
+    data: str | None
+    reading: Reading
+    mean: str | None
+    std: str | None
+    output: str | None
+    flat: str | None
+    device: str | None
+
+
+def read_reading(
+    resize: str | None, white: float | None, test_share: float | None, layout: str | None, seed: int = 0
+) -> Reading:
     """The options about reading data, as the library takes them."""
     from robnet_fx.zoo.reading import Reading
 
@@ -128,7 +171,7 @@ def read_reading(resize: str | None, white: float | None, test_share: float | No
         if match is None:
             raise UsageError(f"--resize takes height x width, such as 128x128, not {resize!r}")
         size = int(match[1]), int(match[2])
-    return Reading(size, white, test_share, seed)
+    return Reading(size, white, test_share, layout, seed)
 
 
 def read_memory(text: str) -> int:

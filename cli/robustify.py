@@ -18,6 +18,9 @@ def robustify(
     resize: options.Resize = None,
     white: options.White = None,
     test_share: options.TestShare = None,
+    layout: options.Layout = None,
+    flat: options.Flat = None,
+    output: options.Output = None,
     epochs: Annotated[
         int | None,
         typer.Option(metavar="N", help="Robust training in N epochs.", show_default="the paper's schedule, 200"),
@@ -71,7 +74,7 @@ def robustify(
     Example: `robnet-fx robustify digits.onnx --order 3 --eps 40`
     """
     share = options.read_eps(eps)
-    reading = options.read_reading(resize, white, test_share, seed)
+    reading = options.read_reading(resize, white, test_share, layout, seed)
 
     from dataclasses import asdict
 
@@ -88,7 +91,7 @@ def robustify(
 
     method_named(method)
     field = BiasField(order, share)
-    subject = open_subject(model, data, mean, std, device, reading)
+    subject = open_subject(options.Opening(model, data, reading, mean, std, output, flat, device))
     schedule = "the paper's schedule" if epochs is None else f"{epochs} robust epochs"
     announce(
         "robustify",
@@ -101,6 +104,7 @@ def robustify(
         order=order,
         method=method,
         clip=options.read_clip(clip),
+        output=output,
         mean=subject.mean,
         std=subject.std,
         epochs=epochs,

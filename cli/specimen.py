@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 import robnet_fx
-from robnet_fx.bounded import BoundedModel, bound
+from robnet_fx.bounded import BoundedModel
 from robnet_fx.certify import certify
-from robnet_fx.cli.subject import describe_model, normalisation, open_subject
+from robnet_fx.cli.options import Opening
+from robnet_fx.cli.subject import describe_model, normalisation, open_alone, open_subject
 from robnet_fx.errors import UsageError
 from robnet_fx.field import BiasField
 from robnet_fx.files import write_atomically
-from robnet_fx.frontend.onnx import load_onnx
+from robnet_fx.frontend.onnx_header import read_header
 from robnet_fx.images import to_float
 from robnet_fx.inspect import Survey, code_lines
-from robnet_fx.layout import image_shape
 from robnet_fx.report.page import page
 from robnet_fx.report.page.picture import png_uri
 from robnet_fx.zoo import data as data_sets
-from robnet_fx.zoo.reading import AS_STORED, Reading
+from robnet_fx.zoo.reading import AS_STORED
 
 
 @dataclass
@@ -77,31 +77,23 @@ class Specimen:
         return {caption: png_uri(pixels[0]) for caption, pixels in shown.items()}
 
 
-def open_specimen(
-    path: Path,
-    number: int | None,
-    field: BiasField,
-    data: str | None,
-    reading: Reading,
-    method: str,
-    clip: str | None,
-    mean: str | None,
-    std: str | None,
-) -> Specimen:
+def open_specimen(opening: Opening, number: int | None, field: BiasField, method: str, clip: str | None) -> Specimen:
     """Open a model and its test image; without a data set for the model, and none asked for, a random image."""
-    if number is None and data is None and reading == AS_STORED:
-        model = load_onnx(path)
+    path = opening.model
+    if number is None and opening.data is None and opening.reading == AS_STORED and not read_header(path).image.open:
+        lone = open_alone(opening)
         try:
-            data_sets.find(image_shape(model.input_shape), model.classes, model.metadata)
+            data_sets.find(lone.layout.image, lone.model.classes, lone.model.metadata)
         except UsageError:
-            constants = normalisation(model, mean, std)
-            image = torch.rand(1, *image_shape(model.input_shape), generator=torch.Generator().manual_seed(0))
-            net = bound(model, field, method, clip, *constants, example=image)
+            constants = normalisation(lone.model, opening.mean, opening.std)
+            net = BoundedModel(lone.canonical, field, method, clip, *constants)
+            image = torch.rand(1, *net.input_shape, generator=torch.Generator().manual_seed(0)).to(net.center)
             names = {"model": str(path), "data": None, "order": field.order}
             document = {**names, "normalisation": dict(zip(("mean", "std"), constants, strict=True))}
             title = "a random image: no data set is known for this input; --data names one"
-            return Specimen(path, net, image, title, describe_model(path, model, None, field), document, None)
-    subject = open_subject(path, data, mean, std, "cpu", reading)
+            facts = describe_model(path, lone.model, lone.layout, field, net.remarks, lone.note)
+            return Specimen(path, net, image, title, facts, document, None)
+    subject = open_subject(opening)
     number, count = number or 0, len(subject.data.x_test)
     if not 0 <= number < count:
         raise UsageError(f"--image must lie between 0 and {count - 1}, the test images of {subject.data.name}")

@@ -9,7 +9,7 @@ from robnet_fx.noise import WhiteNoise
 from robnet_fx.train.recipe import Phase, Recipe
 from robnet_fx.train.robustify import robustify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "BiasField",

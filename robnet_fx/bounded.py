@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from robnet_fx.domains import Interval
-from robnet_fx.errors import UnsupportedError, UsageError
+from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.outputs import Name, logits_in
 from robnet_fx.generate import Generator, method_named
@@ -22,7 +22,7 @@ from robnet_fx.layout import Layout, arrange, channels_first
 from robnet_fx.memory import rows_without_gradient
 from robnet_fx.passes import CLIPS, FIELD, NORMALISATION, Constants
 from robnet_fx.passes.base import input_of
-from robnet_fx.passes.drop_softmax import last_softmax
+from robnet_fx.passes.head import head_of
 from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbation import Perturbation, Transform
 from robnet_fx.precision import bounds_precision
@@ -37,7 +37,7 @@ def bound(
     std: Constants = None,
     example: Tensor | None = None,
     output: Name = None,
-    layout: str | None = None,
+    layout: str | Layout | None = None,
     flat: str | None = None,
 ) -> BoundedModel:
     """Compile a classifier and a perturbation into the graphs that bound it.
@@ -66,7 +66,7 @@ def margin_bounds(
     mean: Constants = None,
     std: Constants = None,
     output: Name = None,
-    layout: str | None = None,
+    layout: str | Layout | None = None,
     flat: str | None = None,
 ) -> Tensor:
     """Upper bounds `[B, classes]` of `logit_i - logit_label` over the perturbation, -inf in the label's column."""
@@ -78,10 +78,11 @@ class BoundedModel(nn.Module):
     """A classifier with its perturbed graph and its bounds graph, all over the user's own parameters.
 
     `perturbed` is `(coefficients [B, D], image [B, *S]) -> logits`; `bounds` is `(image, spec [B, K, classes]) ->
-    (lower, upper) [B, K]`; `clean` is `image -> logits` without the perturbation. `classes` is the number of logits,
-    `input_shape` is the shape of an image, `taken` that of the user's module's own input, and `layout` how one becomes
-    the other. `softmax` is "softmax" or "log_softmax" where the module ends in one: the logits are those in front of
-    it. `output` is where the logits are in what the module returns, None where that is a tensor.
+    (lower, upper) [B, K]`; `clean` is `image -> logits` without the perturbation. `classes` is the number of logits, 2
+    for a module of one; `input_shape` is that of an image, `taken` that of the user's module's own input, and `layout`
+    says how one becomes the other. `output` is where the logits are in what the module returns (None where that is a
+    tensor), and `head` what they are to the logits that are bounded. `remarks` are what a report must say of it all, by
+    subject.
     Graphs are generated when first needed and read the box from buffers, so `set_eps` costs nothing.
     """
 
@@ -100,7 +101,7 @@ class BoundedModel(nn.Module):
             raise UsageError(f"clip must be one of 'relu', 'clamp' or None, not {clip!r}")
         self.perturbation, self.method, self.clip = perturbation, method, clip
         self.eps = perturbation.eps
-        self.softmax = last_softmax(canonical)
+        self.head, self.remarks = head_of(canonical), remarks(canonical)
         self.output: str | None = input_of(canonical).meta.get(OUTPUT)
         self.clean = clean(canonical, mean, std)
         self.layout: Layout = input_of(self.clean).meta[LAYOUT]
@@ -171,14 +172,14 @@ class BoundedModel(nn.Module):
             buffers = {name: value.clone() for name, value in self.model.named_buffers()}
             returned = torch.func.functional_call(self.model, buffers, (inputs,))
         output, _ = logits_in(returned, self.output)
-        return output.clamp(min=torch.finfo(output.dtype).tiny).log() if self.softmax == "softmax" else output
+        return self.head.logits(output)
 
     def margins(self, images: Tensor, labels: Tensor) -> Tensor:
         """Upper bounds `[B, classes]` of `logit_i - logit_label` over the box, -inf in the label's column.
 
         Differentiable in the parameters and the images. A sample is certified where every bound is below 0. Without
         gradients many classes are worked in parts, so that memory suffices.
-        Raises `UnsupportedError` for a model of one logit, `UsageError` for images or labels that do not fit.
+        Raises `UsageError` for images or labels that do not fit.
         """
         upper = torch.cat(list(self.margins_in_parts(images, labels)), 1)
         others = other_classes(labels, self.classes)
@@ -200,7 +201,9 @@ class BoundedModel(nn.Module):
         if compiled and count == 1:  # would be compiled as a case of its own
             images, labels = images.repeat(2, *[1] * (images.dim() - 1)), labels.repeat(2)
         spec = margin_spec(labels, other_classes(labels, self.classes), self.classes).to(images.dtype)
-        if images.dim() == 4 and self.layout.axes == "nchw":  # convolutions are up to twice as fast so, and every value follows the image
+        if (
+            images.dim() == 4 and self.layout.axes == "nchw"
+        ):  # convolutions are up to twice as fast so, and every value follows the image
             images = images.contiguous(memory_format=torch.channels_last)
         margins = spec.shape[1]
         rows = rows or margins
@@ -236,10 +239,10 @@ class BoundedModel(nn.Module):
     def _check(self, images: Tensor, labels: Tensor | None = None) -> None:
         if tuple(images.shape[1:]) != self.input_shape:
             raise UsageError(f"the network takes images {list(self.input_shape)}, not {list(images.shape[1:])}")
+        if images.dtype != self.center.dtype:
+            raise UsageError(f"the network computes in {self.center.dtype}, and the images are {images.dtype}")
         if labels is None:
             return
-        if self.classes < 2:
-            raise UnsupportedError("margins need at least two logits; this model has one")
         if labels.shape != images.shape[:1] or labels.is_floating_point():
             raise UsageError(f"labels must be {len(images)} whole numbers, not {labels.dtype} {list(labels.shape)}")
         if bool(((labels < 0) | (labels >= self.classes)).any()):
@@ -264,6 +267,14 @@ class BoundedModel(nn.Module):
     @property
     def _probe(self) -> fx.GraphModule:
         return self._graph("probe_graph", Generator.probe)
+
+
+def remarks(canonical: fx.GraphModule) -> dict[str, str]:
+    """What a report must say of a network beside its name, by subject: its head, and what its file is like."""
+    own: dict[str, str] = dict(getattr(canonical.get_submodule(MODEL), "remarks", {}))
+    if text := head_of(canonical).remark:
+        own["output"] = "; ".join(filter(None, (own.get("output"), text)))
+    return own
 
 
 def _upper(generator: Generator) -> fx.GraphModule:

@@ -20,10 +20,10 @@ _MOMENTS = 64  # of the number of right answers to begin with: more matter only 
 def by_guessing(predicted: Tensor, labels: Tensor) -> float:
     """At most how probable it is that as many answers or more are right if the same answers are dealt out at random.
 
-    `predicted`, `labels [N]`, whole numbers. For M right answers of a random dealing, `P(M >= m) <= E[C(M, j)] / C(m, j)`
-    for every j, and the binomial moments of M are exact: `E[C(M, j)] = r_j (N - j)! / N!`, with `r_j` the number of ways
-    to choose j pairs of an image and an equal answer, no two of the same (rook numbers). A constant answer has
-    probability 1, however frequent its class.
+    `predicted`, `labels [N]`, whole numbers. For M right answers of a random dealing,
+    `P(M >= m) <= E[C(M, j)] / C(m, j)` for every j, and the binomial moments of M are exact:
+    `E[C(M, j)] = r_j (N - j)! / N!`, with `r_j` the number of ways to choose j pairs of an image and an equal answer,
+    no two of the same (rook numbers). A constant answer has probability 1, however frequent its class.
     """
     right = int((predicted == labels).sum())
     answers, wanted = Counter(predicted.tolist()), Counter(labels.tolist())

@@ -10,11 +10,13 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from robnet_fx.bounded import remarks
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.frontend.places import source_line
 from robnet_fx.generate.analysis import dependent_nodes, unsupported
 from robnet_fx.graphs import MODEL, dtype_name, shape_of
+from robnet_fx.layout import Layout
 from robnet_fx.memory import Memory, of_training, of_verdicts
 from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbation import Perturbation
@@ -44,7 +46,7 @@ class Coverage:
     """Of `nodes` operations that depend on the image `bounded` have a rule; `gaps` are the others.
 
     `verdicts` and `training` estimate the memory of RSIP-SSIP bounds, as if there were no gaps, and `one_margin`
-    that of training on one image with one margin at a time.
+    that of training on one image with one margin at a time. `remarks` are what a report must say of the network.
     """
 
     nodes: int
@@ -53,6 +55,7 @@ class Coverage:
     verdicts: Memory
     training: Memory
     one_margin: Memory
+    remarks: dict[str, str]
 
     @property
     def share(self) -> float:
@@ -68,16 +71,29 @@ def coverage(
     std: Sequence[float] | None = None,
     example: Tensor | None = None,
     output: Name = None,
+    layout: str | Layout | None = None,
+    flat: str | None = None,
 ) -> Coverage:
     """What `bound` with the same arguments would find, all of it at once instead of an `UnsupportedOpError`.
 
     Field and clip are not counted. Raises what `trace` raises for a network that cannot be read or traced.
     """
-    perturbed = perturb(clean(trace(model, example, output), mean, std), perturbation, clip)
+    return coverage_of(trace(model, example, output, layout, flat), perturbation, clip, mean, std)
+
+
+def coverage_of(
+    canonical: fx.GraphModule,
+    perturbation: Perturbation,
+    clip: str | None = "relu",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Coverage:
+    """`coverage` of a canonical graph."""
+    perturbed = perturb(clean(canonical, mean, std), perturbation, clip)
     counted = [node for node in dependent_nodes(perturbed) if node.meta.get("layer", ("", ""))[1] != _OURS]
     gaps = tuple(_gap(node, reason, perturbed) for node, reason in unsupported(perturbed))
     memory = of_verdicts(perturbed), of_training(perturbed), of_training(perturbed, rows=1)
-    return Coverage(len(counted), len(counted) - len(gaps), gaps, *memory)
+    return Coverage(len(counted), len(counted) - len(gaps), gaps, *memory, remarks(canonical))
 
 
 def _gap(node: fx.Node, reason: str, perturbed: fx.GraphModule) -> Gap:

@@ -18,13 +18,17 @@ from torch import Tensor, nn
 
 from robnet_fx.errors import RobnetError, UnsupportedError
 from robnet_fx.files import write_atomically
-from robnet_fx.frontend.onnx import OnnxModel
-from robnet_fx.frontend.onnx_runtime import TOLERANCE, OnnxSession, difference
+from robnet_fx.frontend.onnx import LEVELS, OnnxModel
+from robnet_fx.frontend.onnx_header import header_of
+from robnet_fx.frontend.onnx_part import part_behind
+from robnet_fx.frontend.onnx_runtime import difference, forms, tolerance
 from robnet_fx.frontend.outputs import Name, picking
 from robnet_fx.frontend.running import Guest, undisturbed
 from robnet_fx.frontend.unwrap import copy_of
+from robnet_fx.metadata import OUTPUT
 
 Way = Literal["initialisers", "re-export"]
+_TYPES = {"FLOAT": torch.float32, "DOUBLE": torch.float64, "FLOAT16": torch.float16, "UINT8": torch.uint8}
 
 
 def write_onnx(
@@ -39,14 +43,15 @@ def write_onnx(
 ) -> Way:
     """Write `model` to `out` and say which way was taken.
 
-    "initialisers": the file an `OnnxModel` was read from, nothing changed but the weights' values (where training pulls
-    apart what two nodes read from one initialiser, one of them reads a new one). "re-export": a new
-    graph by `torch.onnx.export`, with the old file's input and output names, shapes, batch axis and metadata, or for a
-    model that came from no file, a free batch and the two names given. `example` [B, *S] are images to trace and to
-    compare with; `metadata` is added to the file's properties; `output` names the logits where the module returns more
-    than one tensor. The module is left as it was found. The file is written whole or not at all.
+    "initialisers": the file an `OnnxModel` was read from, nothing changed but the weights' values, which are rounded to
+    its types (where training pulls apart what two nodes read from one initialiser, one of them reads a new one).
+    "re-export": a new graph by `torch.onnx.export`, with the old file's input and output names, shapes, types, batch
+    axis and metadata, but for outputs besides the one that is judged and for sizes left open; or for a model that came
+    from no file, a free batch and the two names given. `example` [B, *S] are images to trace and to compare with;
+    `metadata` is added to the file's properties, and which output was chosen; `output` names the logits where the
+    module returns more than one tensor. The module is left as it was found. The file is written whole or not at all.
     Raises RobnetError when it cannot be written, UnsupportedError when the network cannot be exported or onnxruntime
-    does not reproduce it to 1e-4 (1 + |b|).
+    does not reproduce it to 1e-4 (1 + |b|), 2e-2 in a file that computes in float16.
     """
     network = _on_cpu(model)
     images = example.detach().cpu().float()
@@ -55,17 +60,19 @@ def write_onnx(
     with undisturbed(network, output) as guest, picking(network, output):
         if isinstance(network, OnnxModel):
             input_name, output_name = network.input_name, network.output_name
-            metadata = {**network.metadata, **(metadata or {})}
+            chosen = {OUTPUT: network.asked} if network.asked else {}
+            metadata = {**network.metadata, **chosen, **(metadata or {})}
             original = with_weights(network)
             if original is not None:
                 data = _serialise(original, metadata)
-                problem = _compare(guest, data, images)
+                problem = _compare(network, guest, data, images, output_name)
                 if not problem:
                     _write(Path(out), data)
                     return "initialisers"
+            metadata = {key: value for key, value in metadata.items() if key != OUTPUT}  # it has no other
         guest(images)  # which dismisses the hooks that only look on
         data = _serialise(_export(network, images, input_name, output_name), metadata)
-        problem = _compare(guest, data, images)
+        problem = _compare(network, guest, data, images, output_name)
     if problem:
         raise UnsupportedError(f"{out} is not written: {problem}")
     _write(Path(out), data)
@@ -88,7 +95,8 @@ def with_weights(model: OnnxModel) -> onnx.ModelProto | None:
                 return None
             continue  # a fixed constant computed on the way: what computes it stays in the file
         old = onnx.numpy_helper.to_array(places[stored.name])
-        value = state[name].detach().cpu().numpy().astype(old.dtype)
+        with np.errstate(over="ignore"):  # what float16 cannot hold shows in the comparison
+            value = state[name].detach().cpu().numpy().astype(old.dtype)
         if value.size != old.size:
             return None
         new = np.empty(old.size, old.dtype)
@@ -127,18 +135,23 @@ def _replace(tensor: onnx.TensorProto, values: np.ndarray) -> None:
 
 
 def _on_cpu(model: nn.Module) -> nn.Module:
-    """The model itself if it is float32 on the CPU, else a copy that is: verdicts do not depend on TF32."""
+    """The model itself if it is float32 on the CPU, else a copy that is: verdicts do not depend on TF32. One that was
+    read from a file may stay in float64: the file may hold that."""
     tensors = [*model.parameters(), *model.buffers()]
-    if all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.int64) for t in tensors):
+    kept = {torch.float32, torch.int64} | ({torch.float64} if isinstance(model, OnnxModel) else set())
+    if all(t.device.type == "cpu" and t.dtype in kept for t in tensors):
         return model
-    return copy_of(model).cpu().float()
+    moved = copy_of(model).cpu()
+    return moved if all(t.dtype in kept for t in tensors) else moved.float()
 
 
 def _export(model: nn.Module, images: Tensor, input_name: str, output_name: str) -> onnx.ModelProto:
     """A new graph by torch.onnx, without the notes on source files that it leaves in one."""
     batch: int | None = None
-    if isinstance(model, OnnxModel) and not model.dynamic_batch:
-        batch = OnnxSession(model.proto).fixed_batch
+    if isinstance(model, OnnxModel):
+        batch = header_of(model.path, model.part).fixed_batch
+        model = _AsInTheFile(model)
+        images = model.given(images)
     if batch is not None:
         images = images.repeat(batch, *[1] * (images.dim() - 1))[:batch]
     try:
@@ -164,6 +177,26 @@ def _export(model: nn.Module, images: Tensor, input_name: str, output_name: str)
     return proto
 
 
+class _AsInTheFile(nn.Module):
+    """A network in float32 with an input of the type that the file it was read from has."""
+
+    def __init__(self, model: OnnxModel) -> None:
+        super().__init__()
+        self.network = copy_of(model).float()
+        self.levels = model.levels
+        self.taken = _TYPES[header_of(model.path, model.part).image.type]
+
+    def given(self, images: Tensor) -> Tensor:
+        """Images as `OnnxModel` takes them, in the file's own type."""
+        return (images * LEVELS).round().to(self.taken) if self.levels else images.to(self.taken)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, K] of them, in the file's floating-point type."""
+        pixels = images.float() / LEVELS if self.levels else images.float()
+        output: Tensor = self.network(pixels)
+        return output.to(self.taken) if self.taken.is_floating_point else output
+
+
 def _serialise(proto: onnx.ModelProto, metadata: Mapping[str, str] | None) -> bytes:
     if metadata:
         known = {entry.key: entry.value for entry in proto.metadata_props}
@@ -172,14 +205,20 @@ def _serialise(proto: onnx.ModelProto, metadata: Mapping[str, str] | None) -> by
 
 
 @torch.no_grad()
-def _compare(model: Guest, data: bytes, images: Tensor) -> str:
+def _compare(model: nn.Module, guest: Guest, data: bytes, images: Tensor, output: str) -> str:
     """What is wrong with the bytes as a form of the model; empty if nothing."""
     images = torch.cat([images, torch.rand(images.shape, generator=torch.Generator().manual_seed(0))])
+    if isinstance(model, OnnxModel):
+        images = model.presentable(images)
+    floats = [value for value in model.state_dict().values() if value.is_floating_point()]
+    ours = guest(images.to(floats[0]) if floats else images)
     try:
-        worst = difference(model(images), OnnxSession(data)(images))
+        part = part_behind(Path(), onnx.load_from_string(data), output)
+        allowed = tolerance(part)
+        worst = max(difference(ours, session(images)) for session, _ in forms(part))
     except RobnetError as error:
         return str(error)
-    return "" if worst <= TOLERANCE else f"onnxruntime differs from PyTorch by {worst:.2g} (1 + |logit|)"
+    return "" if worst <= allowed else f"onnxruntime differs from PyTorch by {worst:.2g} (1 + |logit|)"
 
 
 def _write(out: Path, data: bytes) -> None:

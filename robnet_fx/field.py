@@ -66,8 +66,8 @@ def _pairs(given: Any, name: str) -> Box:
     except (TypeError, ValueError):
         raise UsageError(
             f"{name}={reprlib.repr(given)} is not a box of this field\n"
-            "  MONAI's coeff_range and TorchIO's coefficients are no boxes of it either: their field is the exponential of\n"
-            "  a polynomial in other coordinates, and its coefficients lie about 0 where these lie about 1, 0, 0, ...\n"
+            "  MONAI's coeff_range and TorchIO's coefficients are no boxes of it either: their field is the\n"
+            "  exponential of a polynomial in other coordinates, with coefficients about 0 where these lie about 1, 0, ...\n"
             "  remedy  give one (lower, upper) pair for each coefficient, or True for the box of eps"
         ) from None
     identity = [1.0 if name == "multiplicative" and index == 0 else 0.0 for index in range(len(box))]
@@ -79,8 +79,8 @@ def _pairs(given: Any, name: str) -> Box:
     if outside and all(math.isfinite(end) and lower <= upper for lower, upper in box for end in (lower, upper)):
         warnings.warn(
             f"the {name} box leaves out the unperturbed image: {'; '.join(outside[:3])}{'; ...' * (len(outside) > 3)}\n"
-            "  (the identity is 1 for the multiplicative constant and 0 for every other coefficient; a field that is the\n"
-            "  exponential of a polynomial, as MONAI's and TorchIO's, has its coefficients about 0 instead)",
+            "  (the identity is 1 for the multiplicative constant and 0 for every other coefficient; a field that is\n"
+            "  the exponential of a polynomial, as MONAI's and TorchIO's, has its coefficients about 0 instead)",
             stacklevel=4,
         )
     return box

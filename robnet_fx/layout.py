@@ -8,9 +8,11 @@ is known to be meant, and refuses to guess.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -42,8 +44,15 @@ Axis = tuple[int, int]
 """(size, stride): an axis of a network's input by where its numbers lie in a sample's flat order."""
 
 
-Evidence = frozenset[Axis]
-"""The axes of its input that a network's layers slide over (`frontend/axes.py`)."""
+class Evidence(NamedTuple):
+    """What a network says of its input (`frontend/axes.py`): the axes that its layers slide over, and the axis that it
+    takes as channels, by moving it where its layers or its name put these."""
+
+    slides: frozenset[Axis] = frozenset()
+    channels: Axis | None = None
+
+
+NO_EVIDENCE = Evidence()
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,11 @@ class Layout:
         return {"nchw": self.image, "nhwc": (*spatial, channels), "nhw": tuple(spatial)}[self.axes]
 
     @property
+    def order(self) -> str | None:
+        """Of a flat network, the order (of `FLATS`) of the numbers of an image with several channels."""
+        return {FLAT: "planes", FLAT_PIXELS: "pixels"}.get(self.way) if self.image[0] > 1 else None
+
+    @property
     def as_given(self) -> bool:
         """Whether the network takes the user's array as it is."""
         return (self.axes, self.way) in {("nchw", CHANNELS_FIRST), ("nhwc", CHANNELS_LAST), ("nhw", GREY)}
@@ -74,14 +88,17 @@ class Layout:
         counted = self.axes != "nhw" and self.way != GREY
         return counted and channels in _CHANNELS and 1 not in spatial
 
-    def contradicted(self, slides: Evidence) -> bool:
+    def contradicted(self, evidence: Evidence) -> bool:
         """Whether the network slides over what would be the channels."""
         low, high = self._channels
-        return any(stride < high and low < size * stride for size, stride in slides)
+        return any(stride < high and low < size * stride for size, stride in evidence.slides)
 
-    def confirmed(self, slides: Evidence) -> bool:
-        """Whether the network slides over all that would be space."""
-        return math.prod(size for size, _ in slides) == math.prod(self.image[1:])
+    def confirmed(self, evidence: Evidence) -> bool:
+        """Whether the network slides over all that would be space, or moves what would be the channels."""
+        if evidence.channels is not None:
+            size, stride = evidence.channels
+            return self._channels == (stride, stride * size)
+        return bool(evidence.slides) and math.prod(n for n, _ in evidence.slides) == math.prod(self.image[1:])
 
     @property
     def _channels(self) -> tuple[int, int]:
@@ -112,27 +129,25 @@ class UnsettledLayout(UsageError):
         shown = {(layout.axes, layout.image) if images else layout: layout for layout in left}
         lines = "".join(f"\n  either  {layout}" for layout in shown.values())
         super().__init__(
-            f"images {list(first.given)} fit a network that takes {list(first.taken)} in more than one way, and a field "
-            f"would differ{lines}\n  remedy  {remedy}"
+            f"images {list(first.given)} fit a network that takes {list(first.taken)} in more than one way, and a "
+            f"field would differ{lines}\n  remedy  {remedy}"
         )
         self.layouts = tuple(left)
 
-    def with_channels(self, count: int | None) -> Layout:
-        """The layout whose images have so many channels, where that settles it; else this error is raised."""
-        left = [layout for layout in self.layouts if count in (None, layout.image[0])]
-        if len(left) == 1:
-            return left[0]
-        raise self
+    def with_channels(self, count: int | None) -> Layout | None:
+        """The layout whose images have so many channels, where that settles it."""
+        left = [layout for layout in self.layouts if count == layout.image[0]]
+        return left[0] if len(left) == 1 else None
 
 
 def layouts(given: Shape, taken: Shape) -> list[Layout]:
     """What images `given` may be to a network that takes `taken`, without the batch; empty where nothing fits."""
-    return [
-        Layout(axes, image, way, tuple(taken))
-        for axes, image in understood(tuple(given))
-        for way, shape in ways(image)
-        if shape == tuple(taken)
-    ]
+    return [layout for layout in candidates(given) if layout.taken == tuple(taken)]
+
+
+def candidates(given: Shape) -> list[Layout]:
+    """Everything that images `given` may be, to networks of any input."""
+    return [Layout(axes, image, way, shape) for axes, image in understood(tuple(given)) for way, shape in ways(image)]
 
 
 def understood(given: Shape) -> Iterator[tuple[str, Shape]]:
@@ -158,8 +173,8 @@ def ways(image: Shape) -> list[tuple[str, Shape]]:
     return found
 
 
-def assumed(taken: Shape, axes: str | None = None, slides: Evidence = frozenset()) -> list[Layout]:
-    """What the images of a network that takes `taken` may be, where none is at hand: given channels first, or by `axes`.
+def assumed(taken: Shape, axes: str | None = None, evidence: Evidence = NO_EVIDENCE) -> list[Layout]:
+    """What the images of a network that takes `taken` may be, where none is at hand: channels first, or by `axes`.
 
     A vector or a column is what the network makes of it before it slides over it, else a square of one or three
     channels where it has as many entries (no length allows both).
@@ -168,7 +183,7 @@ def assumed(taken: Shape, axes: str | None = None, slides: Evidence = frozenset(
     if len(taken) > 1 and taken[1:] != (1,):
         images = [taken, (taken[-1], *taken[:-1])] + [(1, *taken)] * (len(taken) <= _MOST_SPATIAL)
     else:
-        images = _unflattened(taken[0], slides) or _squares(taken[0]) or [taken]
+        images = _unflattened(taken[0], evidence.slides) or _squares(taken[0]) or [taken]
     return [
         Layout(axes or "nchw", image, way, taken)
         for image in dict.fromkeys(images)
@@ -177,10 +192,10 @@ def assumed(taken: Shape, axes: str | None = None, slides: Evidence = frozenset(
     ]
 
 
-def _unflattened(numbers: int, slides: Evidence) -> list[Shape]:
+def _unflattened(numbers: int, slides: frozenset[Axis]) -> list[Shape]:
     """`[(C, *spatial)]` where the axes that are slid over lie behind each other in a vector."""
     spatial = sorted(slides, key=lambda axis: -axis[1])
-    behind = all(a[1] == b[0] * b[1] for a, b in zip(spatial, spatial[1:], strict=False))
+    behind = all(a[1] == b[0] * b[1] for a, b in itertools.pairwise(spatial))
     if not spatial or not behind:
         return []
     sizes = [size for size, _ in spatial]
@@ -193,7 +208,7 @@ def _squares(numbers: int) -> list[Shape]:
 
 
 def settle(
-    found: Sequence[Layout], axes: str | None = None, flat: str | None = None, slides: Evidence = frozenset()
+    found: Sequence[Layout], axes: str | None = None, flat: str | None = None, evidence: Evidence = NO_EVIDENCE
 ) -> Layout:
     """The layout that is meant, by what is known: the user's word (`axes` of the images, `flat` order of the network's
     input), what the network's layers slide over, and a channel axis of 1, 3 or 4.
@@ -208,17 +223,19 @@ def settle(
     if flat is not None:
         orders = {"planes": FLAT, "pixels": FLAT_PIXELS}
         if not any(layout.way in orders.values() for layout in left):
-            raise UsageError("flat says the order of a flat network's input, and this network takes images: leave it out")
+            raise UsageError(
+                "flat says the order of a flat network's input, and this network takes images: leave it out"
+            )
         grey = [layout for layout in left if layout.way == FLAT and layout.image[0] == 1]
         left = grey or [layout for layout in left if layout.way == orders[flat]]
-    agreeing = [layout for layout in left if not layout.contradicted(slides)]
+    agreeing = [layout for layout in left if not layout.contradicted(evidence)]
     if not agreeing:
-        sizes = " and ".join(str(size) for size, _ in sorted(slides, key=lambda axis: -axis[1]))
+        sizes = " and ".join(str(size) for size, _ in sorted(evidence.slides, key=lambda axis: -axis[1]))
         raise UsageError(
             f"{_fit(left)}, but the network's own layers slide over axes of {sizes}, where the channels would be\n"
             "  remedy  give images as the network reads them, or say another layout"
         )
-    agreeing = [layout for layout in agreeing if slides and layout.confirmed(slides)] or agreeing
+    agreeing = [layout for layout in agreeing if layout.confirmed(evidence)] or agreeing
     left = [layout for layout in agreeing if layout.likely] or agreeing
     if len({(layout.axes, layout.image) for layout in left}) == 1:
         left = [layout for layout in left if layout.as_given] or left

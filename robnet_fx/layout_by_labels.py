@@ -1,17 +1,21 @@
-"""What labels add to what is known of a layout: under the right one the network is right more often."""
+"""What labels and a normalisation add to what is known of a layout, and images brought to channels first."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx
 
 from robnet_fx.chance import LEVEL, by_guessing, by_luck
+from robnet_fx.errors import UsageError
 from robnet_fx.graphs import LAYOUT
 from robnet_fx.images import batches, to_float
 from robnet_fx.layout import Layout, UnsettledLayout, arrange, channels_first
-from robnet_fx.passes.insert_normalisation import Constants, Normalisation, per_channel
 from robnet_fx.passes.base import input_of
-from robnet_fx.errors import UsageError
+from robnet_fx.passes.drop_softmax import drop_softmax
+from robnet_fx.passes.insert_layout import layout_of
+from robnet_fx.passes.insert_normalisation import Constants, Normalisation, channels_of, per_channel
 
 _MOST = 512  # images: enough to tell, and soon done
 
@@ -29,35 +33,49 @@ def settle_by_labels(
     unsettled = image.meta.get(LAYOUT)
     if not isinstance(unsettled, UnsettledLayout):
         return ""
-    right, predicted = {}, {}
+    if (only := unsettled.with_channels(channels_of(mean, std))) is not None:
+        image.meta[LAYOUT] = only
+        return ""
+    network, wanted = drop_softmax(canonical), labels[:_MOST].cpu()
+    predicted: dict[Layout, Tensor] = {}
     for layout in unsettled.layouts:
-        answers = _predicted(canonical, images[:_MOST], layout, mean, std)
+        answers = _predicted(network, images[:_MOST], layout, mean, std)
         if answers is not None:
-            predicted[layout], right[layout] = answers, answers == labels[:_MOST].cpu()
-    ranked = sorted(right, key=lambda layout: -int(right[layout].sum()))
-    best, *others = ranked or unsettled.layouts
-    told = bool(ranked) and by_guessing(predicted[best], labels[:_MOST].cpu()) < LEVEL
+            predicted[layout] = answers
+    right = {layout: answers == wanted for layout, answers in predicted.items()}
+    best, *others = sorted(right, key=lambda layout: -int(right[layout].sum())) or unsettled.layouts
+    told = best in right and by_guessing(predicted[best], wanted) < LEVEL
     if not told or any(by_luck(right[best], right[other]) >= LEVEL for other in others):
         raise unsettled
     image.meta[LAYOUT] = best
-    shares = [f"{float(right[layout].double().mean()):.1%}" for layout in ranked]
-    return f"{best.axes}, {best.way}: {shares[0]} right, otherwise {' or '.join(shares[1:]) or 'impossible'}"
+    shares = [f"{float(right[layout].double().mean()):.1%}" for layout in (best, *others)]
+    return f"{best}: so {shares[0]} of the images are right, and otherwise {' or '.join(shares[1:])}"
+
+
+def with_channels_first(canonical: fx.GraphModule, mean: Constants = None, std: Constants = None) -> tuple[str, Layout]:
+    """Have a canonical graph take its images channels first, in place: (the axes they had, the layout from now on).
+
+    Raises `UnsettledLayout` where its layout is not known.
+    """
+    layout = layout_of(canonical, channels_of(mean, std))
+    now = replace(layout, axes="nchw")
+    input_of(canonical).meta[LAYOUT] = now
+    return layout.axes, now
 
 
 @torch.no_grad()
 def _predicted(
-    canonical: fx.GraphModule, images: Tensor, layout: Layout, mean: Constants, std: Constants
+    network: fx.GraphModule, images: Tensor, layout: Layout, mean: Constants, std: Constants
 ) -> Tensor | None:
     """The answers `[N]` where the images are understood so; None where the normalisation has other channels."""
     try:
         constants = [per_channel(name, value, layout.image) for name, value in (("mean", mean), ("std", std))]
     except UsageError:
         return None
-    dtype = input_of(canonical).meta["dtype"]
-    normalise = Normalisation(*(value.to(dtype) for value in constants))
-    like = torch.zeros((), dtype=dtype)
+    like = torch.zeros((), dtype=input_of(network).meta["dtype"])
+    normalise = Normalisation(*(value.to(like) for value in constants))
     answers = []
     for part in batches(len(images), 128):
         pictures = normalise(channels_first(to_float(images[part], like), layout.axes))
-        answers.append(canonical(arrange(pictures, layout.way, layout.taken)).argmax(1).cpu())
+        answers.append(network(arrange(pictures, layout.way, layout.taken)).argmax(1).cpu())
     return torch.cat(answers)

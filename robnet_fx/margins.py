@@ -1,9 +1,16 @@
-"""Margins of plain logits, and what "correct" means everywhere in this package."""
+"""Plain logits: what counts as some, their margins, and what "correct" means everywhere in this package."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+
+def as_logits(output: Tensor) -> Tensor:
+    """`[B, K]` of `[B, K, 1, 1]`, as a network ends that averages each class over its pixels; `[B, 1]` of `[B]`."""
+    if output.dim() == 1:
+        return output.unsqueeze(1)
+    return output.flatten(1) if output.dim() > 2 and output.shape[2:].numel() == 1 else output
 
 
 def worst_margin(logits: Tensor, labels: Tensor) -> Tensor:

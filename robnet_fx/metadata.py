@@ -1,4 +1,5 @@
-"""What a written ONNX file says about itself: the normalisation it was trained with, for the commands that read it."""
+"""What a written ONNX file says about itself, for the commands that read it: the normalisation it was trained with, the
+order of a flat input, and which of its tensors are the logits."""
 
 from __future__ import annotations
 
@@ -9,6 +10,10 @@ from robnet_fx.errors import UsageError
 
 MEAN, STD = "robnet_fx.mean", "robnet_fx.std"
 """The keys, with numbers separated by commas, one a channel or one for all."""
+FLAT = "robnet_fx.flat"
+"""The key of the order in which a flat network takes an image's numbers, "planes" or "pixels"."""
+OUTPUT = "robnet_fx.output"
+"""The key of the tensor that was chosen to be judged, where somebody chose."""
 
 
 def normalisation_metadata(mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, str]:

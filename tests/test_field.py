@@ -321,7 +321,9 @@ def test_white_noise_within_the_limit_has_every_method():
 
 
 def test_a_box_without_the_identity_earns_a_warning():
-    with pytest.warns(UserWarning, match=r"multiplicative box leaves out .* coefficient 0 runs from 0 to 0\.1 without 1"):
+    with pytest.warns(
+        UserWarning, match=r"multiplicative box leaves out .* coefficient 0 runs from 0 to 0\.1 without 1"
+    ):
         BiasField(3, 0.1, [(0.0, 0.1)] * 16)
     with pytest.warns(UserWarning, match="additive box leaves out .* coefficient 1 "):
         BiasField(0, 0.1, True, torch.tensor([[-0.1, 0.1], [0.2, 0.3]]))
@@ -334,5 +336,7 @@ def test_a_box_without_the_identity_earns_a_warning():
 @pytest.mark.parametrize("part", ["multiplicative", "additive"])
 @pytest.mark.parametrize("given", [(-0.5, 0.5), 0.5, [0.5] * 16, None, "0.5", [(0, 1, 2)] * 16, torch.rand(16)])
 def test_a_box_in_the_form_of_another_tool_is_refused_by_name(part: str, given: Any):
-    with pytest.raises(UsageError, match=f"{part}=.*is not a box(.|\n)*MONAI(.|\n)*TorchIO(.|\n)*one \\(lower, upper\\) pair"):
+    with pytest.raises(
+        UsageError, match=f"{part}=.*is not a box(.|\n)*MONAI(.|\n)*TorchIO(.|\n)*one \\(lower, upper\\) pair"
+    ):
         BiasField(3, 0.1, **{part: given})

@@ -93,7 +93,7 @@ def test_sizes_that_tell_the_layout(given, taken, axes, way):
     ],
 )
 def test_sizes_that_do_not_tell_the_layout(given, taken):
-    with pytest.raises(UnsettledLayout, match="more than one way(.|\n)*either(.|\n)*either(.|\n)*remedy") as error:
+    with pytest.raises(UnsettledLayout, match=r"more than one way(.|\n)*either(.|\n)*either(.|\n)*remedy") as error:
         settle(layouts(given, taken))
     flat = len(taken) == 1
     assert ("--flat" in str(error.value)) == flat and ("--layout" in str(error.value)) != flat
@@ -240,7 +240,7 @@ def over_pixels(end: nn.Module) -> nn.Module:
 def test_a_softmax_at_the_end_is_left_out(end):
     net, images, labels = convnet(), torch.rand(3, 3, 5, 6, dtype=torch.float64), torch.tensor([0, 4, 2])
     plain, other = (robnet_fx.bound(n, BiasField(1, 0.1), example=images) for n in (net, nn.Sequential(net, end)))
-    assert plain.softmax is None and other.softmax == ("log_softmax" if "Log" in repr(end) else "softmax")
+    assert plain.head.function is None and other.head.function == ("log_softmax" if "Log" in repr(end) else "softmax")
     torch.testing.assert_close(other.margins(images, labels), plain.margins(images, labels))
     torch.testing.assert_close(other.logits(images), net(images))
     torch.testing.assert_close(other.module_logits(images), net(images).log_softmax(1))
@@ -249,7 +249,7 @@ def test_a_softmax_at_the_end_is_left_out(end):
 def test_a_softmax_inside_stays():
     net = nn.Sequential(nn.Flatten(), nn.Softmax(1), nn.Linear(4, 3), nn.Softmax(1), nn.ReLU())
     bounds = robnet_fx.bound(net, BiasField(0, 0.1), "ibp", example=torch.rand(2, 1, 4))
-    assert bounds.softmax is None
+    assert bounds.head.function is None
     assert sum(node.name.startswith("softmax") for node in bounds.clean.graph.nodes) == 2
 
 

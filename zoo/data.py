@@ -45,7 +45,7 @@ def load(
     """
     if spec in NAMED:
         fixed = f"it is for folders and .npz files, and {spec} is what it is"
-        reading.reject(spec, resize=fixed, white=fixed, test_share=fixed)
+        reading.reject(spec, resize=fixed, white=fixed, test_share=fixed, layout=fixed)
         return NAMED[spec]()
     path = Path(spec).expanduser()
     if path.is_dir():

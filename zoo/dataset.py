@@ -19,6 +19,7 @@ from robnet_fx.layout import AXES, channels_first, layouts, likely
 Samples = tuple[Tensor, Tensor]
 """Images `[N, ...]` and labels int64 `[N]`."""
 
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A classification data set in memory; labels index `classes`.
@@ -115,7 +116,7 @@ class Dataset:
     def check_fit(self, input_shape: Sequence[int], classes: int) -> None:
         """Refuse a network whose input (without batch) takes the images in no layout or that has too few logits."""
         taken = tuple(input_shape)
-        if not layouts(self.input_shape, taken):
+        if not layouts(self.sizes, taken):
             size = likely(taken).image[1:]
             remedy = f"\n  remedy  --resize {shape_text(size)}" if self.resizable and len(size) == 2 else ""
             refuse(self.name, f"images are {shape_text(self.sizes)}, the network takes {shape_text(taken)}{remedy}")

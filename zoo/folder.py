@@ -27,6 +27,7 @@ def read_folder(root: Path, reading: Reading, shape: Sequence[int | None], progr
     (3), by default colour where an image has it, and gives the size that a message about mixed sizes names. Raises
     `UsageError`, with every image that cannot be taken.
     """
+    reading.reject(root, layout="the axes of images in files are known; it is for the arrays of an .npz file")
     parts, classes, notes = list_images(root, reading)
     reader = _Reader(root, reading, progress)
     reader.scan([file for samples in parts.values() for file, _ in samples], shape)

@@ -21,9 +21,9 @@ class Reading:
     """How images are read; None leaves it to the files. On the command line these are options of the same names.
 
     `layout` says how they lie in an .npz file's arrays, "nchw", "nhwc" or "nhw" (grey, without a channel axis), where
-    neither their sizes nor the network tell. `resize` is a height and width that images of a folder are brought to; `white` the number that stands for white, by
-    which all are divided; `test_share` the share of every class that is set aside, by `seed`, as test images of a
-    source that has none. Raises `UsageError` for what makes no sense.
+    neither their sizes nor the network tell. `resize` is a height and width that images of a folder are brought to;
+    `white` the number that stands for white, by which all are divided; `test_share` the share of every class that is
+    set aside, by `seed`, as test images of a source that has none. Raises `UsageError` for what makes no sense.
     """
 
     resize: tuple[int, int] | None = None

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import robnet_fx
 from robnet_fx.bounded import BoundedModel
 from robnet_fx.certify.verdict import Verdicts, verdicts
 from robnet_fx.errors import UsageError
@@ -133,6 +134,7 @@ def _subject(
         "box": {"center": exact.center.tolist(), "radius": exact.radius.tolist()},
         "method": net.method,
         "clip": net.clip,
+        "remarks": net.remarks,
         "dtype": str(exact.center.dtype).removeprefix("torch."),
         "device": exact.center.device.type,
         "model_sha256": hashes,
@@ -141,9 +143,9 @@ def _subject(
     }
 
 
-def versions(packages: Sequence[str] = ("robnet-fx", "torch", "numpy", "onnx", "onnxruntime")) -> dict[str, str]:
-    """The installed versions of Python and of the packages a result depends on."""
-    found = {"python": platform.python_version()}
+def versions(packages: Sequence[str] = ("torch", "numpy", "onnx", "onnxruntime")) -> dict[str, str]:
+    """The versions of Python, of this package and of the installed packages a result depends on."""
+    found = {"python": platform.python_version(), "robnet-fx": robnet_fx.__version__}
     for package in packages:
         try:
             found[package] = version(package)

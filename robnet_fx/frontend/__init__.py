@@ -11,19 +11,19 @@ from torch.export import ExportedProgram
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.arranging import trace_arranged, with_layout
 from robnet_fx.frontend.axes import evidence
-from robnet_fx.frontend.canonical import HALF
 from robnet_fx.frontend.module import trace_module
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.frontend.running import undisturbed
 from robnet_fx.frontend.unwrap import load_pt2, to_full_precision, unwrap
-from robnet_fx.layout import assumed, layouts
+from robnet_fx.layout import Layout, assumed, layouts
+from robnet_fx.metadata import FLAT
 
 
 def trace(
     model: nn.Module | ExportedProgram | str | Path,
     example: Tensor | None = None,
     output: Name = None,
-    layout: str | None = None,
+    layout: str | Layout | None = None,
     flat: str | None = None,
 ) -> fx.GraphModule:
     """The canonical `torch.fx.GraphModule` of a classifier: an nn.Module with an example batch, or an ONNX path.
@@ -46,27 +46,29 @@ def trace(
     `meta["source"]`; on the placeholder `meta["layout"]`, a `layout.Layout`, or the `UnsettledLayout` that is raised
     once it matters. Raises `UsageError` (bad file or example) or `UnsupportedError` (a network that cannot be traced).
     """
+    if example is not None and (not isinstance(example, Tensor) or example.dim() < 2):
+        raise UsageError("tracing needs an example batch of images, a tensor of shape [B, C, ...]")
+    given = None if example is None else tuple(example.shape[1:])
     if isinstance(model, (str, Path)) and Path(model).suffix == ".pt2":
         model = load_pt2(Path(model))
     if isinstance(model, (str, Path)):
-        from robnet_fx.frontend.onnx import load_onnx  # onnx and its runtime load only where a file is read
+        from robnet_fx.frontend.onnx import load_for, load_onnx  # they load only where a file is read
 
-        model, output = load_onnx(Path(model), output=None if output is None else str(output)), None
-    sizes = getattr(model, "input_shape", None)
+        asked = None if output is None else str(output)
+        model = load_onnx(Path(model), output=asked) if given is None else load_for(Path(model), given, asked)
+        output = None
+    sizes, flat = getattr(model, "input_shape", None), flat or getattr(model, "metadata", {}).get(FLAT)
     if example is None and sizes is None:
         raise UsageError("tracing an nn.Module needs an example batch of images")
-    if example is not None and (not isinstance(example, Tensor) or example.dim() < 2):
-        raise UsageError("tracing needs an example batch of images, a tensor of shape [B, C, ...]")
-    if example is not None and sizes is not None and not layouts(tuple(example.shape[1:]), sizes):
-        given = list(example.shape[1:])
-        raise UsageError(f"images {given} do not fit a network that takes {list(sizes)}, in no layout")
-    given_module = unwrap(model)
-    module = to_full_precision(given_module)
+    if given is not None and sizes is not None and not layouts(given, sizes):
+        raise UsageError(f"images {list(given)} do not fit a network that takes {list(sizes)}, in no layout")
+    module = to_full_precision(unwrap(model))
+    types = {value.dtype for value in module.parameters() if value.is_floating_point()}
+    dtype = types.pop() if len(types) == 1 else torch.float32
     with undisturbed(module, output) as guest:
         if example is None:
-            traced = trace_module(guest, torch.rand(2, *sizes))
-            slides = evidence(traced)
-            with_layout(traced, assumed(sizes, layout, slides), slides, layout, flat)
+            traced = trace_module(guest, torch.rand(2, *sizes, dtype=dtype))
+            seen, word = evidence(traced), layout.axes if isinstance(layout, Layout) else layout
+            with_layout(traced, assumed(sizes, word, seen), seen, word, flat)
             return traced
-        halved = module is not given_module and example.dtype in HALF
-        return trace_arranged(guest, example.float() if halved else example, layout, flat)
+        return trace_arranged(guest, example.to(dtype) if example.is_floating_point() else example, layout, flat)

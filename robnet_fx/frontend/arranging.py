@@ -13,6 +13,7 @@ from robnet_fx.frontend.outputs import OutputError
 from robnet_fx.frontend.running import Guest
 from robnet_fx.graphs import LAYOUT
 from robnet_fx.layout import (
+    NO_EVIDENCE,
     Evidence,
     Layout,
     Shape,
@@ -26,7 +27,7 @@ from robnet_fx.layout import (
 )
 
 
-def trace_arranged(guest: Guest, example: Tensor, axes: str | None, flat: str | None) -> fx.GraphModule:
+def trace_arranged(guest: Guest, example: Tensor, axes: str | Layout | None, flat: str | None) -> fx.GraphModule:
     """The canonical graph of a model on images `[B, *given]`, and in the meta of its input the layout they have.
 
     The model is given them as they are where it takes them so, else with their channels moved, or flat. Where its
@@ -35,13 +36,17 @@ def trace_arranged(guest: Guest, example: Tensor, axes: str | None, flat: str | 
     `UnsettledLayout` behind. Raises `UsageError` where nothing fits.
     """
     given = tuple(example.shape[1:])
+    if isinstance(axes, Layout):
+        traced = trace_module(guest, arrange(channels_first(example, axes.axes), axes.way, axes.taken))
+        traced.graph.find_nodes(op="placeholder")[0].meta[LAYOUT] = axes
+        return traced
     refused: list[tuple[fx.GraphModule, list[Layout], UsageError]] = []
     for inputs in _accepted(guest, example, axes):
         traced = trace_module(guest, inputs)
-        slides = evidence(traced)
+        seen = evidence(traced)
         found = layouts(given, tuple(inputs.shape[1:]))
         try:
-            with_layout(traced, found, slides, axes, flat)
+            with_layout(traced, found, seen, axes, flat)
         except UsageError as error:  # the network reads what it takes another way: it may take another layout too
             refused.append((traced, found, error))
             continue
@@ -53,17 +58,17 @@ def trace_arranged(guest: Guest, example: Tensor, axes: str | None, flat: str | 
     traced, found, error = refused[0]
     if axes is None:
         raise error
-    with_layout(traced, found, frozenset(), axes, flat)  # a network may slide over channels too, of a spectrum say
+    with_layout(traced, found, NO_EVIDENCE, axes, flat)  # a network may slide over channels too, of a spectrum say
     return traced
 
 
 def with_layout(
-    traced: fx.GraphModule, found: list[Layout], slides: Evidence, axes: str | None, flat: str | None
+    traced: fx.GraphModule, found: list[Layout], seen: Evidence, axes: str | None, flat: str | None
 ) -> None:
     """Settle the layout of a canonical graph in place, or leave why it is open: not everybody needs it."""
     image = traced.graph.find_nodes(op="placeholder")[0]
     try:
-        image.meta[LAYOUT] = settle(found, axes, flat, slides)
+        image.meta[LAYOUT] = settle(found, axes, flat, seen)
     except UnsettledLayout as error:
         image.meta[LAYOUT] = error
 
@@ -78,10 +83,10 @@ def _doubt(guest: Guest, traced: fx.GraphModule, example: Tensor) -> None:
         pictures = channels_first(example, axes)
         for way, shape in ways(picture):
             other = Layout(axes, picture, way, shape)
-            if other.likely and shape != settled.taken and other.image != settled.image:
-                if _takes(guest, arrange(pictures, way, shape)):
-                    image.meta[LAYOUT] = UnsettledLayout([settled, other])
-                    return
+            differs = other.likely and shape != settled.taken and other.image != settled.image
+            if differs and _takes(guest, arrange(pictures, way, shape)):
+                image.meta[LAYOUT] = UnsettledLayout([settled, other])
+                return
 
 
 def _accepted(guest: Guest, example: Tensor, axes: str | None) -> Iterator[Tensor]:

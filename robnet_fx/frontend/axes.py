@@ -7,6 +7,7 @@ sample's flat order, so that a vector that is unflattened inside tells its order
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ aten = torch.ops.aten
 
 _Axes = tuple[Axis | None, ...]  # of a value without the batch; None where it is no axis of the input
 
+_PIXELWISE = {getattr(aten, name).Tensor for name in ("add", "sub", "mul", "div")}  # a normalisation
 _POOLS = ("max_pool", "avg_pool", "adaptive_avg_pool")
 _LAST_AXES = {
     **{getattr(aten, f"{name}{n}d").default: n for name in ("conv", *_POOLS) for n in (1, 2, 3)},
@@ -31,7 +33,8 @@ _LAST_AXES = {
 
 
 def evidence(traced: fx.GraphModule) -> Evidence:
-    """The axes that the first layer on each path from the input of a canonical graph slides over."""
+    """What the first layer on each path from the input of a canonical graph slides over, and the channels, where the
+    input is only read with its last axis moved to the front or its first one to the end."""
     known: dict[fx.Node, _Axes] = {}
     slides: set[Axis] = set()
     for node in traced.graph.nodes:
@@ -45,12 +48,32 @@ def evidence(traced: fx.GraphModule) -> Evidence:
         axes = known[sources[0]]
         if node.target in _LAST_AXES:
             count = _LAST_AXES[node.target] or len(axes) - 1
-            slides.update(axis for axis in axes[len(axes) - count :] if axis)
+            slides.update(axis for axis in axes[len(axes) - count :] if axis and axis[0] > 1)
             continue
         moved = _moved(node, axes, len(shape_of(node)))
         if moved is not None:
             known[node] = moved
-    return frozenset(slides)
+    return Evidence(frozenset(slides), _moved_channels(traced))
+
+
+def _moved_channels(traced: fx.GraphModule) -> Axis | None:
+    image = traced.graph.find_nodes(op="placeholder")[0]
+    sizes = shape_of(image)
+    readers, orders = list(image.users), set()
+    while readers:
+        node = readers.pop()
+        if node.target is aten.permute.default:
+            orders.add(tuple(axis % (len(sizes) + 1) for axis in node.args[1]))  # type: ignore[union-attr]
+        elif node.target in _PIXELWISE and shape_of(node) == sizes:
+            readers += node.users
+        else:
+            return None
+    first, last = list(range(2, len(sizes) + 1)), len(sizes)
+    if len(sizes) > 1 and orders == {(0, last, *range(1, last))}:
+        return sizes[-1], 1
+    if len(sizes) > 1 and orders == {(0, *first, 1)}:
+        return sizes[0], math.prod(sizes[1:])
+    return None
 
 
 def _moved(node: fx.Node, axes: _Axes, rank: int) -> _Axes | None:
@@ -96,14 +119,14 @@ def _reshaped(axes: _Axes, before: Sequence[int], after: Sequence[int]) -> _Axes
 
 
 def _regrouped(group: Sequence[Axis | None], sizes: Sequence[int]) -> list[Axis | None]:
-    parts = [axis for axis in group if axis is None or axis[0] > 1]
-    joined = bool(parts) and all(axis is not None for axis in parts)
-    joined = joined and all(a[1] == b[1] * b[0] for a, b in zip(parts, parts[1:], strict=False))  # type: ignore[index]
-    if not joined:
+    """`sizes` in place of the axes of a group, which hold as many numbers; None where these are not in order."""
+    parts = [axis for axis in group if axis is not None]
+    unknown = len(parts) < len(group) or not parts
+    if unknown or any(a[1] != b[1] * b[0] for a, b in itertools.pairwise(parts)):
         return [None] * len(sizes)
-    stride: int = parts[-1][1]  # type: ignore[index]
+    stride = parts[-1][1]
     made: list[Axis | None] = []
     for size in reversed(sizes):
-        made.append((size, stride) if size > 1 else None)
+        made.append((size, stride))
         stride *= size
     return made[::-1]

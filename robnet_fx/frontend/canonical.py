@@ -309,7 +309,7 @@ class Canonical:
             if spec.kind.name == "USER_OUTPUT"  # and no buffer or input that the model writes to
         )
         value = logits.meta["val"]
-        if value.dim() != 2 or value.shape[0] != self.batch:
+        if value.dim() < 1 or value.shape[0] != self.batch or any(size != 1 for size in value.shape[2:]):
             raise UnsupportedError(
                 f"a classifier returns logits [B, classes], and this model returns {list(value.shape)}"
             )

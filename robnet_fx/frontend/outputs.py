@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from robnet_fx.errors import UsageError
+from robnet_fx.margins import as_logits
 
 Name = str | int | None
 """A key, a field or a position in what a model returns, or a dotted path of these ("aux.0")."""
@@ -17,11 +18,6 @@ Name = str | int | None
 
 class OutputError(UsageError):
     """What a model returns leaves open which tensor is its logits, or has none."""
-
-
-def as_logits(output: Tensor) -> Tensor:
-    """`[B, classes, 1, 1]`, as a network ends that averages each class over its pixels, as `[B, classes]`."""
-    return output.flatten(1) if output.dim() > 2 and output.shape[2:].numel() == 1 else output
 
 
 def logits_in(returned: Any, output: Name = None) -> tuple[Tensor, str]:

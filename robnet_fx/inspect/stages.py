@@ -16,6 +16,7 @@ from robnet_fx.frontend import trace
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.generate import generate, unsupported
 from robnet_fx.graphs import MODEL
+from robnet_fx.layout import Layout
 from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbation import Perturbation
 
@@ -46,17 +47,31 @@ def stage_graph(
     std: Sequence[float] | None = None,
     example: Tensor | None = None,
     output: Name = None,
+    layout: str | Layout | None = None,
+    flat: str | None = None,
 ) -> fx.GraphModule:
     """The graph of a stage: "source" (canonical), "passes" (perturbed) or "bounds" (generated).
 
     The first two need no bound rules, so they show a network that cannot be bounded, too. Arguments are `bound`'s.
     """
+    return stage_of(trace(model, example, output, layout, flat), stage, perturbation, method, clip, mean, std)
+
+
+def stage_of(
+    canonical: fx.GraphModule,
+    stage: str,
+    perturbation: Perturbation,
+    method: str = "rsip-ssip",
+    clip: str | None = "relu",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> fx.GraphModule:
+    """`stage_graph` of a canonical graph."""
     if stage not in STAGES:
         raise UsageError(f"unknown stage {stage!r}: choose one of {', '.join(STAGES)}")
-    graph = trace(model, example, output)
     if stage == "source":
-        return graph
-    graph = perturb(clean(graph, mean, std), perturbation, clip)
+        return canonical
+    graph = perturb(clean(canonical, mean, std), perturbation, clip)
     return graph if stage == "passes" else generate(graph, method)
 
 

@@ -14,16 +14,25 @@ from robnet_fx.passes.base import ARRIVED, graph_pass, input_of, is_canonical, l
 aten = torch.ops.aten
 
 
-@graph_pass(requires=is_canonical, ensures=is_canonical)
-def insert_layout(module: fx.GraphModule, channels: int | None = None) -> None:
-    """Images go in as the user has them (`layout.Layout`); what is put behind them later sees them channels first, and
-    the network sees them channels last or flat, if that is what it takes. Raises `UnsettledLayout` where the layout is not known, not even by the number of `channels`.
-    """
+def layout_of(module: fx.GraphModule, channels: int | None = None) -> Layout:
+    """The layout of a canonical graph's images, by their number of `channels` where it is open without. A graph that
+    says nothing takes them as they are. Raises `UnsettledLayout`."""
     image = input_of(module)
     taken = shape_of(image)
     layout: Layout | UnsettledLayout = image.meta.get(LAYOUT, Layout("nchw", taken, CHANNELS_FIRST, taken))
-    if isinstance(layout, UnsettledLayout):
-        layout = layout.with_channels(channels)
+    if not isinstance(layout, UnsettledLayout):
+        return layout
+    if (settled := layout.with_channels(channels)) is None:
+        raise layout
+    return settled
+
+
+@graph_pass(requires=is_canonical, ensures=is_canonical)
+def insert_layout(module: fx.GraphModule, channels: int | None = None) -> None:
+    """Images go in as the user has them (`layout.Layout`); what is put behind them later sees them channels first, and
+    the network sees them channels last or flat, if that is what it takes. Raises `UnsettledLayout`."""
+    image, layout = input_of(module), layout_of(module, channels)
+    taken = shape_of(image)
     last = len(layout.image)
     value = image
     steps: list[tuple[str, Any, list[int], tuple[int, ...]]] = []

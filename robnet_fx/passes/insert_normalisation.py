@@ -53,6 +53,12 @@ def insert_normalisation(module: fx.GraphModule, mean: Constants, std: Constants
     put_behind(image, value)
 
 
+def channels_of(mean: Constants, std: Constants) -> int | None:
+    """How many channels a normalisation speaks of; None where it has one number for all."""
+    counts = {len(given) for given in (mean, std) if isinstance(given, Sequence) and len(given) > 1}
+    return counts.pop() if len(counts) == 1 else None
+
+
 def per_channel(name: str, values: Constants, shape: tuple[int, ...]) -> Tensor:
     """`[C, 1, ...]` in float64: the "mean" (0 if not given) or "std" (1) of images `(C, *spatial)`. Raises `UsageError`
     for another number of them."""

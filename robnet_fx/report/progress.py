@@ -40,7 +40,6 @@ class Bars:
             finally:
                 self._live = None
 
-
     def remark(self, text: str) -> None:
         """A warning, above the bars."""
         say(self._console, f"warning: {text}", "yellow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,13 +21,15 @@ from robnet_fx.device import choose_device
 from robnet_fx.errors import Interrupted, UsageError
 from robnet_fx.export import write_onnx
 from robnet_fx.field import BiasField
-from robnet_fx.frontend.onnx import load_onnx
+from robnet_fx.frontend import trace
+from robnet_fx.frontend.onnx import OnnxModel, load_for
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.frontend.unwrap import to_full_precision, unwrap
 from robnet_fx.images import check, subset, to_float
-from robnet_fx.layout import channels_first
+from robnet_fx.layout import Layout, channels_first
+from robnet_fx.layout_by_labels import settle_by_labels, with_channels_first
 from robnet_fx.memory import available_memory, bytes_text, of_training
-from robnet_fx.metadata import normalisation_metadata
+from robnet_fx.metadata import FLAT, normalisation_metadata
 from robnet_fx.precision import training_precision
 from robnet_fx.progress import SILENT, Progress
 from robnet_fx.train import folder as folders
@@ -94,7 +97,7 @@ def robustify(
     clip: str | None = "relu",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    layout: str | None = None,
+    layout: str | Layout | None = None,
     flat: str | None = None,
     epochs: int | None = None,
     pretrain: bool = False,
@@ -152,23 +155,26 @@ def robustify(
     folder = None if resume is None else folders.reopen(Path(resume))
     field = BiasField(order, eps, multiplicative, additive)
     place = choose_device(device)
+    example = to_float(data.x_train[:2], torch.zeros(()))
     asked = None if output is None or isinstance(model, nn.Module) else str(output)  # of a file
     source: nn.Module
     if isinstance(model, nn.Module):
-        source = to_full_precision(unwrap(model))
+        source = as_read = to_full_precision(unwrap(model))
     else:
-        source, output = load_onnx(Path(model), output=asked), None
-    example = to_float(data.x_train[:2], torch.zeros(()))
-    layout = layout or getattr(data, "axes", None)
+        source = as_read = load_for(Path(model), tuple(example.shape[1:]), asked)
+        output = None
+    if isinstance(source, OnnxModel) and any(value.dtype == torch.float64 for value in source.parameters()):
+        source = copy.deepcopy(as_read).float()  # trained so, and judged in the digits that the file has
+    canonical = trace(source, example, output, layout or getattr(data, "axes", None), flat)
+    if said := settle_by_labels(canonical, data.x_train, data.y_train, mean, std):
+        progress.remark(said)
+    axes, how = with_channels_first(canonical, mean, std)
+    example = channels_first(example, axes)  # as all images from here on: augmentation expects them so
 
     def bounded(module: nn.Module, bounds: str) -> BoundedModel:
-        return bound(module, field, bounds, clip, mean, std, example, output, layout, flat).to(place)
+        return bound(module, field, bounds, clip, mean, std, example, output, how).to(place)
 
-    net = bounded(source, method)
-    axes = net.layout.axes
-    if axes != "nchw":  # from here on images have their channels first, as augmentation expects them
-        example, layout = channels_first(example, axes), "nchw"
-        net = bounded(source, method)
+    net = BoundedModel(canonical, field, method, clip, mean, std).to(place)
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
     images_at_once, rows_at_once = _at_once(net, memory, batch_size)
@@ -184,7 +190,11 @@ def robustify(
     if compiled:
         _compile(net, example, recipe)
 
-    judge = net if method == VERDICT_METHOD else bounded(source, VERDICT_METHOD)
+    judge = net
+    if source is not as_read:
+        judge = bounded(as_read, VERDICT_METHOD)
+    elif method != VERDICT_METHOD:
+        judge = BoundedModel(canonical, field, VERDICT_METHOD, clip, mean, std).to(place)
     before, _ = _measure(judge, test, seed, progress, None)
     counts = {"train": len(train_set[1]), "validation": len(validation[1]), "test": len(test[1])}
     if folder is None:
@@ -205,7 +215,7 @@ def robustify(
         folders.write_json(folder / "metrics.json", {"before": asdict(before)})
 
     checkpoint = folder / folders.CHECKPOINT
-    remembered = {**normalisation_metadata(mean, std), **(metadata or {})}
+    remembered = {**normalisation_metadata(mean, std), **({FLAT: how.order} if how.order else {}), **(metadata or {})}
     history = train(
         net,
         *train_set,
@@ -218,7 +228,7 @@ def robustify(
     try:
         inputs = net.arranged(example)
         exported = ranks.by_leader(lambda: write_onnx(net.model, target, inputs, metadata=remembered, output=output))
-        written = bounded(load_onnx(target, output=asked), VERDICT_METHOD)
+        written = bounded(load_for(target, net.taken, asked), VERDICT_METHOD)
         after, certificate = _measure(written, test, seed, progress, target)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped after training; {checkpoint} continues the run", checkpoint) from None

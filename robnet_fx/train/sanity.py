@@ -109,7 +109,10 @@ def _changes(net: BoundedModel, images: Tensor) -> list[tuple[_Finding, Callable
         if all(not isinstance(value, tuple) or len(value) == net.layout.image[0] for value in (mean, std))
     ]
     plain: list[tuple[str, Callable[[Tensor], Tensor]]] = [
-        ("each image at mean 0 and deviation 1", lambda x: (x - x.mean(spatial, True)) / (x.std(spatial, keepdim=True) + 1e-6)),
+        (
+            "each image at mean 0 and deviation 1",
+            lambda x: (x - x.mean(spatial, True)) / (x.std(spatial, keepdim=True) + 1e-6),
+        ),
         ("inverted pixels", lambda x: 1 - x),
     ]
     if axes != "nhw" and net.layout.image[0] > 1:

@@ -218,10 +218,10 @@ def test_a_full_disk_at_a_certificate_or_a_network(run, model, full_disk):
 
 
 def test_what_nobody_expected_is_one_line_with_a_way_to_see_more(run, monkeypatch):
-    def explode(*args):
+    def explode(*args, **options):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("robnet_fx.frontend.onnx.load_onnx", explode)
+    monkeypatch.setattr("robnet_fx.cli.subject.load_onnx", explode)
     line, hint = refused(run("inspect", "net.onnx"), 1)
     assert line == "error: unexpected ZeroDivisionError: a bug"
     assert "ROBNET_FX_DEBUG=1" in hint

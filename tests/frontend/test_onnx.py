@@ -211,24 +211,14 @@ def test_an_infinite_bound_is_not_a_bad_weight(tmp_path):
             "a classifier has one input, and this network has 2: ['x', 'z']",
         ),
         (
-            [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["z"])],
-            {"outputs": [("y", 1, None), ("z", 1, None)]},
-            "a classifier has one output, and this network has 2: ['y', 'z']",
-        ),
-        (
             [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)],
-            {"inputs": [("x", TensorProto.UINT8, ["N", 3])]},
-            "the input x is UINT8, and images must be FLOAT (float32)",
-        ),
-        (
-            [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["y"])],
-            {"inputs": [("x", 1, ["N", 3, "H", "W"])]},
-            "every size but the first (the batch) must be a number",
+            {"inputs": [("x", TensorProto.INT8, ["N", 3])]},
+            "the input x is INT8, and images are floating point or UINT8",
         ),
         (
             [helper.make_node("Relu", ["x"], ["y"])],
             {"inputs": [("x", 1, ["N", 3, 8])]},
-            "a classifier's output is [batch, classes], and this one's is [7, 3, 8] for 7 image(s)",
+            "a classifier's output is [batch, classes], and y is [7, 3, 8] for 7 image(s)",
         ),
         (
             [helper.make_node("Transpose", ["x"], ["t"]), helper.make_node("ReduceSum", ["t"], ["y"])],
@@ -250,7 +240,7 @@ def test_an_infinite_bound_is_not_a_bad_weight(tmp_path):
             "the logits of an image depend on the other images of its batch",
         ),
     ],
-    ids=["inputs", "outputs", "type", "sizes", "output", "scalar", "batch", "mixing"],
+    ids=["inputs", "type", "output", "scalar", "batch", "mixing"],
 )
 def test_networks_that_are_no_classifiers(tmp_path, nodes, options, words):
     assert words in refused(by_hand(tmp_path / "net.onnx", nodes, **options))
@@ -261,7 +251,7 @@ def test_every_unsupported_node_is_listed(tmp_path):
         helper.make_node("Hardmax", ["x"], ["h"], name="first"),
         helper.make_node("MatMul", ["h", "W"], ["z"], name="fine"),
         helper.make_node("Det", ["z"], ["d"], name="second"),
-        helper.make_node("Hardmax", ["z"], ["y"], name="third"),
+        helper.make_node("Hardmax", ["d"], ["y"], name="third"),
     ]
     message = refused(by_hand(tmp_path / "net.onnx", nodes, {"W": weight(4, 3)}))
     headline, *rest = message.splitlines()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import robnet_fx
-from robnet_fx import BiasField, UnsupportedError, UsageError, WhiteNoise
+from robnet_fx import BiasField, UsageError, WhiteNoise
 from robnet_fx.bounded import BoundedModel, margin_spec, other_classes
 from robnet_fx.certify import certify
 from robnet_fx.generate.generate import generate
@@ -251,13 +251,13 @@ def test_generate_is_the_bounds_graph():
         generate(net.clean)
 
 
-def test_a_one_logit_model_has_bounds_but_no_margins():
+def test_a_one_logit_model_has_the_margins_of_two_classes():
     images = torch.rand(2, 1, 5, dtype=torch.float64)
     model = nn.Sequential(nn.Flatten(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1)).double()
     net = robnet_fx.bound(model, FIELD, example=images)
-    assert net.bounds(images, torch.ones(2, 1, 1).double())[0].shape == (2, 1)
-    with pytest.raises(UnsupportedError, match="at least two logits"):
-        net.margins(images, torch.tensor([0, 0]))
+    lower, upper = net.bounds(images, torch.tensor([0.0, 1.0]).double().expand(2, 1, 2))
+    margins = net.margins(images, torch.tensor([0, 1]))
+    torch.testing.assert_close(torch.stack([margins[0, 1], margins[1, 0]]), torch.stack([upper[0, 0], -lower[1, 0]]))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import onnx
 
 from robnet_fx.frontend.onnx_ops.node import Known, Node, Refused
 
@@ -132,14 +131,6 @@ def clip(node: Node) -> None:
 def tile(node: Node) -> None:
     """The number of copies along each axis, in the call itself."""
     node.inputs[1] = node.integers(1, "repeats")
-
-
-@form("Cast")
-def cast(node: Node) -> None:
-    """Between floating-point types; anything else leaves the numbers a network can be bounded over."""
-    to = node.attribute("to")
-    if to not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
-        raise Refused(f"a cast to {onnx.TensorProto.DataType.Name(to)}")
 
 
 @form("Add", "Mul", "Sub", "Div", "Pow", "Sum", "Max", "Min")

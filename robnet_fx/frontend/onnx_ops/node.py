@@ -65,12 +65,16 @@ class Known:
 
 @dataclass
 class Data:
-    """A value computed from the images: two samples of it, its torch.fx node, and if a weight came before."""
+    """A value computed from the images: two samples of it, its torch.fx node, and if a weight came before.
+
+    `levels`: in the file these are whole numbers still, which the samples hold as floating point.
+    """
 
     base: Tensor
     lifted: Tensor
     place: Any
     learned: bool
+    levels: bool = False
 
 
 Literal = float | list[int]  # a constant written into the call itself
