@@ -171,7 +171,7 @@ def read_reading(
         if match is None:
             raise UsageError(f"--resize takes height x width, such as 128x128, not {resize!r}")
         size = int(match[1]), int(match[2])
-    return Reading(size, white, test_share, layout, seed)
+    return Reading(size, white, test_share, seed, layout)
 
 
 def read_memory(text: str) -> int:

@@ -155,7 +155,7 @@ def understood(given: Shape) -> Iterator[tuple[str, Shape]]:
     yield "nchw", given
     if len(given) > 1:
         yield "nhwc", (given[-1], *given[:-1])
-        if len(given) <= _MOST_SPATIAL:
+        if len(given) <= _MOST_SPATIAL and 1 not in given:  # an axis of one is the channels already
             yield "nhw", (1, *given)
 
 

@@ -29,8 +29,8 @@ class Reading:
     resize: tuple[int, int] | None = None
     white: float | None = None
     test_share: float | None = None
-    layout: str | None = None
     seed: int = 0
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes, scales and shares that cannot be."""
@@ -65,21 +65,21 @@ class Reading:
         try:
             past = json.loads(metadata[METADATA_KEY])
             resize = past.get("resize") and (int(past["resize"][0]), int(past["resize"][1]))
-            share, layout = past.get("test_share"), past.get("layout")
-            stored = Reading(resize, past.get("white"), share, layout, int(past.get("seed", 0)))
+            share, seed = past.get("test_share"), int(past.get("seed", 0))
+            stored = Reading(resize, past.get("white"), share, seed, past.get("layout"))
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise UsageError(f"the model's {METADATA_KEY} metadata cannot be read: {error}") from error
         resize, white = self.resize or stored.resize, self.white or stored.white
         layout = self.layout or stored.layout
         if stored.test_share is None:
-            return Reading(resize, white, self.test_share, layout, self.seed)
+            return Reading(resize, white, self.test_share, self.seed, layout)
         if self.test_share is not None and (self.test_share, self.seed) != (stored.test_share, stored.seed):
             raise UsageError(
                 f"the model was trained on what --test-share {stored.test_share:g} left by seed {stored.seed}: another "
                 "share or seed would judge it on training images\n"
                 "  remedy  leave out --test-share, which the model remembers"
             )
-        return Reading(resize, white, stored.test_share, layout, stored.seed)
+        return Reading(resize, white, stored.test_share, stored.seed, layout)
 
 
 AS_STORED = Reading()

@@ -91,7 +91,8 @@ def _settled(name: str | Path, arrays: Mapping[str, np.ndarray], spans: Mapping[
     if all(kind.kind == "f" for kind in types) and high <= 1:
         return 1, f"{' and '.join(sorted(map(str, types)))} in 0..1"
     whole = all(span.whole for span in spans.values())
-    if whole and (high == 0 or _DIM <= high <= 255) and not any(kind.kind == "b" for kind in types):
+    apart = any(0 < span.high <= 1 for span in spans.values()) and high > 1  # a part in 0..1 beside one in 0..255
+    if whole and (high == 0 or _DIM <= high <= 255) and not apart and not any(kind.kind == "b" for kind in types):
         return 255, "" if types == {np.dtype(np.uint8)} else f"{' and '.join(sorted(map(str, types)))} as v/255"
     if types == {np.dtype(np.uint16)} and high > 255:
         dim = f", none above {high:g} (--white N if white is less)" if high < 65536 / 4 else ""

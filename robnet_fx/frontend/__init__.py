@@ -15,7 +15,7 @@ from robnet_fx.frontend.module import trace_module
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.frontend.running import undisturbed
 from robnet_fx.frontend.unwrap import load_pt2, to_full_precision, unwrap
-from robnet_fx.layout import Layout, assumed, layouts
+from robnet_fx.layout import Layout, Shape, assumed, layouts
 from robnet_fx.metadata import FLAT
 
 
@@ -57,18 +57,19 @@ def trace(
         asked = None if output is None else str(output)
         model = load_onnx(Path(model), output=asked) if given is None else load_for(Path(model), given, asked)
         output = None
-    sizes, flat = getattr(model, "input_shape", None), flat or getattr(model, "metadata", {}).get(FLAT)
-    if example is None and sizes is None:
-        raise UsageError("tracing an nn.Module needs an example batch of images")
+    sizes: Shape | None = getattr(model, "input_shape", None)
+    flat = flat or getattr(model, "metadata", {}).get(FLAT)
     if given is not None and sizes is not None and not layouts(given, sizes):
         raise UsageError(f"images {list(given)} do not fit a network that takes {list(sizes)}, in no layout")
     module = to_full_precision(unwrap(model))
     types = {value.dtype for value in module.parameters() if value.is_floating_point()}
     dtype = types.pop() if len(types) == 1 else torch.float32
     with undisturbed(module, output) as guest:
-        if example is None:
-            traced = trace_module(guest, torch.rand(2, *sizes, dtype=dtype))
-            seen, word = evidence(traced), layout.axes if isinstance(layout, Layout) else layout
-            with_layout(traced, assumed(sizes, word, seen), seen, word, flat)
-            return traced
-        return trace_arranged(guest, example.to(dtype) if example.is_floating_point() else example, layout, flat)
+        if example is not None:
+            return trace_arranged(guest, example.to(dtype) if example.is_floating_point() else example, layout, flat)
+        if sizes is None:
+            raise UsageError("tracing an nn.Module needs an example batch of images")
+        traced = trace_module(guest, torch.rand(2, *sizes, dtype=dtype))
+        seen, word = evidence(traced), layout.axes if isinstance(layout, Layout) else layout
+        with_layout(traced, assumed(sizes, word, seen), seen, word, flat)
+        return traced

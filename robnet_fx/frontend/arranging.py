@@ -47,8 +47,8 @@ def trace_arranged(guest: Guest, example: Tensor, axes: str | Layout | None, fla
         found = layouts(given, tuple(inputs.shape[1:]))
         try:
             with_layout(traced, found, seen, axes, flat)
-        except UsageError as error:  # the network reads what it takes another way: it may take another layout too
-            refused.append((traced, found, error))
+        except UsageError as conflict:  # the network reads what it takes another way: it may take another layout too
+            refused.append((traced, found, conflict))
             continue
         if axes is None:
             _doubt(guest, traced, example)

@@ -63,7 +63,7 @@ def _moved_channels(traced: fx.GraphModule) -> Axis | None:
     while readers:
         node = readers.pop()
         if node.target is aten.permute.default:
-            orders.add(tuple(axis % (len(sizes) + 1) for axis in node.args[1]))  # type: ignore[union-attr]
+            orders.add(tuple(axis % (len(sizes) + 1) for axis in node.args[1]))
         elif node.target in _PIXELWISE and shape_of(node) == sizes:
             readers += node.users
         else:

@@ -184,8 +184,8 @@ def robustify(
     for images, labels in (train_set, validation, test):
         check(images, labels, net.classes)
     if not pretrain:
-        known = [torch.cat([a, b])[:_JUDGED] for a, b in zip(validation, train_set, strict=True)]
-        for remark in check_above_chance(net, *known, data.name):
+        known, answers = (torch.cat(pair)[:_JUDGED] for pair in zip(validation, train_set, strict=True))
+        for remark in check_above_chance(net, known, answers, data.name):
             progress.remark(remark)
     if compiled:
         _compile(net, example, recipe)
