@@ -270,10 +270,12 @@ class BoundedModel(nn.Module):
 
 
 def remarks(canonical: fx.GraphModule) -> dict[str, str]:
-    """What a report must say of a network beside its name, by subject: its head, and what its file is like."""
+    """What a report must say of a network beside its name, by subject: its output, and what its file is like."""
     own: dict[str, str] = dict(getattr(canonical.get_submodule(MODEL), "remarks", {}))
-    if text := head_of(canonical).remark:
-        own["output"] = "; ".join(filter(None, (own.get("output"), text)))
+    path = input_of(canonical).meta.get(OUTPUT)
+    chosen = f"{path} of what the module returns" if path else own.get("output")
+    if said := "; ".join(filter(None, (chosen, head_of(canonical).remark))):
+        own["output"] = said
     return own
 
 

@@ -66,8 +66,8 @@ def _pairs(given: Any, name: str) -> Box:
     except (TypeError, ValueError):
         raise UsageError(
             f"{name}={reprlib.repr(given)} is not a box of this field\n"
-            "  MONAI's coeff_range and TorchIO's coefficients are no boxes of it either: theirs is the exponential of a\n"
-            "  polynomial in other coordinates, with coefficients about 0 where these lie about 1, 0, 0, ...\n"
+            "  MONAI's coeff_range and TorchIO's coefficients are no boxes of it either: theirs is the exponential of\n"
+            "  a polynomial in other coordinates, with coefficients about 0 where these lie about 1, 0, 0, ...\n"
             "  remedy  give one (lower, upper) pair for each coefficient, or True for the box of eps"
         ) from None
     identity = [1.0 if name == "multiplicative" and index == 0 else 0.0 for index in range(len(box))]

@@ -54,15 +54,23 @@ def test_the_normalisation_to_type_is_named(undo, typed):
     assert typed in said
 
 
-def test_a_normalisation_that_is_done_twice_is_named():
-    twice = net(lambda x: (x * 0.3081 + 0.1307 - 0.5) / 0.02 + 0.5, mean=0.1307, std=0.3081)
-    normalised = net(lambda x: x * 4 - 1.5, mean=0.6, std=0.1)
-    for model in (twice, normalised):
-        try:
-            said = " ".join(check_above_chance(model, X, Y, "digits"))
-        except UsageError as error:
-            said = str(error)
-        assert "" == said or "--mean" in said
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize(
+    ("undo", "given", "typed"),
+    [
+        (lambda x: x, {"mean": 2.0, "std": 0.5}, "none (--mean 0 --std 1)"),
+        (lambda x: (x * 0.5 + 0.5).clamp(0, 1), {"mean": 2.0, "std": 0.5}, "--mean 0.5 --std 0.5"),
+    ],
+)
+def test_a_normalisation_that_should_not_be_there_is_named(layout, undo, given, typed):
+    """What is tried replaces the normalisation that was given, wherever the channels are."""
+    images = X if layout == "nchw" else X.movedim(1, -1)
+    model = robnet_fx.bound(
+        Fed(undo).eval(), BiasField(0, 0.1), "ibp", example=images[:2] / 255, layout=layout, **given
+    )
+    with pytest.raises(UsageError, match="chance level") as error:
+        check_above_chance(model, images, Y, "digits")
+    assert typed in str(error.value)
 
 
 def test_inverted_pixels_are_found():
