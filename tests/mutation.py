@@ -118,8 +118,6 @@ EQUIVALENT: dict[str, str] = {
     "kernels.py: slope = torch.where(open_, high / 2 / half, (high > 0).to(low.dtype) + nothing)": (
         "only its dtype is read"
     ),
-    "kernels.py: return x.device.type == 'cpu' and (not (torch.compiler.is_compiling() or _plain.get())) and "
-    "(x.shape[1] < 0)": "the plain forms, which are slower and no different",
     "kernels.py: form = _Chord.apply if by_hand(upper) else chord_plain": "only its device is read",
     "kernels.py: return [0, 1, *sorted(range(2, x.dim()), key=lambda axis: strides[axis])]": "any order will do",
     "rules/clamp.py: inside = ((pre.lower >= low) & (pre.upper <= high)).to(pre.upper.dtype)": "only its dtype is read",
