@@ -19,7 +19,6 @@ from robnet_fx.frontend.batch import fixed_at, mixed_at
 from robnet_fx.frontend.canonical import canonicalise
 from robnet_fx.frontend.decompositions import decompositions
 from robnet_fx.frontend.merged import take_apart
-from robnet_fx.frontend.moved import select_before_moves
 from robnet_fx.graphs import MODEL, derive, describe
 
 _PARITY = 1e-4  # of (1 + |b|), as for every comparison of two forms of one network
@@ -40,7 +39,6 @@ def trace_module(model: nn.Module, example: Tensor) -> fx.GraphModule:
         example = torch.cat([example, example / 2])  # two unlike samples: mixing them must show
     with evaluating(model), batch_first_attention(model):
         exported = _export(model, example)
-        select_before_moves(exported.graph)
         take_apart(exported)
         graph, constants = canonicalise(exported)
         root = nn.Module()

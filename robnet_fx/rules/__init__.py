@@ -27,6 +27,7 @@ from robnet_fx.rules import (  # noqa: F401  (importing a family enters its rule
     softmax,
     step,
     where,
+    windows,
     within,
 )
 from robnet_fx.rules.affine import affine
