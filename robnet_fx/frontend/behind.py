@@ -35,6 +35,9 @@ _ELEMENTWISE = {
     aten.rsub.Tensor,
     aten.hardswish.default,
     aten.masked_fill.Tensor,
+    aten.fill.Tensor,
+    aten.fill.Scalar,
+    aten.copy.default,
     aten.where.ScalarOther,
     aten.where.ScalarSelf,
     aten.zeros_like.default,
@@ -284,6 +287,13 @@ def _index(work: Apart, node: fx.Node) -> Made:
     grown = node.meta["val"].dim() - rank
     made = call(node, aten.index.Tensor, stand, found[: max(place.of(axis) for axis in used) + 1])
     return made, place._replace(axis=place.axis + (grown if used[0] < place.axis else 0))
+
+
+@forms(aten.slice_scatter.default)
+def _assigned(work: Apart, node: fx.Node) -> Made:
+    """All of a value assigned, which is how `x[:, i] = y` ends; else along an axis that it names."""
+    whole = node.args[1].meta["val"].shape == node.meta["val"].shape  # type: ignore[union-attr]
+    return work.known[node.args[1]] if whole and node.args[1] in work.known else _along(work, node)  # type: ignore[index, comparison-overlap]
 
 
 @forms(aten.matmul.default, aten.mm.default, aten.bmm.default)

@@ -51,7 +51,7 @@ def take_apart(exported: ExportedProgram) -> None:
             for source in work.varying(node):
                 node.replace_input_with(source, work.known[source][0])
             continue
-        plain = all(work.known[source][1] == PLAIN for source in work.varying(node))
+        plain = all(work.known[source] == (source, PLAIN) for source in work.varying(node))
         if plain and (work.is_plain(value) or not _moves_batch(node)):
             if work.is_plain(value):
                 work.known[node] = node, PLAIN

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 from torch._dispatch.python import enable_python_dispatcher
+from torch._guards import detect_fake_mode
 
 from robnet_fx.errors import UnsupportedError
 from robnet_fx.frontend.canonical import place_of
@@ -134,7 +135,7 @@ def call(node: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
     """A call on the way to what replaces a traced node, with its place in the model; worked out on fake values."""
     made = node.graph.call_function(target, args, kwargs)
     values, named = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
-    with enable_python_dispatcher():  # some operations would fix the batch size in C++
+    with detect_fake_mode(node.meta["val"]), enable_python_dispatcher():  # in C++ some would fix the batch size
         made.meta = node.meta | {"val": target(*values, **named)}
     return made
 
@@ -147,6 +148,9 @@ def alone(node: fx.Node, constant: fx.Node) -> fx.Node:
     shape = [size if isinstance(size, int) else 1 for size in sizes(constant.meta["val"])]
     if constant.target is aten.expand.default:
         return call(node, aten.expand.default, alone(node, args[0]), shape)  # type: ignore[arg-type]
+    if constant.target is aten.repeat.default:
+        copies = [times if isinstance(times, int) else 1 for times in args[1]]  # type: ignore[union-attr]
+        return call(node, aten.repeat.default, alone(node, args[0]), copies)  # type: ignore[arg-type]
     if constant.target in _FILLED:
         return call(node, constant.target, shape, *args[1:], **kwargs)
     if constant.target in _FILLED_LIKE:
