@@ -223,7 +223,7 @@ def _repeat_interleave(work: Apart, node: fx.Node) -> Made:
     """Along the batch each sample's rows are repeated one by one."""
     (source,) = work.varying(node)
     stand, place = work.known[source]
-    times, dim = node.args[1], argument(node, "dim", None)
+    times, dim = number(node.args[1]), argument(node, "dim", None)
     if not isinstance(times, int) or dim is None:
         raise work.refusal(node)
     dim %= source.meta["val"].dim()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from robnet_fx.errors import UnsupportedError, UsageError
-from robnet_fx.frontend.attention import batch_first_attention
+from robnet_fx.frontend.attention import attention_in_steps
 from robnet_fx.frontend.batch import fixed_at, mixed_at
 from robnet_fx.frontend.canonical import canonicalise
 from robnet_fx.frontend.decompositions import decompositions
@@ -37,7 +37,7 @@ def trace_module(model: nn.Module, example: Tensor) -> fx.GraphModule:
     example = example.detach()
     if len(example) < 2:
         example = torch.cat([example, example / 2])  # two unlike samples: mixing them must show
-    with evaluating(model), batch_first_attention(model):
+    with evaluating(model), attention_in_steps():
         exported = _export(model, example)
         take_apart(exported)
         graph, constants = canonicalise(exported)

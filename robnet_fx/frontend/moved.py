@@ -70,10 +70,8 @@ class Apart:
         return [source for source in node.all_input_nodes if source in self.known]
 
     def is_plain(self, value: Any) -> bool:
-        """Whether a value, or every one of several, has the batch as its first axis and nowhere else."""
-        if not isinstance(value, Tensor):
-            return all(self.is_plain(part) for part in value if part is not None)
-        first, *rest = sizes(value) or [1]
+        """Whether a value, or the first of several, has the batch as its first axis and nowhere else."""
+        first, *rest = sizes(value if isinstance(value, Tensor) else value[0]) or [1]
         return bool(first == self.batch) and all(isinstance(size, int) for size in rest)
 
     def times(self, size: Any) -> int | None:
@@ -166,13 +164,16 @@ CONSTANTS = _FILLED | _FILLED_LIKE
 
 def sizes(value: Any) -> list[Any]:
     """The sizes of a value, free ones as expressions, which unlike a SymInt are not fixed by being compared."""
-    return [size.node.expr if isinstance(size, torch.SymInt) else size for size in value.shape]
+    return [number(size) for size in value.shape]
 
 
 def number(argument: Any) -> Any:
     """An argument that may be a size, as a number or an expression."""
     value = argument.meta["val"] if isinstance(argument, fx.Node) else argument
-    return value.node.expr if isinstance(value, torch.SymInt) else value
+    if not isinstance(value, torch.SymInt):
+        return value
+    expression = value.node.expr
+    return int(expression) if expression.is_Integer else expression
 
 
 def shape_text(node: fx.Node) -> str:

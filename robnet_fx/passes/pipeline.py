@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from robnet_fx.passes import (  # noqa: F401  (they enter lowerings)
+    lower_attention,
     lower_einsum,
     lower_exponentials,
     lower_extremes,

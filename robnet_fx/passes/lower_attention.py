@@ -1,0 +1,86 @@
+"""Attention products and masked softmax: what a mask leaves out gets a logit that no exponential sees."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from robnet_fx.graphs import argument
+from robnet_fx.passes.lower import Builder, lowers
+
+aten = torch.ops.aten
+
+_LEFT_OUT = -1e37
+"""For a logit of -inf, which no bound survives. Beside any other its exponential is 0, and float32 can add to it."""
+
+
+_MASKED: dict[Any, tuple[int, ...]] = {
+    aten.add.Tensor: (0, 1),
+    aten.masked_fill.Scalar: (2,),
+    aten.masked_fill.Tensor: (2,),
+    aten.where.self: (1, 2),
+    aten.where.ScalarSelf: (1,),
+    aten.where.ScalarOther: (2,),
+}
+"""The operations that mask, and which of their arguments may be the constant that does."""
+
+
+@lowers(aten.scaled_dot_product_attention.default)
+def _attention(build: Builder, node: fx.Node) -> fx.Node | None:
+    """`softmax(scale q k^T + mask) v`"""
+    q, k, v = node.args[:3]
+    mask, scale = argument(node, "attn_mask", None), argument(node, "scale", None)
+    if argument(node, "dropout_p", 0.0) or argument(node, "is_causal", False):
+        return None
+    if argument(node, "enable_gqa", False):
+        k, v = (_for_every_head(build, q, part) for part in (k, v))
+    size = q.meta["val"].shape[-1]  # type: ignore[union-attr]
+    scores = build.matmul(q, build.call(aten.transpose.int, k, -2, -1))
+    scores = build.call(aten.mul.Tensor, scores, size**-0.5 if scale is None else scale)
+    if mask is not None and not build.depends(mask) and not _leaves_some(build.value(mask)):
+        return None
+    if mask is not None and mask.meta["val"].dtype == torch.bool:
+        scores = build.call(aten.where.ScalarSelf, build.call(aten.logical_not.default, mask), _LEFT_OUT, scores)
+    elif mask is not None:
+        scores = _finite(build, build.call(aten.add.Tensor, scores, mask))
+    return build.matmul(build.call(aten.softmax.int, scores, -1), v)
+
+
+def _for_every_head(build: Builder, q: Any, part: Any) -> Any:
+    """Keys or values of groups of heads, repeated for each head of a group."""
+    heads, groups = (n.meta["val"].shape[-3] for n in (q, part))
+    axis = part.meta["val"].dim() - 3
+    return part if heads == groups else build.call(aten.repeat_interleave.self_int, part, heads // groups, axis)
+
+
+def _leaves_some(mask: Tensor) -> bool:
+    """Whether no row is left out as a whole."""
+    kept = mask if mask.dtype == torch.bool else mask > -math.inf
+    return bool(kept.any(-1).all())
+
+
+@lowers(aten.softmax.int, aten._softmax.default, aten.logsumexp.default)
+def _of_masked(build: Builder, node: fx.Node) -> fx.Node | None:
+    x: Any = node.args[0]
+    finite = _finite(build, x)
+    return None if finite is x else build.call(node.target, finite, *node.args[1:])
+
+
+def _finite(build: Builder, x: fx.Node) -> fx.Node:
+    """Logits in which a constant mask puts no -inf: itself where none does."""
+    args = list(x.args)
+    if x.target is aten.reshape.default and build.depends(x):
+        args[0] = _finite(build, args[0])  # type: ignore[arg-type]
+    elif x.target in _MASKED and not x.kwargs:
+        args = [_finite(build, arg) if isinstance(arg, fx.Node) and build.depends(arg) else arg for arg in args]
+        for place in _MASKED[x.target]:
+            if not build.depends(args[place]) and bool((build.value(args[place]) == -math.inf).any()):
+                args[place] = _clamped(build, args[place])
+    return x if args == list(x.args) else build.call(x.target, *args)
+
+
+def _clamped(build: Builder, constant: Any) -> Any:
+    return build.call(aten.clamp.default, constant, _LEFT_OUT) if isinstance(constant, fx.Node) else _LEFT_OUT
