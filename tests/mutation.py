@@ -38,6 +38,7 @@ _ELEMENTWISE = "tests/rules/test_elementwise.py"
 _GRAPHS = "tests/rules/test_soundness.py"
 _WINDOWS = "tests/frontend/test_windows.py"
 _SOFTMAX = "tests/rules/test_softmax.py"
+_LOGSUMEXP = "tests/rules/test_logsumexp.py"
 
 
 def _curves(cases: str) -> list[list[str]]:
@@ -51,8 +52,9 @@ SUITES: dict[str, list[list[str]]] = {
     "depthwise.py": [["tests/test_depthwise.py"]],
     "domains.py": [["tests/test_domains.py"], ["tests/generate/test_chains.py", "-k", "units"]],
     "field.py": [["tests/test_field.py", "-k", word] for word in ("exact", "box or monomials", "")],
-    "frontend/merged.py": [[_WINDOWS, "-k", word] for word in ("refused", "windows_is", "")],
-    "frontend/moved.py": [[_WINDOWS, "-k", word] for word in ("moved", "")],
+    "frontend/behind.py": [[_WINDOWS, "-k", word] for word in ("refused", "windows_is", "")],
+    "frontend/merged.py": [[_WINDOWS, "-k", word] for word in ("refused", "restored", "")],
+    "frontend/moved.py": [[_WINDOWS, "-k", word] for word in ("refused", "restored", "")],
     "generate/anchors.py": [["tests/generate/test_anchors.py", "-k", "blocks or chain or wide"]],
     "generate/rows.py": [["tests/generate/test_anchors.py"], ["tests/generate/test_bounds.py", "-k", "rsip"]],
     "kernels.py": [["tests/test_kernels.py"]],
@@ -74,6 +76,7 @@ SUITES: dict[str, list[list[str]]] = {
     "rules/hyperbolic.py": _curves("sinh or cosh or atanh"),
     "rules/leaky.py": [[_ELEMENTWISE, "-k", "leaky or prelu or abs"], [_CURVED, "-k", "prelu"]],
     "rules/linear.py": [[_AFFINE, "-k", "linear or mm or matmul"], [_REFUSALS]],
+    "rules/logsumexp.py": [[_LOGSUMEXP, "-k", "not gradients"], [_LOGSUMEXP, "-k", "gradients"]],
     "rules/maxpool.py": [["tests/rules/test_maxpool.py"], [_REFUSALS]],
     "rules/moves.py": [_MOVES, [_GRAPHS, "-k", "expand or index"]],
     "rules/norm.py": [[_AFFINE, "-k", "norm"], [_REFUSALS]],
@@ -99,6 +102,7 @@ SUITES: dict[str, list[list[str]]] = {
     ],
     "rules/step.py": [[_CURVED, "-k", "step"], *_curves("sign and not log or floor or ceil or round and not rounded")],
     "rules/where.py": [[_AFFINE, "-k", "where or masked"], _MOVES],
+    "rules/windows.py": [[_AFFINE, "-k", "windows"]],
     "rules/within.py": [["tests/rules/test_within.py", "-k", "not coefficient and not blocks"]],
     "train/loss.py": [["tests/train/test_loss.py"]],
 }

@@ -215,7 +215,11 @@ forms(
     *(getattr(aten, f"{kind}_pool{axes}d").default for kind in ("avg", "max", "adaptive_avg") for axes in (1, 2, 3)),
     *(getattr(aten, f"_adaptive_avg_pool{axes}d").default for axes in (2, 3)),
     *(getattr(aten, f"{kind}_pad{axes}d").default for kind in ("reflection", "replication") for axes in (1, 2, 3)),
-    *(getattr(aten, f"{kind}{axes}d").vec for kind in ("upsample_nearest", "_upsample_nearest_exact") for axes in (1, 2, 3)),
+    *(
+        getattr(aten, f"{kind}{axes}d").vec
+        for kind in ("upsample_nearest", "_upsample_nearest_exact")
+        for axes in (1, 2, 3)
+    ),
     aten.upsample_linear1d.vec,
     aten.upsample_bilinear2d.vec,
     aten._upsample_bilinear2d_aa.vec,
@@ -301,12 +305,16 @@ def _matmul(work: Apart, node: fx.Node) -> Made:
     x, y = node.args
     ranks = [operand.meta["val"].dim() for operand in (x, y)]  # type: ignore[union-attr]
     if any(work.known[n][1].axis >= n.meta["val"].dim() - 2 for n in work.varying(node) if n.meta["val"].dim() > 1):
-        if max(ranks) > 2 and not (ranks[1] == 2 and work.known.get(y) is None and work.known[x][1].axis == ranks[0] - 2):  # type: ignore[arg-type, index]
+        if max(ranks) > 2 and not (
+            ranks[1] == 2 and work.known.get(y) is None and work.known[x][1].axis == ranks[0] - 2
+        ):  # type: ignore[arg-type, index]
             raise work.refusal(node)
         if work.known.get(y) is None and work.known[x][1].axis == ranks[0] - 2 and ranks[1] == 2:  # type: ignore[arg-type, index]
             return call(node, aten.matmul.default, work.known[x][0], y), work.known[x][1]  # type: ignore[index]
         terms = ["ij"[-ranks[0] :] if ranks[0] == 2 else "j", "jk"[: ranks[1]]]
-        return _contracted(work, node, terms, "ik" if max(ranks) == min(ranks) else terms[0][:-1] + terms[1][1:], [x, y])
+        return _contracted(
+            work, node, terms, "ik" if max(ranks) == min(ranks) else terms[0][:-1] + terms[1][1:], [x, y]
+        )
     rank, common = node.meta["val"].dim(), work.common(node)
     place = common._replace(axis=rank + common.axis)
     operands = [work.aligned(node, n, rank, place) for n in (x, y)]  # type: ignore[arg-type]

@@ -28,7 +28,23 @@ Move = Callable[[Apart, fx.Node], Made]
 _MOVES: dict[Any, Move] = {}
 _IN_PARTS = {*SPLITS, aten.unbind.int}
 """Operations with several results, each of which is made by itself."""
-_CONTRACTIONS = {aten.einsum.default, aten.tensordot.default, aten.matmul.default, aten.mm.default}
+_MAY_MOVE = {
+    *RESHAPES,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.t.default,
+    aten.cat.default,
+    aten.stack.default,
+    aten.expand.default,
+    aten.repeat.default,
+    aten.tile.default,
+    aten.repeat_interleave.self_int,
+    aten.einsum.default,
+    aten.tensordot.default,
+    aten.matmul.default,
+    aten.mm.default,
+}
+"""What may put a batch that is in front elsewhere; what else does not leave it there mixes samples, or has no rule."""
 
 
 def take_apart(exported: ExportedProgram) -> None:
@@ -52,7 +68,7 @@ def take_apart(exported: ExportedProgram) -> None:
                 node.replace_input_with(source, work.known[source][0])
             continue
         plain = all(work.known[source] == (source, PLAIN) for source in work.varying(node))
-        if plain and (work.is_plain(value) or not _moves_batch(node)):
+        if plain and (work.is_plain(value) or node.target not in _MAY_MOVE):
             if work.is_plain(value):
                 work.known[node] = node, PLAIN
             continue
@@ -69,11 +85,6 @@ def take_apart(exported: ExportedProgram) -> None:
                 work.known[made] = made, PLAIN
                 node.replace_all_uses_with(made)
     prune(graph)
-
-
-def _moves_batch(node: fx.Node) -> bool:
-    """Whether an operation on values with the batch in front may put it elsewhere, and not lose it."""
-    return node.target in _MOVES or node.target in _IN_PARTS or node.target in _CONTRACTIONS
 
 
 def _restored(work: Apart, node: fx.Node) -> None:
@@ -170,7 +181,9 @@ def _opened(work: Apart, node: fx.Node, source: fx.Node) -> fx.Node:
     """The stand-in with an axis for the slow parts, also of one."""
     stand, place = work.known[source]
     shape = sizes(stand.meta["val"])
-    return stand if place.slow > 1 else work.reshaped(node, stand, [*shape[: place.axis + 1], 1, *shape[place.axis + 1 :]])
+    return (
+        stand if place.slow > 1 else work.reshaped(node, stand, [*shape[: place.axis + 1], 1, *shape[place.axis + 1 :]])
+    )
 
 
 @moves(aten.stack.default)
@@ -276,7 +289,9 @@ def _part(work: Apart, node: fx.Node) -> Made:
     if producer.target is aten.unbind.int:  # type: ignore[union-attr]
         if dim == place.axis:
             raise work.refusal(node)
-        return call(node, aten.select.int, stand, place.of(dim), index), place._replace(axis=place.axis - (dim < place.axis))
+        return call(node, aten.select.int, stand, place.of(dim), index), place._replace(
+            axis=place.axis - (dim < place.axis)
+        )
     lengths = [sizes(part)[dim] for part in producer.meta["val"]]  # type: ignore[union-attr]
     start = sum(lengths[:index])  # type: ignore[misc]
     if dim == place.axis:

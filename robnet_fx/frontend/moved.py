@@ -46,7 +46,6 @@ class Place(NamedTuple):
         """The stand-in's shape, from that of the value."""
         return [batch, *sizes[: self.axis], *self.extra, *sizes[self.axis + 1 :]]
 
-
     def restored(self, name: str) -> str:
         """What a user writes for the value with the batch in front."""
         parts = [size for size in (self.slow, -1, self.fast) if size != 1]
