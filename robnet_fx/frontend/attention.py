@@ -1,4 +1,4 @@
-"""Attention layers traced step by step: the fused path of `nn.MultiheadAttention` and its encoders hides what they do."""
+"""Attention layers traced step by step: the fused path of `nn.MultiheadAttention` hides what it does."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from robnet_fx.frontend.canonical import CASTS, IDENTITIES, POOLS_WITH_INDICES
+from robnet_fx.frontend.canonical import CASTS, POOLS_WITH_INDICES
 from robnet_fx.frontend.moved import Apart, Place, call, sizes
 from robnet_fx.graphs import argument
 from robnet_fx.ops import windowed
@@ -143,13 +143,13 @@ def _pad(work: Apart, node: fx.Node) -> Made:
 
 @forms(operator.getitem)
 def _first_result(work: Apart, node: fx.Node) -> Made:
-    producer, index = node.args
-    target: Any = producer.target  # type: ignore[union-attr]
+    args: Any = node.args
+    producer, index = args
     if index != 0:
         raise work.refusal(node)
-    if target in _DELAYED:
-        return _DELAYED[target](work, producer)  # type: ignore[arg-type]
-    stand, place = work.known[producer]  # type: ignore[index]
+    if producer.target in _DELAYED:
+        return _DELAYED[producer.target](work, producer)
+    stand, place = work.known[producer]
     return call(node, operator.getitem, stand, 0), place
 
 
@@ -267,22 +267,23 @@ def _of_channels(node: fx.Node, constant: fx.Node, rank: int) -> fx.Node:
 
 @forms(aten.prelu.default)
 def _prelu(work: Apart, node: fx.Node) -> Made:
-    source, weight = node.args
-    stand, place = work.known[source]  # type: ignore[index]
+    args: Any = node.args
+    source, weight = args
+    stand, place = work.known[source]
     if place.axis != 0:
         raise work.refusal(node)
-    slopes = _of_channels(node, weight, node.meta["val"].dim())  # type: ignore[arg-type]
-    slopes = call(node, aten.reshape.default, slopes, [1, *slopes.meta["val"].shape])
+    slopes = call(node, aten.reshape.default, weight, [1, -1, *[1] * (node.meta["val"].dim() - 2)])
     return call(node, aten._prelu_kernel.default, stand, slopes), place
 
 
 @forms(aten.index.Tensor)
 def _index(work: Apart, node: fx.Node) -> Made:
     """By constants along axes in a row."""
-    source, indices = node.args
-    stand, place = work.known[source]  # type: ignore[index]
-    rank = source.meta["val"].dim()  # type: ignore[union-attr]
-    entries: list[Any] = [*indices, *[None] * (rank - len(indices))]  # type: ignore[misc, arg-type]
+    args: Any = node.args
+    source, indices = args
+    stand, place = work.known[source]
+    rank = source.meta["val"].dim()
+    entries = [*indices, *[None] * (rank - len(indices))]
     used = [axis for axis, entry in enumerate(entries) if entry is not None]
     if place.axis in used or any(entry in work.known for entry in entries) or used[-1] - used[0] >= len(used):
         raise work.refusal(node)
@@ -296,37 +297,35 @@ def _index(work: Apart, node: fx.Node) -> Made:
 @forms(aten.slice_scatter.default)
 def _assigned(work: Apart, node: fx.Node) -> Made:
     """All of a value assigned, which is how `x[:, i] = y` ends; else along an axis that it names."""
-    whole = node.args[1].meta["val"].shape == node.meta["val"].shape  # type: ignore[union-attr]
-    return work.known[node.args[1]] if whole and node.args[1] in work.known else _along(work, node)  # type: ignore[index, comparison-overlap]
+    args: Any = node.args
+    whole = args[1].meta["val"].shape == node.meta["val"].shape
+    return work.known[args[1]] if whole and args[1] in work.known else _along(work, node)
 
 
 @forms(aten.matmul.default, aten.mm.default, aten.bmm.default)
 def _matmul(work: Apart, node: fx.Node) -> Made:
-    x, y = node.args
-    ranks = [operand.meta["val"].dim() for operand in (x, y)]  # type: ignore[union-attr]
-    if any(work.known[n][1].axis >= n.meta["val"].dim() - 2 for n in work.varying(node) if n.meta["val"].dim() > 1):
-        if max(ranks) > 2 and not (
-            ranks[1] == 2 and work.known.get(y) is None and work.known[x][1].axis == ranks[0] - 2
-        ):  # type: ignore[arg-type, index]
-            raise work.refusal(node)
-        if work.known.get(y) is None and work.known[x][1].axis == ranks[0] - 2 and ranks[1] == 2:  # type: ignore[arg-type, index]
-            return call(node, aten.matmul.default, work.known[x][0], y), work.known[x][1]  # type: ignore[index]
-        terms = ["ij"[-ranks[0] :] if ranks[0] == 2 else "j", "jk"[: ranks[1]]]
-        return _contracted(
-            work, node, terms, "ik" if max(ranks) == min(ranks) else terms[0][:-1] + terms[1][1:], [x, y]
-        )
+    """Batched over the axes in front; of two matrices, one of which has the batch as rows or columns, by label."""
+    args: Any = node.args
+    x, y = args
+    ranks = [operand.meta["val"].dim() for operand in args]
+    if y not in work.known and ranks[1] <= 2 and work.known[x][1].axis < ranks[0] - 1:
+        return call(node, aten.matmul.default, work.known[x][0], y), work.known[x][1]
+    if ranks == [2, 2]:
+        return _contracted(work, node, ["ij", "jk"], "ik", args)
     rank, common = node.meta["val"].dim(), work.common(node)
     place = common._replace(axis=rank + common.axis)
-    operands = [work.aligned(node, n, rank, place) for n in (x, y)]  # type: ignore[arg-type]
-    return call(node, aten.matmul.default, *operands), place
+    if min(ranks) < 2 or place.axis >= rank - 2:
+        raise work.refusal(node)
+    return call(node, aten.matmul.default, *(work.aligned(node, n, rank, place) for n in args)), place
 
 
 @forms(aten.addmm.default)
 def _addmm(work: Apart, node: fx.Node) -> Made:
-    bias, x, weight = node.args
-    if x not in work.known or len(work.varying(node)) > 1 or node.kwargs or work.known[x][1].axis != 0:  # type: ignore[comparison-overlap]
+    args: Any = node.args
+    bias, x, weight = args
+    if work.varying(node) != [x] or node.kwargs or work.known[x][1].axis != 0:
         raise work.refusal(node)
-    stand, place = work.known[x]  # type: ignore[index]
+    stand, place = work.known[x]
     return call(node, aten.add.Tensor, call(node, aten.matmul.default, stand, weight), bias), place
 
 
@@ -355,10 +354,10 @@ def _einsum(work: Apart, node: fx.Node) -> Made:
 
 @forms(aten.tensordot.default)
 def _tensordot(work: Apart, node: fx.Node) -> Made:
-    operands = node.args[:2]
+    args: Any = node.args
+    operands, axes = args[:2], args[2:4]
     names = iter(string.ascii_letters)
-    terms: list[list[str]] = [[next(names) for _ in range(n.meta["val"].dim())] for n in operands]  # type: ignore[union-attr]
-    axes: Any = node.args[2:4]
+    terms = [[next(names) for _ in range(operand.meta["val"].dim())] for operand in operands]
     for first, second in zip(*axes, strict=True):
         terms[1][second] = terms[0][first]
     out = [label for term, other in (terms, terms[::-1]) for label in term if label not in other]

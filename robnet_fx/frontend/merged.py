@@ -92,8 +92,8 @@ def _restored(work: Apart, node: fx.Node) -> None:
         if (place := work.known[source][1]) != PLAIN:
             start = next(other for other in work.known if work.known[other][1] != PLAIN)
             raise UnsupportedError(
-                f"the model's output {shape_text(source)} does not have the images alone along its first axis: they were"
-                f" moved or merged by {start.target} and not put back{place_of(start)}\n"
+                f"the model's output {shape_text(source)} does not have the images alone along its first axis:"
+                f" they were moved or merged by {start.target} and not put back{place_of(start)}\n"
                 f"  remedy  return one row of logits an image: of the output z, {place.restored('z')} has the images"
                 " in front"
             )
@@ -133,36 +133,41 @@ def _reshape(work: Apart, node: fx.Node) -> Made:
 def _permute(work: Apart, node: fx.Node) -> Made:
     (source,) = work.varying(node)
     stand, place = work.known[source]
-    order = list(range(source.meta["val"].dim()))
+    order, axes = list(range(source.meta["val"].dim())), _numbers(node)
     if node.target is aten.permute.default:
-        order = [axis % len(order) for axis in node.args[1]]  # type: ignore[union-attr, operator, misc]
+        order = [axis % len(order) for axis in axes]
     else:
-        first, second = (axis % len(order) for axis in node.args[1:] or (0, -1))  # type: ignore[operator]
+        first, second = (axis % len(order) for axis in axes or (0, -1))
         order[first], order[second] = second, first
-    moved = place._replace(axis=order.index(place.axis))
-    inside = [range(place.axis + 1, place.axis + 1 + len(place.extra)) if axis == place.axis else [place.of(axis)]
-              for axis in order]  # fmt: skip
-    axes = [0, *(axis for axes in inside for axis in axes)]
-    return (stand if axes == sorted(axes) else call(node, aten.permute.default, stand, axes)), moved
+    extra = range(place.axis + 1, place.axis + 1 + len(place.extra))
+    moved = [0]
+    for axis in order:
+        moved += extra if axis == place.axis else [place.of(axis)]
+    found = place._replace(axis=order.index(place.axis))
+    return (stand if moved == sorted(moved) else call(node, aten.permute.default, stand, moved)), found
+
+
+def _numbers(node: fx.Node) -> list[int]:
+    """The arguments after the first, of a list what it holds."""
+    rest: Any = node.args[1:]
+    return list(rest[0]) if len(rest) == 1 else list(rest)
 
 
 @moves(aten.cat.default)
 def _cat(work: Apart, node: fx.Node) -> Made:
     """Along the batch the parts become slow ones, each with all samples."""
-    rank = node.meta["val"].dim()
-    dim, parts = argument(node, "dim", 0) % rank, node.args[0]
-    assert isinstance(parts, (list, tuple))
+    parts: Any = node.args[0]
+    dim = argument(node, "dim", 0) % node.meta["val"].dim()
     places = [work.known[part][1] for part in parts if part in work.known]
     if dim != places[0].axis:
         if len(set(places)) > 1:
             raise work.refusal(node)
-        stands = [_joinable(work, node, part, places[0]) for part in parts]  # type: ignore[arg-type]
+        stands = [_joinable(work, node, part, places[0]) for part in parts]
         mixed = len(places) < len(parts)
         return call(node, join if mixed else aten.cat.default, stands, places[0].of(dim)), places[0]
     if len(places) < len(parts) or len({(place.axis, place.fast) for place in places}) > 1:
         raise work.refusal(node)
-    opened = [_opened(work, node, part) for part in parts]  # type: ignore[arg-type]
-    joined = call(node, aten.cat.default, opened, dim + 1)
+    joined = call(node, aten.cat.default, [_opened(work, node, part) for part in parts], dim + 1)
     return joined, places[0]._replace(slow=sum(place.slow for place in places))
 
 
@@ -171,10 +176,10 @@ def _joinable(work: Apart, node: fx.Node, part: fx.Node, place: Place) -> fx.Nod
     if part in work.known:
         return work.known[part][0]
     constant = alone(node, part)
-    shape = place._replace(slow=1, fast=1).shape([*constant.meta["val"].shape], 1)
-    opened = [*shape[: place.axis + 1], *[1] * len(place.extra), *shape[place.axis + 1 :]]
+    shape = [*constant.meta["val"].shape]
+    opened = [1, *shape[: place.axis], *[1] * len(place.extra), *shape[place.axis + 1 :]]
     constant = call(node, aten.reshape.default, constant, opened)
-    return call(node, aten.expand.default, constant, place.shape([*alone(node, part).meta["val"].shape], 1))
+    return call(node, aten.expand.default, constant, place.shape(shape, 1))
 
 
 def _opened(work: Apart, node: fx.Node, source: fx.Node) -> fx.Node:
@@ -188,15 +193,14 @@ def _opened(work: Apart, node: fx.Node, source: fx.Node) -> fx.Node:
 
 @moves(aten.stack.default)
 def _stack(work: Apart, node: fx.Node) -> Made:
+    parts: Any = node.args[0]
     dim = argument(node, "dim", 0) % node.meta["val"].dim()
-    parts = node.args[0]
-    if any(part not in work.known for part in parts):  # type: ignore[union-attr]
-        raise work.refusal(node)
-    (place, *others) = {work.known[part][1] for part in parts}  # type: ignore[union-attr, index]
-    if others:
+    places = {work.known[part][1] if part in work.known else None for part in parts}
+    place = places.pop()
+    if places or place is None:
         raise work.refusal(node)
     moved = place._replace(axis=place.axis + (dim <= place.axis))
-    return call(node, aten.stack.default, [work.known[part][0] for part in parts], moved.of(dim)), moved  # type: ignore[union-attr, index]
+    return call(node, aten.stack.default, [work.known[part][0] for part in parts], moved.of(dim)), moved
 
 
 @moves(aten.expand.default)
@@ -212,22 +216,20 @@ def _expand(work: Apart, node: fx.Node) -> Made:
 
 @moves(aten.repeat.default, aten.tile.default)
 def _repeat(work: Apart, node: fx.Node) -> Made:
+    """Along the batch the copies are slow parts."""
     (source,) = work.varying(node)
-    copies, place = node.args[1], work.known[source][1]
-    assert isinstance(copies, (list, tuple))
-    rank = node.meta["val"].dim()
-    copies = [*[1] * (rank - len(copies)), *copies]
-    moved = place._replace(axis=place.axis + rank - source.meta["val"].dim())
-    times = copies[moved.axis]
-    if not all(isinstance(count, int) for count in copies):
+    place, rank = work.known[source][1], node.meta["val"].dim()
+    copies: Any = [*[1] * (rank - len(_numbers(node))), *_numbers(node)]
+    if not all(isinstance(times, int) for times in copies):
         raise work.refusal(node)
-    first, *rest = sizes(_opened(work, node, source).meta["val"])
-    stand = work.reshaped(node, _opened(work, node, source), [first, *[1] * (moved.axis - place.axis), *rest])
-    behind = [1] * (place.fast > 1)
-    repeated = call(
-        node, aten.repeat.default, stand, [1, *copies[: moved.axis], times, *behind, *copies[moved.axis + 1 :]]
-    )
-    moved = moved._replace(slow=place.slow * times)  # type: ignore[operator]
+    opened = _opened(work, node, source)
+    first, *rest = sizes(opened.meta["val"])
+    missing = rank - source.meta["val"].dim()
+    axis = place.axis + missing
+    stand = work.reshaped(node, opened, [first, *[1] * missing, *rest])
+    times = [1, *copies[: axis + 1], *[1] * (place.fast > 1), *copies[axis + 1 :]]
+    moved = Place(axis, place.slow * copies[axis], place.fast)
+    repeated = call(node, aten.repeat.default, stand, times)
     return work.reshaped(node, repeated, moved.shape(sizes(node.meta["val"]), work.batch)), moved
 
 
@@ -249,19 +251,19 @@ def _repeat_interleave(work: Apart, node: fx.Node) -> Made:
 
 @moves(aten.slice.Tensor)
 def _slice(work: Apart, node: fx.Node) -> Made:
-    source = node.args[0]
+    (source,) = work.varying(node)
+    stand, place = work.known[source]
     dim, step = argument(node, "dim", 0) % node.meta["val"].dim(), argument(node, "step", 1)
-    start = number(argument(node, "start", None) or 0)
-    stand, place = work.known[source]  # type: ignore[index]
+    start, end = (number(argument(node, name, None)) for name in ("start", "end"))
     if dim != place.axis:
-        end = number(argument(node, "end", None))
         return call(node, aten.slice.Tensor, stand, place.of(dim), start, end, step), place
+    start = start or 0
     if step == place.fast > 1 and isinstance(start, int) and 0 <= start < step:  # one row of every sample
         row = call(node, aten.select.int, stand, place.axis + 1 + (place.slow > 1), start)
         return row, place._replace(fast=1)
     if step != 1:
         raise work.refusal(node)
-    return _some(work, node, source, start)  # type: ignore[arg-type]
+    return _some(work, node, source, start)
 
 
 def _some(work: Apart, node: fx.Node, source: fx.Node, start: Any) -> Made:
@@ -280,20 +282,21 @@ def _some(work: Apart, node: fx.Node, source: fx.Node, start: Any) -> Made:
 
 @moves(operator.getitem)
 def _part(work: Apart, node: fx.Node) -> Made:
-    producer, index = node.args
-    if producer.target not in _IN_PARTS:  # type: ignore[union-attr]
+    """One of several results, made by itself."""
+    args: Any = node.args
+    producer, index = args
+    if producer.target not in _IN_PARTS:
         return operation(work, node)
-    (source,) = work.varying(producer)  # type: ignore[arg-type]
+    (source,) = work.varying(producer)
     stand, place = work.known[source]
-    dim = argument(producer, "dim", 0) % source.meta["val"].dim()  # type: ignore[arg-type]
-    if producer.target is aten.unbind.int:  # type: ignore[union-attr]
+    dim = argument(producer, "dim", 0) % source.meta["val"].dim()
+    if producer.target is aten.unbind.int:
         if dim == place.axis:
             raise work.refusal(node)
-        return call(node, aten.select.int, stand, place.of(dim), index), place._replace(
-            axis=place.axis - (dim < place.axis)
-        )
-    lengths = [sizes(part)[dim] for part in producer.meta["val"]]  # type: ignore[union-attr]
-    start = sum(lengths[:index])  # type: ignore[misc]
+        selected = call(node, aten.select.int, stand, place.of(dim), index)
+        return selected, place._replace(axis=place.axis - (dim < place.axis))
+    lengths = [sizes(part)[dim] for part in producer.meta["val"]]
+    start = sum(lengths[:index])
     if dim == place.axis:
         return _some(work, node, source, start)
-    return call(node, aten.slice.Tensor, stand, place.of(dim), start, start + lengths[index]), place  # type: ignore[index]
+    return call(node, aten.slice.Tensor, stand, place.of(dim), start, start + lengths[index]), place

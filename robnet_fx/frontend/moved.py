@@ -132,7 +132,9 @@ def call(node: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
     """A call on the way to what replaces a traced node, with its place in the model; worked out on fake values."""
     made = node.graph.call_function(target, args, kwargs)
     values, named = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
-    with detect_fake_mode(node.meta["val"]), enable_python_dispatcher():  # in C++ some would fix the batch size
+    mode = detect_fake_mode(node.meta["val"])
+    assert mode is not None
+    with mode, enable_python_dispatcher():  # in C++ some would fix the batch size
         made.meta = node.meta | {"val": target(*values, **named)}
     return made
 

