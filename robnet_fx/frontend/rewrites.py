@@ -186,6 +186,15 @@ def _attention(graph: Canonical, node: fx.Node) -> fx.Node | None:
     return graph.make(node.target, (query, key, value, mask, dropped, False), graph._arg(node.kwargs))
 
 
+@rewrites(aten.where.self)
+def _where(graph: Canonical, node: fx.Node) -> fx.Node | None:
+    """`where(isnan(y), 0, y)` as y, as files have it behind a masked softmax: where y is no number, nor are bounds."""
+    condition, _, y = node.args
+    assert isinstance(condition, fx.Node)
+    same = condition.target is aten.isnan.default and condition.args[0] is y and graph.varies(graph.env[condition])
+    return _input(graph, node, 2) if same else None
+
+
 @rewrites(aten.gather.default)
 def _gather(graph: Canonical, node: fx.Node) -> fx.Node | None:
     """With a constant index, which take_along_dim repeats along the batch."""

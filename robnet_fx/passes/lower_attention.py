@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -70,17 +71,33 @@ def _of_masked(build: Builder, node: fx.Node) -> fx.Node | None:
 
 
 def _finite(build: Builder, x: fx.Node) -> fx.Node:
-    """Logits in which a constant mask puts no -inf: itself where none does."""
-    args = list(x.args)
-    if x.target is aten.reshape.default and build.depends(x):
-        args[0] = _finite(build, args[0])  # type: ignore[arg-type]
-    elif x.target in _MASKED and not x.kwargs:
-        args = [_finite(build, arg) if isinstance(arg, fx.Node) and build.depends(arg) else arg for arg in args]
-        for place in _MASKED[x.target]:
-            if not build.depends(args[place]) and bool((build.value(args[place]) == -math.inf).any()):
-                args[place] = _clamped(build, args[place])
-    return x if args == list(x.args) else build.call(x.target, *args)
+    """Logits in which a constant mask puts no -inf: itself where none does, or others are all but left out too."""
+    values = [build.value(mask) for mask in _masks(build, x)]
+    missing = any(bool((value == -math.inf).any()) for value in values)
+    lowest = any(bool(((value < 1e-3 * _LEFT_OUT) & (value > -math.inf)).any()) for value in values)
+    return _clamped(build, x) if missing and not lowest else x
 
 
-def _clamped(build: Builder, constant: Any) -> Any:
-    return build.call(aten.clamp.default, constant, _LEFT_OUT) if isinstance(constant, fx.Node) else _LEFT_OUT
+def _masks(build: Builder, x: fx.Node) -> Iterator[Any]:
+    """The constants that mask, in sums and choices up to the first other operation."""
+    places = _MASKED.get(x.target, ()) if not x.kwargs else ()
+    for arg in x.args if places or x.target is aten.reshape.default else ():
+        if isinstance(arg, fx.Node) and build.depends(arg):
+            yield from _masks(build, arg)
+    yield from (x.args[place] for place in places if not build.depends(x.args[place]))
+
+
+def _clamped(build: Builder, x: fx.Node) -> fx.Node:
+    """The same with the masks' numbers no lower than that of a logit that is left out."""
+    masks = list(_masks(build, x))
+
+    def placed(arg: Any) -> Any:
+        if isinstance(arg, fx.Node) and build.depends(arg):
+            return _clamped(build, arg)
+        if arg not in masks:
+            return arg
+        if isinstance(arg, fx.Node):
+            return build.call(aten.clamp.default, arg, _LEFT_OUT)
+        return max(arg, _LEFT_OUT)
+
+    return build.call(x.target, *map(placed, x.args)) if masks else x

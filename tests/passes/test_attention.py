@@ -82,6 +82,17 @@ def test_what_is_left_out_has_no_share_and_costs_nothing():
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+def test_masks_of_both_kinds_at_once_are_left_as_they_are():
+    """A row of -inf and the lowest numbers there are: what is left out must not come before these."""
+    low = torch.full((4, 4), torch.finfo(torch.float32).min).double().triu(1)
+    for function in (
+        lambda m, x: (x + low + HOLES).softmax(-1),
+        lambda m, x: (x + HOLES).masked_fill(~MASK, -3e38).softmax(-1),
+    ):
+        lowered = lower(traced(function))
+        assert "clamp" not in names(lowered)
+
+
 def _last(number: int) -> Tensor:
     return (torch.arange(number) == number - 1).view(-1, 1, 1)
 
