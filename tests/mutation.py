@@ -37,6 +37,7 @@ _MOVES = ["tests/rules/test_moves.py", "-k", "refused or contraction"]
 _ELEMENTWISE = "tests/rules/test_elementwise.py"
 _GRAPHS = "tests/rules/test_soundness.py"
 _WINDOWS = "tests/frontend/test_windows.py"
+_MERGED = "tests/frontend/test_merged.py"
 _SOFTMAX = "tests/rules/test_softmax.py"
 _LOGSUMEXP = "tests/rules/test_logsumexp.py"
 
@@ -52,9 +53,10 @@ SUITES: dict[str, list[list[str]]] = {
     "depthwise.py": [["tests/test_depthwise.py"]],
     "domains.py": [["tests/test_domains.py"], ["tests/generate/test_chains.py", "-k", "units"]],
     "field.py": [["tests/test_field.py", "-k", word] for word in ("exact", "box or monomials", "")],
-    "frontend/behind.py": [[_WINDOWS, "-k", word] for word in ("refused", "windows_is", "")],
-    "frontend/merged.py": [[_WINDOWS, "-k", word] for word in ("refused", "restored", "")],
-    "frontend/moved.py": [[_WINDOWS, "-k", word] for word in ("refused", "restored", "")],
+    "frontend/behind.py": [*([_WINDOWS, "-k", word] for word in ("refused", "windows_is")), [_MERGED]],
+    "frontend/contracted.py": [[_MERGED, "-k", "put_back"], [_WINDOWS, "-k", "products or refused"]],
+    "frontend/merged.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
+    "frontend/moved.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
     "generate/anchors.py": [["tests/generate/test_anchors.py", "-k", "blocks or chain or wide"]],
     "generate/rows.py": [["tests/generate/test_anchors.py"], ["tests/generate/test_bounds.py", "-k", "rsip"]],
     "kernels.py": [["tests/test_kernels.py"]],

@@ -1,7 +1,7 @@
 """A batch that is moved, or merged with another axis, is put in front again: the walk through a traced graph.
 
 Each value gets a `Place` and a stand-in (`moved.py`). Here is what changes places: reshapes, permutations, joins along
-the batch and the parts of what was joined. What is done at one place is in `behind.py`.
+the batch and the parts of what was joined. What is done at one place is in `behind.py` and `contracted.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from robnet_fx.errors import UnsupportedError
+from robnet_fx.frontend import contracted  # noqa: F401  (it enters its forms)
 from robnet_fx.frontend.behind import Made, operation
 from robnet_fx.frontend.canonical import IDENTITIES, RESHAPES, SPLITS, place_of
 from robnet_fx.frontend.moved import CONSTANTS, PLAIN, Apart, Place, alone, call, number, shape_text, sizes
