@@ -78,43 +78,46 @@ def joined(m: Net, x: Tensor) -> Tensor:
     return m.body(torch.cat([x, x.flip(3), x * 0.5]))
 
 
-KINDS: dict[str, list[Step]] = {
-    "ensemble": [
-        lambda m, x: stacked(m, x).mean(0),
-        lambda m, x: stacked(m, x).max(0)[0] + stacked(m, x).amin(dim=0),
-        lambda m, x: stacked(m, x).softmax(2).prod(0) + stacked(m, x)[1] - stacked(m, x).select(0, -1),
-        lambda m, x: (stacked(m, x) * m.start[0, 0, :3, None, None]).sum(0) + stacked(m, x)[[0, 2]].logsumexp(0),
-        lambda m, x: torch.einsum("k,kbc->bc", m.start[0, 0, :3], stacked(m, x)),
-        lambda m, x: torch.tensordot(m.start[0, 0, 1:], stacked(m, x), 1) + stacked(m, x).permute(1, 2, 0).mean(-1),
-    ],
-    "views": [
-        lambda m, x: sum(joined(m, x).chunk(3)),
-        lambda m, x: sum(joined(m, x).split(x.shape[0])[1:]) + joined(m, x).tensor_split(3)[0],
-        lambda m, x: joined(m, x).view(3, x.shape[0], -1).mean(0) + joined(m, x).unflatten(0, (3, -1)).amax(0),
-        lambda m, x: (lambda z, n: z[:n] + z[n : 2 * n] - z[-n:])(joined(m, x), x.shape[0]),
-        lambda m, x: m.body(x.repeat_interleave(2, 0))[::2] + m.body(x.repeat(2, 1, 1, 1)).chunk(2)[1],
-        lambda m, x: m.body(torch.cat([x, x.flip(2)]).repeat_interleave(2, 0)).view(2, -1, 2, 3).mean((0, 2)),
-        lambda m, x: m.body((x[None] * m.start[0, 0].view(-1, 1, 1, 1, 1)).flatten(0, 1)).view(4, -1, 3).sum(0),
-        lambda m, x: torch.cat([x, x.flip(1)]).mean((2, 3)).chunk(2)[1].matmul(m.tokens.weight[:2, :3]),
-    ],
-    "moved": [
-        lambda m, x: m.head(m.attention(*[tokens(m, x)] * 3)[0].mean(0)),
-        lambda m, x: m.head(m.attention(*[tokens(m, x)] * 3, need_weights=False, attn_mask=CAUSAL)[0][0]),
-        lambda m, x: m.head(m.attention(*[tokens(m, x)] * 3, attn_mask=CAUSAL.double())[0][0]),
-        lambda m, x: m.head(m.extended(*[tokens(m, x)] * 3)[0][-1]),
-        lambda m, x: m.head(torch.cat([m.start.expand(-1, x.shape[0], -1), tokens(m, x)]).relu().mean(0)),
-        lambda m, x: (
-            (m.head.weight @ m.conv(x).mean((2, 3)).t()).t() + m.head(m.conv(x).permute(1, 2, 3, 0).sum((1, 2)).T)
-        ),
-        lambda m, x: m.head(m.features(tokens(m, x).flatten(0, 1)).view(16, -1, 4).mean(0)),
-        lambda m, x: m.head((tokens(m, x) + m.tokens.weight.repeat(4, 1).unsqueeze(1)).softmax(0).sum(0)),
-    ],
-}
+KINDS: dict[str, tuple[Step, list[Callable[[Net, Tensor, Tensor], Tensor]]]] = {
+    "ensemble": (stacked, [
+        lambda m, x, z: z.mean(0),
+        lambda m, x, z: z.max(0)[0] + z.amin(dim=0) + z.softmax(2).prod(0),
+        lambda m, x, z: z[1] - z.select(0, -1) + z.unbind()[2] - z.transpose(0, 1)[:, 0],
+        lambda m, x, z: (z * m.start[0, 0, :3, None, None]).sum(0) + z[[0, 2]].logsumexp(0),
+        lambda m, x, z: torch.einsum("k,kbc->bc", m.start[0, 0, :3], z) + torch.einsum("k...,k", z, m.start[0, 0, :3]),
+        lambda m, x, z: torch.tensordot(m.start[0, 0, 1:], z, 1) + z.permute(1, 2, 0).mean(-1),
+    ]),
+    "views": (joined, [
+        lambda m, x, z: sum(z.chunk(3)),
+        lambda m, x, z: sum(z.split(x.shape[0])[1:]) + z.tensor_split(3)[0],
+        lambda m, x, z: z.view(3, x.shape[0], -1).mean(0) + z.unflatten(0, (3, -1)).amax(0),
+        lambda m, x, z: z[: x.shape[0]] + z[x.shape[0] : 2 * x.shape[0]] - z[-x.shape[0] :],
+        lambda m, x, z: z.repeat_interleave(2, 0)[::2].chunk(3)[1] + z.repeat(2, 1).chunk(6)[5],
+        lambda m, x, z: torch.cat([z, z.flip(1)]).repeat_interleave(2, 0).view(6, -1, 2, 3).mean((0, 2)),
+        lambda m, x, z: (x.mean((2, 3))[None] * m.start[0, 0].view(-1, 1, 1)).flatten(0, 1).view(4, -1, 2).sum(0),
+        lambda m, x, z: z.matmul(m.tokens.weight[:3]).chunk(3)[1] + m.tokens(F.pad(z, (0, 1))).view(3, -1, 4)[0],
+    ]),
+    "moved": (tokens, [
+        lambda m, x, t: m.attention(t, t, t, need_weights=False, attn_mask=CAUSAL)[0].mean(0),
+        lambda m, x, t: m.attention(t, t, t, attn_mask=CAUSAL.double())[0][0],
+        lambda m, x, t: m.extended(t, t, t)[0][-1],
+        lambda m, x, t: torch.cat([m.start.expand(-1, x.shape[0], -1), t]).relu().mean(0),
+        lambda m, x, t: (m.tokens.weight @ t[0].t()).t() + m.tokens(t.permute(0, 2, 1).sum(0).T),
+        lambda m, x, t: m.features(t.flatten(0, 1)).view(16, -1, 4).mean(0),
+        lambda m, x, t: (t + m.tokens.weight.repeat(4, 1).unsqueeze(1)).softmax(0).sum(0),
+    ]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_put_back_is_bounded(kind: str):
-    model, images = Net(lambda m, x: torch.cat([step(m, x) for step in KINDS[kind]], 1)), torch.rand(2, *SHAPE).double()
+    first, then = KINDS[kind]
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        z = first(m, x)
+        return torch.cat([step(m, x, z) for step in then], 1)
+
+    model, images = Net(forward), torch.rand(2, *SHAPE).double()
     lower, upper = bounds(traced(model, images), "ibp", images)
     logits = model(images)
     assert bool((lower <= logits).all() and (logits <= upper).all())
@@ -146,11 +149,11 @@ LAYERS: list[Step] = [
 COMBINED: list[Callable[[Tensor], Tensor]] = [lambda z: z.mean(0), lambda z: z.amax(0), lambda z: z[0] - z[-1] / 2]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_bounds_are_those_of_the_views_one_by_one(seed: int):
     """Networks made up at random, with all views at once and view by view."""
     choose = random.Random(seed)
-    views, layers = choose.sample(VIEWS, choose.choice([2, 3])), choose.sample(LAYERS[seed::3], 3)
+    views, layers = choose.sample(VIEWS, choose.choice([2, 3])), choose.sample(LAYERS[seed::2], 4)
     (join, part), combine = choose.choice(JOINS), choose.choice(COMBINED)
 
     def body(m: Net, x: Tensor) -> Tensor:
@@ -173,7 +176,6 @@ FILES: dict[str, Step] = {
         m.norm(m.conv(x.reshape(-1, 2, 4, 4))).relu().mean((2, 3)).reshape(-1, 3, 4).amax(1)
     ),
     "two views": lambda m, x: m.body(torch.cat([x[:, :2], x[:, 2:4].flip(3)])).view(2, -1, 3).sum(0),
-    "ensemble": lambda m, x: torch.stack([m.body(x[:, :2]), m.body(x[:, 4:])]).mean(0),
 }
 
 

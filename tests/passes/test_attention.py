@@ -52,18 +52,17 @@ def test_no_coefficient_leaves_a_bound(kind: str):
     graph = traced(lambda m, x: torch.cat([function(m, x) for function in KINDS[kind]], 1))
     images = torch.rand(2, *IMAGE, dtype=torch.float64)
     torch.testing.assert_close(lower(graph)(images), graph.model(images))
-    nets = check_sound(graph, BiasField(1, 0.05), images, climbs=1, methods=("ibp", "ssip", "rsip-ssip"))
+    nets = check_sound(graph, BiasField(1, 0.05), images, climbs=1, methods=("ibp", "rsip-ssip"))
     for net in nets.values():
         assert bool(net.margins(images, torch.tensor([0, 1]))[:, 2].isfinite().all())
 
 
-@pytest.mark.parametrize("eps", [1e-3, 0.1])
-def test_the_fused_spelling_is_as_tight_as_its_steps(eps: float):
+def test_the_fused_spelling_is_as_tight_as_its_steps():
     images, spec = torch.rand(2, *IMAGE).double(), torch.eye(3).double().expand(2, -1, -1)
     fused: Function = lambda m, x: attend(x, x.flip(1), x, attn_mask=HOLES)  # noqa: E731
     steps: Function = lambda m, x: ((x / 2) @ x.flip(1).mT + HOLES).softmax(-1) @ x  # noqa: E731
     found = [
-        robnet_fx.BoundedModel(traced(function), BiasField(1, eps)).bounds(images, spec) for function in (fused, steps)
+        robnet_fx.BoundedModel(traced(function), BiasField(1, 0.05)).bounds(images, spec) for function in (fused, steps)
     ]
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
@@ -108,8 +107,8 @@ def test_a_row_without_any_and_dropout_are_refused():
 
 
 def test_a_mask_without_holes_is_added_as_it_is():
-    assert "clamp" not in names(lower(traced(lambda m, x: attend(x, x, x, attn_mask=m.matrix[:4]))))
-    assert "clamp" in names(lower(traced(lambda m, x: attend(x, x, x, attn_mask=HOLES))))
+    both = traced(lambda m, x: attend(x, x, x, attn_mask=m.matrix[:4]) + attend(x, x, x, attn_mask=HOLES))
+    assert names(lower(both)).count("clamp") == 1
 
 
 class Layer(nn.Module):

@@ -19,7 +19,7 @@ from tests.soundness import Drawing, draws
 aten = torch.ops.aten
 RULE = rule_for(aten.logsumexp.default)
 WIDTHS = pytest.mark.parametrize("radius", RADII)
-SIZES = pytest.mark.parametrize("size", [1, 2, 6, 30])
+SIZES = pytest.mark.parametrize("size", [1, 2, 30])
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 
 
@@ -36,7 +36,7 @@ def lines(pre: Interval) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @SIZES
 @WIDTHS
 @DTYPES
-@pytest.mark.parametrize("shift", [0.0, -1e3, 1e4])
+@pytest.mark.parametrize("shift", [0.0, -1e4])
 def test_nothing_leaves_the_bounds(size: int, radius: float, dtype: torch.dtype, shift: float):
     pre = Interval(*(end + shift for end in box(radius, size, dtype=dtype)))
     x = points(pre)
