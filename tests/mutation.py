@@ -101,6 +101,7 @@ SUITES: dict[str, list[list[str]]] = {
         [_SOFTMAX, "-k", "slopes or carried or wider or above_all or far_off or rounded_by or single or number"],
         [_SOFTMAX, "-k", "band_is or corners or right or axis"],
         [_SOFTMAX, "-k", "leaves_the_band or finite or exact or refused"],
+        [_LOGSUMEXP, "-k", "tangents"],
     ],
     "rules/step.py": [[_CURVED, "-k", "step"], *_curves("sign and not log or floor or ceil or round and not rounded")],
     "rules/where.py": [[_AFFINE, "-k", "where or masked"], _MOVES],
@@ -144,6 +145,10 @@ EQUIVALENT: dict[str, str] = {
     "rules/periodic.py: return torch.maximum(-pre.lower, pre.upper) * torch.finfo(pre.upper.dtype).eps ** 0.5 <= 1": (
         "only its dtype is read"
     ),
+    "rules/logsumexp.py: axes = _from_end(axes, pre.upper)": "only its rank is read",
+    "rules/logsumexp.py: coef = form.coef.reshape(*form.coef.shape[:2], *level.upper.shape[1:])": (
+        "only its shape is read"
+    ),
     "rules/maxpool.py: others = torch.where(beaten, high, others)": "any number will do: nothing reads a beaten rival",
     "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span - n + p), *widths]": _PADDING,
     "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span + n - p), *widths]": _PADDING,
@@ -151,6 +156,7 @@ EQUIVALENT: dict[str, str] = {
     "rules/periodic.py: branch = math.pi * torch.round((pre.upper + pre.upper) / (2 * math.pi))": _BRANCH,
     "rules/periodic.py: branch = math.pi * torch.round((pre.lower + pre.lower) / (2 * math.pi))": _BRANCH,
     "rules/softmax.py: axis = _from_end(axis, pre.upper)": "only its rank is read",
+    "rules/windows.py: return Interval(*(unfold(end, x.upper) for end in made))": "only its shape is read",
     "rules/within.py: slope = (~wide).to(pre.upper.dtype)": "only its dtype is read",
     "rules/step.py: level = Band(torch.zeros_like(last), (first + last) / 2, (last - first) / 2)": (
         "only its shape and dtype are read"

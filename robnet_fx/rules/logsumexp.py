@@ -24,23 +24,14 @@ aten = torch.ops.aten
 
 
 class Box(NamedTuple):
-    """A box about its centre, a point elsewhere where it is too wide for lines, the shares and the value there."""
+    """A box about its centre, a point where it is too wide for lines, with the shares and the value at the centre."""
 
     centre: Tensor
     radius: Tensor
     share: Tensor
     value: Tensor
+    noise: Tensor  #: what rounding may do to a line
     known: Tensor
-
-    @property
-    def noise(self) -> Tensor:
-        """What rounding may do to a line; what has no share is not rounded with the others."""
-        size = torch.where(self.share > 0, self.centre.abs() + self.radius, 0.0)
-        return rounding(1 + size.sum(_axes_of(self), keepdim=True) + self.value.abs())
-
-
-def _axes_of(box: Box) -> list[int]:
-    return [axis for axis in range(-box.centre.dim(), 0) if box.value.shape[axis] == 1]
 
 
 def _ibp(x: Interval, axes: list[int], keepdim: bool = False) -> Interval:
@@ -55,7 +46,9 @@ def _box(pre: Interval, axes: list[int]) -> Box:
     radius = (upper - lower) / 2
     centre = lower + radius
     value = centre.logsumexp(axes, keepdim=True)
-    return Box(centre, radius, (centre - value).exp(), value, known)
+    share = (centre - value).exp()
+    noise = rounding(1 + value.abs() + (share * radius).sum(axes, keepdim=True))
+    return Box(centre, radius, share, value, noise, known)
 
 
 def _ssip(x: Symbolic, axes: list[int], keepdim: bool = False, *, pre: Interval) -> Symbolic:
