@@ -86,8 +86,8 @@ def upper_by_interval(form: Form, x: Interval) -> Tensor:
 
 def substitute(form: Form, x: Symbolic) -> Symbolic:
     """The form over a symbolic value as a symbolic value of shape K: `coef [B, D, K]`, `const`, `slack [B, K]`."""
-    rows = form.coef.flatten(2)
-    coef = (rows @ x.coef.flatten(2).transpose(1, 2)).transpose(1, 2)
+    rows, columns = kernels.flat(form.coef, 2), kernels.flat(x.coef, 2)
+    coef = (rows @ columns.transpose(1, 2)).transpose(1, 2)
     return Symbolic(coef, contract(form.coef, x.const) + form.const, contract(form.coef.abs(), x.slack))
 
 
@@ -125,7 +125,7 @@ def units_of(x: Symbolic) -> Tensor:
 
 def as_value(x: Symbolic, shape: Sequence[int]) -> Symbolic:
     """A symbolic value of shape K as one of the shape that `units_of` picked it from."""
-    return Symbolic(*(part.unflatten(-1, shape) for part in x))
+    return Symbolic(*(part.reshape(*part.shape[:-1], *shape) for part in x))
 
 
 def form_of(rows: Tensor) -> Form:

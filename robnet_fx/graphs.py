@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 MODEL = "model"  # the sub-module of every graph module that is the user's own module, the very same object
@@ -55,8 +56,8 @@ def numel(node: fx.Node) -> int:
 
 
 def argument(node: fx.Node, name: str, default: Any) -> Any:
-    """An argument of an ATen call by its schema name."""
-    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    """An argument of an ATen call by its schema name; the default for one of our own operations, which have none."""
+    schema = node.target._schema.arguments if isinstance(node.target, torch._ops.OpOverload) else ()
     for position, entry in enumerate(schema):
         if entry.name == name:
             return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)

@@ -34,9 +34,14 @@ def scale_plain(coef: Tensor, slope: Tensor) -> Tensor:
     return coef * slope.unsqueeze(1)
 
 
+def flat(x: Tensor, axes: int) -> Tensor:
+    """All but the first `axes` axes as one, also where there are none: `[B, N, *S] -> [B, N, numbers of S]`."""
+    return x.flatten(axes) if x.dim() > axes else x.unsqueeze(axes)
+
+
 def contract_plain(coef: Tensor, value: Tensor) -> Tensor:
     """`<coef [B, N, *S], value [B or 1, *S]> -> [B, N]`."""
-    return (coef * value.unsqueeze(1)).flatten(2).sum(2)
+    return flat(coef * value.unsqueeze(1), 2).sum(2)
 
 
 def choose_plain(
@@ -78,7 +83,7 @@ def plain() -> Iterator[None]:
 
 def by_hand(x: Tensor) -> bool:
     """Whether a loop is better for a tensor than one operation of PyTorch's: on a CPU, and nobody traces it."""
-    return x.device.type == "cpu" and not (torch.compiler.is_compiling() or _plain.get()) and x.shape[1] > 0
+    return x.device.type == "cpu" and not (torch.compiler.is_compiling() or _plain.get()) and x.shape[1:2] != (0,)
 
 
 def reach(coef: Tensor) -> Tensor:
@@ -175,8 +180,8 @@ class _Contract(Function):
     def forward(ctx: Any, coef: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(coef, value)
         if len(value) == 1:
-            flat = _as_stored(coef)
-            return coef.permute(flat).flatten(2) @ value[:, None].permute(flat).flatten()
+            order = _as_stored(coef)
+            return flat(coef.permute(order), 2) @ value[:, None].permute(order).flatten()
         return torch.cat([contract_plain(rows, value) for rows in parts_for_cache(coef)], 1)
 
     @staticmethod

@@ -7,6 +7,8 @@ which is which needs no rule that looks at its neighbours.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,3 +43,25 @@ def join(tensors: Sequence[Tensor], dim: int) -> Tensor:
     """`cat` along an axis behind the batch, where constants stand once, `[1, *S]`, for all samples."""
     batch = next((t.shape[0] for t in tensors if t.shape[0] != 1), 1)
     return torch.cat([t.expand(batch, *t.shape[1:]) for t in tensors], dim)
+
+
+class Windowed:
+    """An operation on samples `[N, *S]`, on samples that have several windows each: `[B, windows, *S]`."""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+        self.__name__ = self.__qualname__ = f"{target.__name__.split('.')[0]}_windows"
+        self.__module__ = __name__
+
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        made: Tensor = self.target(x.flatten(0, 1), *args, **kwargs)
+        return made.reshape(-1, x.shape[1], *made.shape[1:])
+
+    def __str__(self) -> str:
+        return f"{self.target} of windows"
+
+
+@cache
+def windowed(target: Any) -> Windowed:
+    """The operation on windows, one and the same object for every call."""
+    return Windowed(target)

@@ -25,6 +25,7 @@ from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.generate.methods import METHODS
 from robnet_fx.graphs import MODEL
+from robnet_fx.kernels import flat
 from robnet_fx.perturbation import Perturbation
 
 TOLERANCE = 1e-9  # of 1 + |bound|, in float64
@@ -149,7 +150,7 @@ def _goals(claims: Any, values: dict[str, Tensor], index: Tensor, climbs: int) -
     goals = []
     for node, bounds in tightest.items():
         for image in range(len(bounds.lower)):
-            seen = values[node][index == image].flatten(1)
+            seen = flat(values[node][index == image], 1)
             lower, upper = bounds.lower[image].flatten(), bounds.upper[image].flatten()
             width = (upper - lower).clamp(min=1e-12)
             near = int(((upper - seen.amax(0)) / width).argmin()), int(((seen.amin(0) - lower) / width).argmin())
@@ -172,7 +173,7 @@ def _climb(net: BoundedModel, goals: list[tuple[str, int, int, float]], images: 
     for step in (2.0, 0.5, 0.25):
         t = t.requires_grad_(True)
         values = _values(net, t, images[index], spec[index])
-        reached = [(values[node].flatten(1)[rows, units[rows]] * signs[rows]).sum() for node, rows in by_node.items()]
+        reached = [(flat(values[node], 1)[rows, units[rows]] * signs[rows]).sum() for node, rows in by_node.items()]
         (slope,) = torch.autograd.grad(torch.stack(reached).sum(), t)
         t = (t.detach() + step * slope.sign()).clamp(-1, 1)
         path.append(t.clone())

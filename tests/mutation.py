@@ -37,7 +37,9 @@ _MOVES = ["tests/rules/test_moves.py", "-k", "refused or contraction"]
 _ELEMENTWISE = "tests/rules/test_elementwise.py"
 _GRAPHS = "tests/rules/test_soundness.py"
 _WINDOWS = "tests/frontend/test_windows.py"
+_MERGED = "tests/frontend/test_merged.py"
 _SOFTMAX = "tests/rules/test_softmax.py"
+_LOGSUMEXP = "tests/rules/test_logsumexp.py"
 
 
 def _curves(cases: str) -> list[list[str]]:
@@ -51,8 +53,10 @@ SUITES: dict[str, list[list[str]]] = {
     "depthwise.py": [["tests/test_depthwise.py"]],
     "domains.py": [["tests/test_domains.py"], ["tests/generate/test_chains.py", "-k", "units"]],
     "field.py": [["tests/test_field.py", "-k", word] for word in ("exact", "box or monomials", "")],
-    "frontend/merged.py": [[_WINDOWS, "-k", word] for word in ("refused", "windows_is", "")],
-    "frontend/moved.py": [[_WINDOWS, "-k", word] for word in ("moved", "")],
+    "frontend/behind.py": [*([_WINDOWS, "-k", word] for word in ("refused", "windows_is")), [_MERGED]],
+    "frontend/contracted.py": [[_MERGED, "-k", "put_back"], [_WINDOWS, "-k", "products or refused"]],
+    "frontend/merged.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
+    "frontend/moved.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
     "generate/anchors.py": [["tests/generate/test_anchors.py", "-k", "blocks or chain or wide"]],
     "generate/rows.py": [["tests/generate/test_anchors.py"], ["tests/generate/test_bounds.py", "-k", "rsip"]],
     "kernels.py": [["tests/test_kernels.py"]],
@@ -74,6 +78,7 @@ SUITES: dict[str, list[list[str]]] = {
     "rules/hyperbolic.py": _curves("sinh or cosh or atanh"),
     "rules/leaky.py": [[_ELEMENTWISE, "-k", "leaky or prelu or abs"], [_CURVED, "-k", "prelu"]],
     "rules/linear.py": [[_AFFINE, "-k", "linear or mm or matmul"], [_REFUSALS]],
+    "rules/logsumexp.py": [[_LOGSUMEXP, "-k", "not gradients"], [_LOGSUMEXP, "-k", "gradients"]],
     "rules/maxpool.py": [["tests/rules/test_maxpool.py"], [_REFUSALS]],
     "rules/moves.py": [_MOVES, [_GRAPHS, "-k", "expand or index"]],
     "rules/norm.py": [[_AFFINE, "-k", "norm"], [_REFUSALS]],
@@ -96,9 +101,11 @@ SUITES: dict[str, list[list[str]]] = {
         [_SOFTMAX, "-k", "slopes or carried or wider or above_all or far_off or rounded_by or single or number"],
         [_SOFTMAX, "-k", "band_is or corners or right or axis"],
         [_SOFTMAX, "-k", "leaves_the_band or finite or exact or refused"],
+        [_LOGSUMEXP, "-k", "tangents"],
     ],
     "rules/step.py": [[_CURVED, "-k", "step"], *_curves("sign and not log or floor or ceil or round and not rounded")],
     "rules/where.py": [[_AFFINE, "-k", "where or masked"], _MOVES],
+    "rules/windows.py": [[_AFFINE, "-k", "windows"]],
     "rules/within.py": [["tests/rules/test_within.py", "-k", "not coefficient and not blocks"]],
     "train/loss.py": [["tests/train/test_loss.py"]],
 }
@@ -118,8 +125,6 @@ EQUIVALENT: dict[str, str] = {
     "kernels.py: slope = torch.where(open_, high / 2 / half, (high > 0).to(low.dtype) + nothing)": (
         "only its dtype is read"
     ),
-    "kernels.py: return x.device.type == 'cpu' and (not (torch.compiler.is_compiling() or _plain.get())) and "
-    "(x.shape[1] < 0)": "the plain forms, which are slower and no different",
     "kernels.py: form = _Chord.apply if by_hand(upper) else chord_plain": "only its device is read",
     "kernels.py: return [0, 1, *sorted(range(2, x.dim()), key=lambda axis: strides[axis])]": "any order will do",
     "rules/clamp.py: inside = ((pre.lower >= low) & (pre.upper <= high)).to(pre.upper.dtype)": "only its dtype is read",
@@ -140,6 +145,10 @@ EQUIVALENT: dict[str, str] = {
     "rules/periodic.py: return torch.maximum(-pre.lower, pre.upper) * torch.finfo(pre.upper.dtype).eps ** 0.5 <= 1": (
         "only its dtype is read"
     ),
+    "rules/logsumexp.py: axes = _from_end(axes, pre.upper)": "only its rank is read",
+    "rules/logsumexp.py: coef = form.coef.reshape(*form.coef.shape[:2], *level.upper.shape[1:])": (
+        "only its shape is read"
+    ),
     "rules/maxpool.py: others = torch.where(beaten, high, others)": "any number will do: nothing reads a beaten rival",
     "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span - n + p), *widths]": _PADDING,
     "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span + n - p), *widths]": _PADDING,
@@ -147,6 +156,7 @@ EQUIVALENT: dict[str, str] = {
     "rules/periodic.py: branch = math.pi * torch.round((pre.upper + pre.upper) / (2 * math.pi))": _BRANCH,
     "rules/periodic.py: branch = math.pi * torch.round((pre.lower + pre.lower) / (2 * math.pi))": _BRANCH,
     "rules/softmax.py: axis = _from_end(axis, pre.upper)": "only its rank is read",
+    "rules/windows.py: return Interval(*(unfold(end, x.upper) for end in made))": "only its shape is read",
     "rules/within.py: slope = (~wide).to(pre.upper.dtype)": "only its dtype is read",
     "rules/step.py: level = Band(torch.zeros_like(last), (first + last) / 2, (last - first) / 2)": (
         "only its shape and dtype are read"

@@ -11,8 +11,7 @@ B, N, S = 3, 4, (2, 5, 3)
 
 def coefficients(n=N, b=B, s=S):
     coef = torch.randn(b, n, *s, dtype=torch.float64)
-    coef[:, :, 0] *= torch.rand_like(coef[:, :, 0]) > 0.4  # some are exactly zero
-    return coef
+    return coef * (torch.rand_like(coef) > 0.3)  # some are exactly zero
 
 
 def values(b=B, s=S):
@@ -35,6 +34,12 @@ CASES = {
     "contract": (kernels.contract, kernels.contract_plain, lambda: (coefficients(), values())),
     "contract one for all": (kernels.contract, kernels.contract_plain, lambda: (coefficients(), values(b=1))),
     "contract vectors": (kernels.contract, kernels.contract_plain, lambda: (coefficients(s=(7,)), values(s=(7,)))),
+    "contract numbers": (kernels.contract, kernels.contract_plain, lambda: (coefficients(s=()), values(s=()))),
+    "choose numbers": (
+        kernels.choose,
+        kernels.choose_plain,
+        lambda: (coefficients(s=()), *(values(s=()) for _ in range(4))),
+    ),
     "choose": (kernels.choose, kernels.choose_plain, lambda: (coefficients(), *(values() for _ in range(4)))),
     "choose, no lower offset": (
         lambda c, a, b, d: kernels.choose(c, a, None, b, d),

@@ -17,6 +17,7 @@ from torch import fx
 
 from robnet_fx.graphs import argument, shape_of
 from robnet_fx.layout import Axis, Evidence
+from robnet_fx.ops import Windowed
 
 aten = torch.ops.aten
 
@@ -46,8 +47,9 @@ def evidence(traced: fx.GraphModule) -> Evidence:
         if node.op != "call_function" or not sources:
             continue
         axes = known[sources[0]]
-        if node.target in _LAST_AXES:
-            count = _LAST_AXES[node.target] or len(axes) - 1
+        target = node.target.target if isinstance(node.target, Windowed) else node.target
+        if target in _LAST_AXES:
+            count = _LAST_AXES[target] or len(axes) - 1
             slides.update(axis for axis in axes[len(axes) - count :] if axis and axis[0] > 1)
             continue
         moved = _moved(node, axes, len(shape_of(node)))

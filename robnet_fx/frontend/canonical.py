@@ -48,23 +48,23 @@ RESHAPES = {
     aten.squeeze.dims,
     aten.unsqueeze.default,
 }
-_SPLITS = {
+SPLITS = {
     aten.split.Tensor,
     aten.split_with_sizes.default,
     aten.chunk.default,
     aten.tensor_split.sections,
     aten.tensor_split.indices,
 }
-_POOLS_WITH_INDICES = {
+POOLS_WITH_INDICES = {
     aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
     aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
 }
 SPELLINGS = {
     "nothing": {*IDENTITIES, *CASTS},
     "reshape": RESHAPES,
-    "slices": _SPLITS,
+    "slices": SPLITS,
     "selections": {aten.unbind.int},
-    "max_pool": set(_POOLS_WITH_INDICES),
+    "max_pool": set(POOLS_WITH_INDICES),
     "batch_norm": {aten._native_batch_norm_legit_no_training.default},
 }
 """The operations that `Canonical` itself spells anew, by what they become."""
@@ -218,7 +218,7 @@ class Canonical:
         if target is operator.getitem:
             self._getitem(node)
             return
-        if target in _SPLITS or target in _POOLS_WITH_INDICES or target in FIRST_RESULTS or target is aten.unbind.int:
+        if target in SPLITS or target in POOLS_WITH_INDICES or target in FIRST_RESULTS or target is aten.unbind.int:
             self.env[node] = self._arg(node.args[0])  # its getitems take what they need
             return
         if target is aten._native_batch_norm_legit_no_training.default:
@@ -282,10 +282,10 @@ class Canonical:
         source, target = self.env[producer], producer.target
         if target is aten._native_batch_norm_legit_no_training.default and index == 0:
             self._place(node, source)
-        elif target in _POOLS_WITH_INDICES and index == 0:
+        elif target in POOLS_WITH_INDICES and index == 0:
             args = (source, *self._arg(producer.args[1:]))
-            self._place(node, self.make(_POOLS_WITH_INDICES[target], args))
-        elif target in _SPLITS:
+            self._place(node, self.make(POOLS_WITH_INDICES[target], args))
+        elif target in SPLITS:
             axis = argument(producer, "dim", 0)
             sizes = [part.shape[axis] for part in producer.meta["val"]]
             start = sum(int(size) for size in sizes[:index])

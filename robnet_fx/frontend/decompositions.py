@@ -127,7 +127,12 @@ def _aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any
 def _prod(x: Tensor, dim: int, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
     """The product of the halves, again and again: the errors of a product of two grow with the factors."""
     dim %= x.dim()
-    if dim == 0 or not x.is_floating_point() or dtype not in (None, x.dtype) or x.shape[dim] == 0:
+    if (
+        not isinstance(x.shape[dim], int)
+        or not x.is_floating_point()
+        or dtype not in (None, x.dtype)
+        or x.shape[dim] == 0
+    ):
         return NotImplemented
     while x.shape[dim] > 1:
         half = x.shape[dim] // 2

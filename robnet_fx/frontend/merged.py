@@ -1,13 +1,14 @@
-"""A batch merged with another axis is taken apart again: `[k * B, *S]` becomes `[B, k, *S]`.
+"""A batch that is moved, or merged with another axis, is put in front again: the walk through a traced graph.
 
-Attention in windows works on the windows of all images at once. Bounds keep images apart, so what is computed between
-merging and parting is computed with the k windows of an image on an axis of their own, behind the batch. Only a reshape
-merges, and only of what has the batch first, so the image is always the slower part of a merged axis.
+Each value gets a `Place` and a stand-in (`moved.py`). Here is what changes places: reshapes, permutations, joins along
+the batch and the parts of what was joined. What is done at one place is in `behind.py` and `contracted.py`.
 """
 
 from __future__ import annotations
 
+import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,152 +16,288 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from robnet_fx.errors import UnsupportedError
-from robnet_fx.frontend.canonical import CASTS, IDENTITIES, RESHAPES, is_whole, place_of
-from robnet_fx.frontend.moved import call
+from robnet_fx.frontend import contracted  # noqa: F401  (it enters its forms)
+from robnet_fx.frontend.behind import Made, operation
+from robnet_fx.frontend.canonical import IDENTITIES, RESHAPES, SPLITS, place_of
+from robnet_fx.frontend.moved import CONSTANTS, PLAIN, Apart, Place, alone, call, number, shape_text, sizes
 from robnet_fx.graphs import argument, prune
+from robnet_fx.ops import join
 
 aten = torch.ops.aten
 
-_AS_IT_IS = {
-    *CASTS,
-    operator.getitem,
-    aten.rsub.Tensor,
-    aten.hardswish.default,
-    aten.masked_fill.Tensor,
-    aten.where.ScalarOther,
-    aten.where.ScalarSelf,
-    aten.zeros_like.default,
-    aten.ones_like.default,
-    aten.full_like.default,
-    aten.new_zeros.default,
-    aten.new_ones.default,
-    aten.new_full.default,
-    aten.linear.default,
+Move = Callable[[Apart, fx.Node], Made]
+_MOVES: dict[Any, Move] = {}
+_IN_PARTS = {*SPLITS, aten.unbind.int}
+"""Operations with several results, each of which is made by itself."""
+_MAY_MOVE = {
+    *RESHAPES,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.t.default,
+    aten.cat.default,
+    aten.stack.default,
+    aten.expand.default,
+    aten.repeat.default,
+    aten.tile.default,
+    aten.repeat_interleave.self_int,
+    aten.einsum.default,
+    aten.tensordot.default,
     aten.matmul.default,
-    aten.layer_norm.default,
-    aten.scaled_dot_product_attention.default,
-    aten.constant_pad_nd.default,
-    aten.pad.default,
+    aten.mm.default,
 }
-"""Elementwise operations that PyTorch does not tag as such, and those that count axes from the last."""
-_MATRIX_PRODUCTS = {aten.mm.default, aten.bmm.default}
-_AXES = {"dim", "dims", "dim0", "dim1", "dim2"}
+"""What may put a batch that is in front elsewhere; what else does not leave it there mixes samples, or has no rule."""
 
 
 def take_apart(exported: ExportedProgram) -> None:
-    """Rewrite the graph of a decomposed program, in place, so that no first axis is a multiple of the batch.
+    """Rewrite the graph of a decomposed program, in place, so that every value has the batch as its first axis only.
 
-    Raises `UnsupportedError` for an operation on a merged value that has no form behind the batch, such as a
-    convolution. What moves the batch, or merges it as the faster part, is left for `canonicalise` to refuse.
+    Raises `UnsupportedError` where samples would be mixed, for an operation that has no form behind the batch, and
+    where the logits are not put back in order.
     """
     graph = exported.graph
+    prune(graph)
     (image,) = (node for node in graph.nodes if node.name == exported.graph_signature.user_inputs[0])
-    batch = _shape(image.meta["val"])[0]
-    apart: dict[fx.Node, fx.Node] = {}
+    work = Apart(image)
     for node in list(graph.nodes):
         value = node.meta.get("val")
-        if node.op != "call_function" or not isinstance(value, (Tensor, list, tuple)):
+        if node.op == "output":
+            _restored(work, node)
+        if node.op != "call_function" or not work.varying(node):
             continue
-        shape = _parted(value, batch)
+        if node.target in CONSTANTS or not isinstance(value, (Tensor, list, tuple)):  # sizes and types are known
+            for source in work.varying(node):
+                node.replace_input_with(source, work.known[source][0])
+            continue
+        plain = all(work.known[source] == (source, PLAIN) for source in work.varying(node))
+        if plain and (work.is_plain(value) or node.target not in _MAY_MOVE):
+            if work.is_plain(value):
+                work.known[node] = node, PLAIN
+            continue
+        if node.target in _IN_PARTS:
+            work.known[node] = work.known[work.varying(node)[0]]
+            continue
         with graph.inserting_before(node):
-            made = _reshaped(node, shape, batch, apart) if node.target in RESHAPES else _made(node, shape, apart)
-        if made is None:
-            continue
-        if shape == _shape(value):
-            node.replace_all_uses_with(made)
-        else:
-            apart[node] = made
+            made, place = _MOVES.get(node.target, operation)(work, node)
+        work.known[node] = made, place
+        if isinstance(value, Tensor):
+            if sizes(made.meta["val"]) != place.shape(sizes(value), work.batch):
+                raise work.refusal(node)
+            if place == PLAIN:
+                work.known[made] = made, PLAIN
+                node.replace_all_uses_with(made)
     prune(graph)
 
 
-def _reshaped(node: fx.Node, shape: list[Any], batch: Any, apart: dict[fx.Node, fx.Node]) -> fx.Node | None:
-    """A reshape that merges, parts or has a merged input: the order of the axes is the same, whichever are one."""
-    source: Any = node.args[0]
-    if source not in apart and shape == _shape(node.meta["val"]):
-        return None
-    source = apart.get(source, source)
-    before = _shape(source.meta["val"])
-    if before[:1] != [batch]:
-        return None
-    if shape[:1] != [batch] or not all(isinstance(size, int) for size in shape[1:]):
-        raise UnsupportedError(f"{node.name} moves or merges the batch axis: {shape}{place_of(node)}")
-    return source if before == shape else call(node, aten.reshape.default, source, [-1, *shape[1:]])
+def _restored(work: Apart, node: fx.Node) -> None:
+    for source in work.varying(node):
+        if (place := work.known[source][1]) != PLAIN:
+            start = next(other for other in work.known if work.known[other][1] != PLAIN)
+            raise UnsupportedError(
+                f"the model's output {shape_text(source)} does not have the images alone along its first axis:"
+                f" they were moved or merged by {start.target} and not put back{place_of(start)}\n"
+                f"  remedy  return one row of logits an image: of the output z, {place.restored('z')} has the images"
+                " in front"
+            )
 
 
-def _made(node: fx.Node, shape: list[Any], apart: dict[fx.Node, fx.Node]) -> fx.Node | None:
-    """Any other operation on merged values, made on those that stand for them."""
-    if apart.keys().isdisjoint(node.all_input_nodes):
-        return None
-    if node.target in IDENTITIES or (node.target is aten.slice.Tensor and is_whole(node)):
-        return apart[node.all_input_nodes[0]]
+def moves(*targets: Any) -> Callable[[Move], Move]:
+    """Enter what becomes of operations that may put the batch somewhere else: the stand-in of the result, its place."""
 
-    def operand(source: fx.Node) -> fx.Node:
-        if source not in apart and _of_batch(source.meta["val"]):
-            raise _refusal(node)
-        return apart.get(source, source)
+    def enter(move: Move) -> Move:
+        _MOVES.update(dict.fromkeys(targets, move))
+        return move
 
-    args, kwargs = fx.node.map_arg(_behind_batch(node), operand)
-    target = aten.matmul.default if node.target in _MATRIX_PRODUCTS else node.target
-    try:
-        made = call(node, target, *args, **kwargs)
-    except Exception:  # an operation refuses in its own way
-        raise _refusal(node) from None
-    if _shape(made.meta["val"]) != shape:
-        raise _refusal(node)
-    return made
+    return enter
 
 
-def _behind_batch(node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call on merged values, for values with one more axis behind the batch."""
-    target: Any = node.target
-    if target in _AS_IT_IS or target in _MATRIX_PRODUCTS or torch.Tag.pointwise in target.tags:
-        return node.args, node.kwargs
-    args: list[Any] = list(node.args)
-    if target is aten.expand.default:
-        return (args[0], [-1, -1, *args[1][1:]]), node.kwargs
-    rank = node.all_input_nodes[0].meta["val"].dim() + (target is aten.stack.default)
-    if target is aten.permute.default and args[1][0] in (0, -rank):
-        return (args[0], [0, 1, *_later(args[1][1:])]), node.kwargs
-    places = [place for place, entry in enumerate(target._schema.arguments) if entry.name in _AXES]
-    if not places or target is aten.tile.default:  # whose dims are numbers of copies
-        raise _refusal(node)
-    for place in places:
-        entry = target._schema.arguments[place]
-        axes = argument(node, entry.name, entry.default_value)
-        listed = [axes] if isinstance(axes, int) else axes
-        if not listed or any(axis in (0, -rank) for axis in listed):
-            raise _refusal(node)
-        if place < len(args):  # a default counts from the last
-            args[place] = _later(axes)
-    return tuple(args), node.kwargs
+@moves(*IDENTITIES)
+def _identity(work: Apart, node: fx.Node) -> Made:
+    return work.known[work.varying(node)[0]]
 
 
-def _later(axes: Any) -> Any:
-    """Axes counted from the first, one further on; those counted from the last stay."""
-    return axes + (axes > 0) if isinstance(axes, int) else [_later(axis) for axis in axes]
+@moves(*RESHAPES)
+def _reshape(work: Apart, node: fx.Node) -> Made:
+    """The order of the numbers is the same in front of the batch, and behind it."""
+    (source,) = work.varying(node)
+    stand, (axis, slow, _) = work.known[source]
+    before, shape = sizes(source.meta["val"]), sizes(node.meta["val"])
+    free = [place for place, size in enumerate(shape) if not isinstance(size, int)]
+    merged = work.times(shape[free[0]]) if len(free) == 1 else None
+    in_front, kept = math.prod(before[:axis]) * slow, math.prod(shape[: free[0]])
+    if not merged or not kept or in_front % kept or merged % (in_front // kept):
+        raise work.refusal(node)
+    found = Place(free[0], in_front // kept, merged // (in_front // kept))
+    return work.reshaped(node, stand, found.shape(shape, work.batch)), found
 
 
-def _parted(value: Any, batch: Any) -> list[Any]:
-    """The shape of a value, `[k * B, *S]` as `[B, k, *S]`; of several values, all of them."""
-    if not isinstance(value, Tensor):
-        return [_parted(part, batch) for part in value or ()]
-    first, *rest = _shape(value) or [1]
-    times = first / batch
-    return [batch, int(times), *rest] if times.is_Integer and times > 1 else _shape(value)
+@moves(aten.permute.default, aten.transpose.int, aten.t.default)
+def _permute(work: Apart, node: fx.Node) -> Made:
+    (source,) = work.varying(node)
+    stand, place = work.known[source]
+    order, axes = list(range(source.meta["val"].dim())), _numbers(node)
+    if node.target is aten.permute.default:
+        order = [axis % len(order) for axis in axes]
+    else:
+        first, second = (axis % len(order) for axis in axes or (0, -1))
+        order[first], order[second] = second, first
+    extra = range(place.axis + 1, place.axis + 1 + len(place.extra))
+    moved = [0]
+    for axis in order:
+        moved += extra if axis == place.axis else [place.of(axis)]
+    found = place._replace(axis=order.index(place.axis))
+    return (stand if moved == sorted(moved) else call(node, aten.permute.default, stand, moved)), found
 
 
-def _shape(value: Any) -> list[Any]:
-    """The sizes of a value, free ones as expressions, which unlike a SymInt are not fixed by being compared."""
-    if not isinstance(value, Tensor):
-        return [_shape(part) for part in value or ()]
-    return [size.node.expr if isinstance(size, torch.SymInt) else size for size in value.shape]
+def _numbers(node: fx.Node) -> list[int]:
+    """The arguments after the first, of a list what it holds."""
+    rest: Any = node.args[1:]
+    return list(rest[0]) if len(rest) == 1 else list(rest)
 
 
-def _of_batch(value: Any) -> bool:
-    """Whether an operand has the batch in its shape, or is a size."""
-    return not isinstance(value, Tensor) or not all(isinstance(size, int) for size in _shape(value))
+@moves(aten.cat.default)
+def _cat(work: Apart, node: fx.Node) -> Made:
+    """Along the batch the parts become slow ones, each with all samples."""
+    parts: Any = node.args[0]
+    dim = argument(node, "dim", 0) % node.meta["val"].dim()
+    places = [work.known[part][1] for part in parts if part in work.known]
+    if dim != places[0].axis:
+        if len(set(places)) > 1:
+            raise work.refusal(node)
+        stands = [_joinable(work, node, part, places[0]) for part in parts]
+        mixed = len(places) < len(parts)
+        return call(node, join if mixed else aten.cat.default, stands, places[0].of(dim)), places[0]
+    if len(places) < len(parts) or len({(place.axis, place.fast) for place in places}) > 1:
+        raise work.refusal(node)
+    joined = call(node, aten.cat.default, [_opened(work, node, part) for part in parts], dim + 1)
+    return joined, places[0]._replace(slow=sum(place.slow for place in places))
 
 
-def _refusal(node: fx.Node) -> UnsupportedError:
-    shape = next(list(source.meta["val"].shape) for source in node.all_input_nodes if _of_batch(source.meta["val"]))
-    return UnsupportedError(f"{node.target} has no form for a batch merged with another axis: {shape}{place_of(node)}")
+def _joinable(work: Apart, node: fx.Node, part: fx.Node, place: Place) -> fx.Node:
+    """A part to be joined beside the batch; a constant once for all samples, and for each row of one."""
+    if part in work.known:
+        return work.known[part][0]
+    constant = alone(node, part)
+    shape = [*constant.meta["val"].shape]
+    opened = [1, *shape[: place.axis], *[1] * len(place.extra), *shape[place.axis + 1 :]]
+    constant = call(node, aten.reshape.default, constant, opened)
+    return call(node, aten.expand.default, constant, place.shape(shape, 1))
+
+
+def _opened(work: Apart, node: fx.Node, source: fx.Node) -> fx.Node:
+    """The stand-in with an axis for the slow parts, also of one."""
+    stand, place = work.known[source]
+    shape = sizes(stand.meta["val"])
+    return (
+        stand if place.slow > 1 else work.reshaped(node, stand, [*shape[: place.axis + 1], 1, *shape[place.axis + 1 :]])
+    )
+
+
+@moves(aten.stack.default)
+def _stack(work: Apart, node: fx.Node) -> Made:
+    parts: Any = node.args[0]
+    dim = argument(node, "dim", 0) % node.meta["val"].dim()
+    places = {work.known[part][1] if part in work.known else None for part in parts}
+    place = places.pop()
+    if places or place is None:
+        raise work.refusal(node)
+    moved = place._replace(axis=place.axis + (dim <= place.axis))
+    return call(node, aten.stack.default, [work.known[part][0] for part in parts], moved.of(dim)), moved
+
+
+@moves(aten.expand.default)
+def _expand(work: Apart, node: fx.Node) -> Made:
+    (source,) = work.varying(node)
+    rank, place = node.meta["val"].dim(), work.known[source][1]
+    missing = rank - source.meta["val"].dim()
+    moved = place._replace(axis=place.axis + missing)
+    stand = work.aligned(node, source, rank, moved)
+    shape = moved.shape(sizes(node.meta["val"]), work.batch)
+    return call(node, aten.expand.default, stand, [-1, *shape[1:]]), moved
+
+
+@moves(aten.repeat.default, aten.tile.default)
+def _repeat(work: Apart, node: fx.Node) -> Made:
+    """Along the batch the copies are slow parts."""
+    (source,) = work.varying(node)
+    place, rank = work.known[source][1], node.meta["val"].dim()
+    copies: Any = [*[1] * (rank - len(_numbers(node))), *_numbers(node)]
+    if not all(isinstance(times, int) for times in copies):
+        raise work.refusal(node)
+    opened = _opened(work, node, source)
+    first, *rest = sizes(opened.meta["val"])
+    missing = rank - source.meta["val"].dim()
+    axis = place.axis + missing
+    stand = work.reshaped(node, opened, [first, *[1] * missing, *rest])
+    times = [1, *copies[: axis + 1], *[1] * (place.fast > 1), *copies[axis + 1 :]]
+    moved = Place(axis, place.slow * copies[axis], place.fast)
+    repeated = call(node, aten.repeat.default, stand, times)
+    return work.reshaped(node, repeated, moved.shape(sizes(node.meta["val"]), work.batch)), moved
+
+
+@moves(aten.repeat_interleave.self_int)
+def _repeat_interleave(work: Apart, node: fx.Node) -> Made:
+    """Along the batch each sample's rows are repeated one by one."""
+    (source,) = work.varying(node)
+    stand, place = work.known[source]
+    times, dim = number(node.args[1]), argument(node, "dim", None)
+    if not isinstance(times, int) or dim is None:
+        raise work.refusal(node)
+    dim %= source.meta["val"].dim()
+    if dim != place.axis:
+        return call(node, aten.repeat_interleave.self_int, stand, times, place.of(dim)), place
+    shape, at = sizes(stand.meta["val"]), place.axis + 1 + (place.slow > 1)
+    opened = stand if place.fast > 1 else work.reshaped(node, stand, [*shape[:at], 1, *shape[at:]])
+    return call(node, aten.repeat_interleave.self_int, opened, times, at), place._replace(fast=place.fast * times)
+
+
+@moves(aten.slice.Tensor)
+def _slice(work: Apart, node: fx.Node) -> Made:
+    (source,) = work.varying(node)
+    stand, place = work.known[source]
+    dim, step = argument(node, "dim", 0) % node.meta["val"].dim(), argument(node, "step", 1)
+    start, end = (number(argument(node, name, None)) for name in ("start", "end"))
+    if dim != place.axis:
+        return call(node, aten.slice.Tensor, stand, place.of(dim), start, end, step), place
+    start = start or 0
+    if step == place.fast > 1 and isinstance(start, int) and 0 <= start < step:  # one row of every sample
+        row = call(node, aten.select.int, stand, place.axis + 1 + (place.slow > 1), start)
+        return row, place._replace(fast=1)
+    if step != 1:
+        raise work.refusal(node)
+    return _some(work, node, source, start)
+
+
+def _some(work: Apart, node: fx.Node, source: fx.Node, start: Any) -> Made:
+    """Some of the slow parts, from row `start` on."""
+    stand, place = work.known[source]
+    first, count = work.times(start), work.times(sizes(node.meta["val"])[place.axis])
+    if first is None or not count or first % place.fast or count % place.fast:
+        raise work.refusal(node)
+    first, count = first // place.fast % place.slow, count // place.fast
+    if count == place.slow:
+        return stand, place
+    part = call(node, aten.slice.Tensor, stand, place.axis + 1, first, first + count)
+    place = place._replace(slow=count)
+    return work.reshaped(node, part, place.shape(sizes(node.meta["val"]), work.batch)), place
+
+
+@moves(operator.getitem)
+def _part(work: Apart, node: fx.Node) -> Made:
+    """One of several results, made by itself."""
+    args: Any = node.args
+    producer, index = args
+    if producer.target not in _IN_PARTS:
+        return operation(work, node)
+    (source,) = work.varying(producer)
+    stand, place = work.known[source]
+    dim = argument(producer, "dim", 0) % source.meta["val"].dim()
+    if producer.target is aten.unbind.int:
+        if dim == place.axis:
+            raise work.refusal(node)
+        selected = call(node, aten.select.int, stand, place.of(dim), index)
+        return selected, place._replace(axis=place.axis - (dim < place.axis))
+    lengths = [sizes(part)[dim] for part in producer.meta["val"]]
+    start = sum(lengths[:index])
+    if dim == place.axis:
+        return _some(work, node, source, start)
+    return call(node, aten.slice.Tensor, stand, place.of(dim), start, start + lengths[index]), place

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from robnet_fx.errors import RobnetError, UnsupportedError, UsageError
-from robnet_fx.frontend.attention import batch_first_attention
+from robnet_fx.frontend.attention import attention_in_steps
 from robnet_fx.frontend.batch import fixed_at
 from robnet_fx.frontend.canonical import Canonical
 from robnet_fx.frontend.decompositions import decompositions
 from robnet_fx.frontend.faults import refused, untraceable
 from robnet_fx.frontend.merged import take_apart
-from robnet_fx.frontend.moved import select_before_moves
 from robnet_fx.frontend.outputs import picking
 from robnet_fx.frontend.parity import check_repeats, check_trace
 from robnet_fx.frontend.running import Guest
@@ -37,13 +36,12 @@ def trace_module(guest: Guest, example: Tensor) -> fx.GraphModule:
     if len(example) < 2:
         example = torch.cat([example, example / 2])  # two unlike samples: mixing them must show
     guest.put_back(tensors_only=True)  # whatever was asked of the model before
-    with batch_first_attention(model):
+    with attention_in_steps():
         expected = _ask(guest, example)
         check_repeats(model, expected, _ask(guest, example))
         guest.put_back(tensors_only=True)
         exported = _export(guest, example)
         guest.put_back(tensors_only=True)
-        select_before_moves(exported.graph)
         take_apart(exported)
         canonical = Canonical(exported)
         graph = canonical.run()

@@ -1,76 +1,183 @@
-"""Parts of a value whose batch axis was moved, taken where it still comes first.
+"""Where the batch is in a traced value, and the stand-in that has it in front.
 
-Attention splits queries, keys and values as `qkv.permute(2, 0, 3, 1, 4)[0]`. Between the two steps the batch is not in
-front, where bounds keep it; selecting before permuting gives the same value, and it is.
+Bounds keep images apart, so every value they know has the batch as its first axis. A model may move that axis, merge it
+with another one and part it again: flips joined along the batch, the slices of volumes, `stack(...).mean(0)`. What is
+computed meanwhile is computed on stand-ins with the batch in front and what it was merged with on axes of its own.
 """
 
 from __future__ import annotations
 
-import operator
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch._dispatch.python import enable_python_dispatcher
+from torch._guards import detect_fake_mode
 
-from robnet_fx.frontend.canonical import IDENTITIES
-from robnet_fx.graphs import argument, prune
+from robnet_fx.errors import UnsupportedError
+from robnet_fx.frontend.canonical import place_of
 
 aten = torch.ops.aten
 
 
-def select_before_moves(graph: fx.Graph) -> None:
-    """Rewrite `x.permute(...)[i]` in a traced graph, and the same by `transpose` and `unbind`, as a permutation of a
-    selection of x, where the permutation puts an axis before the batch. Other uses stay as they are."""
-    for node in list(graph.nodes):
-        taken = _taken(node)
-        if taken is None:
-            continue
-        moved, axis, index = taken
-        while moved.target in IDENTITIES:
-            moved = moved.args[0]
-        order = _order(moved)
-        if order is None or not any(isinstance(size, torch.SymInt) for size in moved.meta["val"].shape[1:]):
-            continue
-        source: Any = moved.args[0]
-        axis = order.pop(axis % len(order))
-        if isinstance(source.meta["val"].shape[axis], torch.SymInt):
-            continue
-        with graph.inserting_before(node):
-            part = call(node, aten.select.int, source, axis, index)
-            if order != sorted(order):
-                part = call(node, aten.permute.default, part, [other - (other > axis) for other in order])
-        node.replace_all_uses_with(part)
-    prune(graph)
+class Place(NamedTuple):
+    """The batch is in `axis`, whose size is `slow * B * fast`: all samples stand in each of the `slow` parts, and of
+    each sample there are `fast` rows in a row.
+
+    The stand-in of `[*before, slow * B * fast, *behind]` is `[B, *before, slow, fast, *behind]`, where slow and fast
+    are left out if they are 1.
+    """
+
+    axis: int = 0
+    slow: int = 1
+    fast: int = 1
+
+    @property
+    def extra(self) -> list[int]:
+        """The sizes that the batch is merged with."""
+        return [size for size in (self.slow, self.fast) if size > 1]
+
+    def of(self, axis: int) -> int:
+        """Where another axis, counted from the first, is in the stand-in."""
+        return axis + 1 if axis < self.axis else axis + len(self.extra)
+
+    def shape(self, sizes: Sequence[Any], batch: Any) -> list[Any]:
+        """The stand-in's shape, from that of the value."""
+        return [batch, *sizes[: self.axis], *self.extra, *sizes[self.axis + 1 :]]
+
+    def restored(self, name: str) -> str:
+        """What a user writes for the value with the batch in front."""
+        parts = [size for size in (self.slow, -1, self.fast) if size != 1]
+        front = self.axis + (self.slow > 1)
+        parted = f".unflatten({self.axis}, ({', '.join(map(str, parts))}))" if len(parts) > 1 else ""
+        return name + parted + f".movedim({front}, 0)" * (front > 0)
+
+
+PLAIN = Place()
+
+
+class Apart:
+    """The stand-ins of a graph's values so far. Values that do not depend on the image have none."""
+
+    def __init__(self, image: fx.Node) -> None:
+        self.batch = sizes(image.meta["val"])[0]
+        self.known: dict[fx.Node, tuple[fx.Node, Place]] = {image: (image, PLAIN)}
+
+    def varying(self, node: fx.Node) -> list[fx.Node]:
+        """The inputs that depend on the image."""
+        return [source for source in node.all_input_nodes if source in self.known]
+
+    def is_plain(self, value: Any) -> bool:
+        """Whether a value, or the first of several, has the batch as its first axis and nowhere else."""
+        first, *rest = sizes(value if isinstance(value, Tensor) else value[0]) or [1]
+        return bool(first == self.batch) and all(isinstance(size, int) for size in rest)
+
+    def times(self, size: Any) -> int | None:
+        """How many times the batch a size is, None if it is no multiple whatever the batch."""
+        found = {(size.subs(self.batch, n) if hasattr(size, "subs") else size) / n for n in (2, 3, 5, 64)}
+        ratio = found.pop()
+        return int(ratio) if not found and int(ratio) == ratio else None
+
+    def reshaped(self, node: fx.Node, source: fx.Node, shape: Sequence[Any]) -> fx.Node:
+        """A stand-in in another shape, itself where it has it."""
+        if sizes(source.meta["val"]) == [*shape]:
+            return source
+        return call(node, aten.reshape.default, source, [-1, *shape[1:]])
+
+    def common(self, node: fx.Node) -> Place:
+        """The place, counted from the value's last axis as `-axis`, that all varying inputs share."""
+        found = {
+            Place(self.known[source][1].axis - source.meta["val"].dim(), *self.known[source][1][1:])
+            for source in self.varying(node)
+        }
+        if len(found) > 1:
+            raise self.refusal(node)
+        return found.pop()
+
+    def aligned(self, node: fx.Node, operand: fx.Node, rank: int, place: Place) -> fx.Node:
+        """An operand to be broadcast to `rank` axes, for the stand-ins of such values with the batch in `place`."""
+        missing = rank - operand.meta["val"].dim()
+        if operand in self.known:
+            stand = self.known[operand][0]
+            first, *rest = sizes(stand.meta["val"])
+            return self.reshaped(node, stand, [first, *[1] * missing, *rest])
+        constant = alone(node, operand)
+        before = place.axis - missing
+        if before < 0 or place.axis == 0:  # all of it behind the batch, or a 1 there
+            return constant
+        shape = [*constant.meta["val"].shape]
+        if shape[before] != 1:
+            raise self.refusal(node)
+        shape[before : before + 1] = [1] * len(place.extra)
+        return call(node, aten.reshape.default, constant, shape)
+
+    def refusal(self, node: fx.Node) -> UnsupportedError:
+        """An operation that would mix samples, or has no form behind the batch."""
+        source = next(source for source in self.varying(node))
+        place = self.known[source][1]
+        if place == PLAIN:
+            return UnsupportedError(
+                f"{node.name} moves or merges the batch axis: {shape_text(node)}{place_of(node)}\n"
+                "  remedy  keep the images along the first axis, x.shape[0] of them, and let each keep its own values"
+            )
+        return UnsupportedError(
+            f"{node.target} has no form for a batch merged with another axis or moved: {shape_text(source)}"
+            f"{place_of(node)}\n"
+            f"  remedy  write it for {place.restored('y')}, which has the images alone in front, and mixes none of them"
+        )
 
 
 def call(node: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
     """A call on the way to what replaces a traced node, with its place in the model; worked out on fake values."""
     made = node.graph.call_function(target, args, kwargs)
     values, named = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
-    with enable_python_dispatcher():  # some operations would fix the batch size in C++
+    mode = detect_fake_mode(node.meta["val"])
+    assert mode is not None
+    with mode, enable_python_dispatcher():  # in C++ some would fix the batch size
         made.meta = node.meta | {"val": target(*values, **named)}
     return made
 
 
-def _taken(node: fx.Node) -> tuple[Any, int, int] | None:
-    """(x, axis, index) of a node that is `x.select(axis, index)`."""
-    if node.target is aten.select.int:
-        return node.args[0], argument(node, "dim", 0), argument(node, "index", 0)
-    if node.target is operator.getitem and node.args[0].target is aten.unbind.int:  # type: ignore[union-attr]
-        parts, index = node.args
-        return parts.args[0], argument(parts, "dim", 0), index  # type: ignore[union-attr, arg-type, return-value]
-    return None
+def alone(node: fx.Node, constant: fx.Node) -> fx.Node:
+    """A constant repeated along the batch, with 1 there: it stands once for all samples."""
+    if all(isinstance(size, int) for size in sizes(constant.meta["val"])):
+        return constant
+    args, kwargs = constant.args, constant.kwargs
+    shape = [size if isinstance(size, int) else 1 for size in sizes(constant.meta["val"])]
+    if constant.target is aten.expand.default:
+        return call(node, aten.expand.default, alone(node, args[0]), shape)  # type: ignore[arg-type]
+    if constant.target is aten.repeat.default:
+        copies = [times if isinstance(times, int) else 1 for times in args[1]]  # type: ignore[union-attr]
+        return call(node, aten.repeat.default, alone(node, args[0]), copies)  # type: ignore[arg-type]
+    if constant.target in _FILLED:
+        return call(node, constant.target, shape, *args[1:], **kwargs)
+    if constant.target in _FILLED_LIKE:
+        return call(node, constant.target, args[0], shape, *args[2:], **kwargs)
+    raise UnsupportedError(f"{constant.name} makes a constant out of the batch size{place_of(constant)}")
 
 
-def _order(node: fx.Node) -> list[int] | None:
-    """Where each axis of a permutation comes from; None for anything else."""
-    if node.target is aten.permute.default:
-        dims: Any = node.args[1]
-        return [dim % len(dims) for dim in dims]
-    if node.target is aten.transpose.int:
-        order = list(range(node.meta["val"].dim()))
-        first, second = (order[dim] for dim in node.args[1:])  # type: ignore[index]
-        order[first], order[second] = second, first
-        return order
-    return None
+_FILLED = {aten.zeros.default, aten.ones.default, aten.full.default}
+_FILLED_LIKE = {aten.new_zeros.default, aten.new_ones.default, aten.new_full.default}
+CONSTANTS = _FILLED | _FILLED_LIKE
+"""What makes a constant, whichever value it takes dtype and device from."""
+
+
+def sizes(value: Any) -> list[Any]:
+    """The sizes of a value, free ones as expressions, which unlike a SymInt are not fixed by being compared."""
+    return [number(size) for size in value.shape]
+
+
+def number(argument: Any) -> Any:
+    """An argument that may be a size, as a number or an expression."""
+    value = argument.meta["val"] if isinstance(argument, fx.Node) else argument
+    if not isinstance(value, torch.SymInt):
+        return value
+    expression = value.node.expr
+    return int(expression) if expression.is_Integer else expression
+
+
+def shape_text(node: fx.Node) -> str:
+    """The sizes of a traced value as torch.export writes them."""
+    value = node.meta["val"]
+    return str([list(part.shape) for part in value] if isinstance(value, (list, tuple)) else list(value.shape))

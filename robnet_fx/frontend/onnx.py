@@ -211,7 +211,7 @@ def _check_weights(path: Path, graph: onnx.GraphProto) -> None:
         array = onnx.numpy_helper.to_array(tensor)
         if array.dtype.kind != "f" or np.isfinite(array).all():
             continue
-        masks = {"Add"} if ((array == 0) | (array == -np.inf)).all() else set()  # of attention, in front of a softmax
+        masks = set() if (array == np.inf).any() else {"Add"}  # of attention, in front of a softmax
         if np.isnan(array).any() or not users.get(tensor.name, set()) <= _MAY_BE_INFINITE | masks:
             bad.append(tensor.name)
     if bad:

@@ -80,6 +80,12 @@ def _repeat(graph: Canonical, node: fx.Node) -> fx.Node | None:
     return graph.make(node.target, (x, [times if isinstance(times, int) else 1 for times in repeats]))
 
 
+@rewrites(aten.repeat_interleave.self_int)
+def _repeat_interleave(graph: Canonical, node: fx.Node) -> fx.Node | None:
+    """Once each, which changes nothing, also along the batch."""
+    return _input(graph, node, 0) if node.args[0].meta["val"].shape == node.meta["val"].shape else None  # type: ignore[union-attr]
+
+
 @rewrites(aten.fill.Tensor)
 def _fill(graph: Canonical, node: fx.Node) -> fx.Node | None:
     return _spread(graph, node, _input(graph, node, 1))
@@ -172,6 +178,27 @@ def _joined(graph: Canonical, parts: list[fx.Node], dim: int) -> fx.Node:
 def _bmm(graph: Canonical, node: fx.Node) -> fx.Node | None:
     """A constant of batch 1 is broadcast by matmul, and by bmm not."""
     return graph.make(aten.matmul.default, (_input(graph, node, 0), _input(graph, node, 1)))
+
+
+@rewrites(aten.scaled_dot_product_attention.default)
+def _attention(graph: Canonical, node: fx.Node) -> fx.Node | None:
+    """A causal mask as a constant like any other."""
+    if not argument(node, "is_causal", False):
+        return None
+    query, key, value = (_input(graph, node, position) for position in range(3))
+    lengths = [int(n.meta["val"].shape[-2]) for n in (query, key)]
+    mask = graph.constant(node, torch.ones(lengths, dtype=torch.bool).tril())
+    dropped = argument(node, "dropout_p", 0.0)
+    return graph.make(node.target, (query, key, value, mask, dropped, False), graph._arg(node.kwargs))
+
+
+@rewrites(aten.where.self)
+def _where(graph: Canonical, node: fx.Node) -> fx.Node | None:
+    """`where(isnan(y), 0, y)` as y, as files have it behind a masked softmax: where y is no number, nor are bounds."""
+    condition, _, y = node.args
+    assert isinstance(condition, fx.Node)
+    same = condition.target is aten.isnan.default and condition.args[0] is y and graph.varies(graph.env[condition])
+    return _input(graph, node, 2) if same else None
 
 
 @rewrites(aten.gather.default)

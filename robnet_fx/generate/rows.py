@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from robnet_fx import kernels
 from robnet_fx.domains import Interval, Symbolic, intersect
+from robnet_fx.kernels import flat
 
 _BUDGET = 2**25  # numbers a chunk may hold in its widest layer: 128 MiB in float32
 
@@ -47,13 +48,13 @@ class Tightened(Rows):
         self.unstable = unstable
 
     def forward(self, image: Tensor, pre: Interval, *earlier: Interval) -> Interval:
-        unstable = self.unstable(pre).flatten(1)
+        unstable = flat(self.unstable(pre), 1)
         units = unstable.any(0).nonzero().flatten()
         if not len(units):
             return pre
         sides = [self.graph(image, rows, *earlier).chunk(2, 1) for rows in self.rows(units, pre.lower)]
         uppers, negated = (torch.cat(side, 1) for side in zip(*sides, strict=True))
-        old = Interval(*(side.flatten(1)[:, units] for side in pre))
+        old = Interval(*(flat(side, 1)[:, units] for side in pre))
         tight = intersect(old, Interval(-negated, uppers))
         return Interval(*_replaced(pre, units, old, tight, unstable[:, units]))
 
@@ -65,14 +66,13 @@ class Anchored(Rows):
     """
 
     def forward(self, image: Tensor, ssip: Symbolic, *earlier: Interval) -> Symbolic:
-        slack = ssip.slack.flatten(1)
+        slack = flat(ssip.slack, 1)
         units = (slack != 0).any(0).nonzero().flatten()
         if not len(units):
             return ssip
         lines = [parallel(self.graph(image, rows, *earlier)) for rows in self.rows(units, ssip.const)]
         new = Symbolic(*(torch.cat(pieces, -1) for pieces in zip(*lines, strict=True)))
-        rank = ssip.const.dim() - 1
-        old = Symbolic(*(part.flatten(-rank)[..., units] for part in ssip))
+        old = Symbolic(flat(ssip.coef, 2)[..., units], *(flat(part, 1)[:, units] for part in ssip[1:]))
         better = ~(_radius(new) >= _radius(old)) & (old.slack != 0)  # also where the old ones are NaN
         return Symbolic(*_replaced(ssip, units, old, new, better))
 
@@ -95,8 +95,8 @@ def _replaced(
     value: tuple[Tensor, ...], units: Tensor, old: tuple[Tensor, ...], new: tuple[Tensor, ...], where: Tensor
 ) -> list[Tensor]:
     """The parts of a value with some of its units replaced, where `[B, n]` says so."""
-    shape, made = value[1].shape[1:], []
+    made = []
     for part, before, after in zip(value, old, new, strict=True):
         chosen = torch.where(where if after.dim() == 2 else where.unsqueeze(1), after, before)
-        made.append(part.flatten(-len(shape)).index_copy(-1, units, chosen).unflatten(-1, shape))
+        made.append(flat(part, after.dim() - 1).index_copy(-1, units, chosen).reshape(part.shape))
     return made

@@ -7,11 +7,12 @@ made of; only products of two bounded values and functions of one value need rul
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from robnet_fx.graphs import prune, shape_of
 from robnet_fx.ops import matrix_product, product, within
@@ -41,8 +42,8 @@ def lowerings() -> dict[Any, Lowering]:
 class Builder:
     """Adds nodes in front of the one that is lowered; shapes are worked out on the fake values of the trace."""
 
-    def __init__(self, graph: fx.Graph, node: fx.Node, bounded: set[fx.Node]) -> None:
-        self.graph, self.node, self.bounded = graph, node, bounded
+    def __init__(self, module: fx.GraphModule, node: fx.Node, bounded: set[fx.Node]) -> None:
+        self.module, self.graph, self.node, self.bounded = module, module.graph, node, bounded
 
     def call(self, target: Any, *args: Any) -> fx.Node:
         """`target(*args)` as a node with its shape, from the layer of the lowered node."""
@@ -60,6 +61,20 @@ class Builder:
     def depends(self, value: Any) -> bool:
         """Whether a value depends on the image."""
         return value in self.bounded
+
+    def value(self, constant: Any) -> Tensor:
+        """A value that does not depend on the image, as it is now."""
+        if not isinstance(constant, fx.Node):
+            return torch.as_tensor(constant)
+        if constant.op == "get_attr":
+            found: Tensor = operator.attrgetter(str(constant.target))(self.module)
+            return found
+        args, kwargs = fx.node.map_arg((constant.args, constant.kwargs), self.value)
+        return constant.target(*args, **kwargs)  # type: ignore[operator]
+
+    def matmul(self, x: Any, y: Any) -> fx.Node:
+        """`x @ y`, with the name that has a rule: whether one is bounded or both."""
+        return self.call(matrix_product if self.depends(x) and self.depends(y) else aten.matmul.default, x, y)
 
     def times(self, x: Any, y: Any) -> fx.Node:
         """`x * y`, with the name that has a rule: whether one is bounded or both."""
@@ -83,7 +98,7 @@ def lower(module: fx.GraphModule) -> None:
         if lowering is None:
             continue
         with module.graph.inserting_before(node):
-            replacement = lowering(Builder(module.graph, node, bounded), node)
+            replacement = lowering(Builder(module, node, bounded), node)
         if replacement is not None:
             node.replace_all_uses_with(replacement)
     prune(module.graph)
@@ -122,21 +137,7 @@ def _div(build: Builder, node: fx.Node) -> fx.Node | None:
 @lowers(aten.log_softmax.int, aten._log_softmax.default)
 def _log_softmax(build: Builder, node: fx.Node) -> fx.Node:
     x, axis = node.args[:2]
-    total = build.call(aten.sum.dim_IntList, build.call(aten.exp.default, x), [axis], True)
-    return build.call(aten.sub.Tensor, x, build.call(aten.log.default, total))
-
-
-@lowers(aten.scaled_dot_product_attention.default)
-def _attention(build: Builder, node: fx.Node) -> fx.Node | None:
-    q, k, v = node.args[:3]
-    mask, _, causal = (*node.args[3:], None, 0.0, False)[:3] if len(node.args) < 6 else node.args[3:6]
-    scale = node.kwargs.get("scale")
-    if mask is not None or causal or not isinstance(q, fx.Node):
-        return None
-    factor = float(shape_of(q)[-1]) ** -0.5 if scale is None else scale
-    scores = build.call(matrix_product, q, build.call(aten.transpose.int, k, -2, -1))
-    shares = build.call(aten.softmax.int, build.call(aten.mul.Tensor, scores, factor), -1)
-    return build.call(matrix_product, shares, v)
+    return build.call(aten.sub.Tensor, x, build.call(aten.logsumexp.default, x, [axis], True))
 
 
 def _standardise(build: Builder, x: fx.Node, axes: list[int], eps: float) -> fx.Node:

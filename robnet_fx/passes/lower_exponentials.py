@@ -1,4 +1,4 @@
-"""Powers of constants or to bounded exponents, and logarithms of sums of powers, by exp, log and softplus.
+"""Powers of constants or to bounded exponents, and the logarithm of a sum of two, by exp, log and softplus.
 
 The base of a power is positive: of another one log is NaN, and so are the bounds.
 """
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from robnet_fx.graphs import argument
 from robnet_fx.passes.lower import Builder, lowers
 
 aten = torch.ops.aten
@@ -43,14 +42,7 @@ def _pow(build: Builder, node: fx.Node) -> fx.Node:
 
 @lowers(aten.logaddexp.default)
 def _logaddexp(build: Builder, node: fx.Node) -> fx.Node:
-    """`y + softplus(x - y)`"""
+    """`y + softplus(x - y)`; beyond the threshold the logarithm is lost in rounding, and no exponential overflows."""
     x, y = node.args
-    return build.call(aten.add.Tensor, build.call(aten.softplus.default, build.call(aten.sub.Tensor, x, y)), y)
-
-
-@lowers(aten.logsumexp.default)
-def _logsumexp(build: Builder, node: fx.Node) -> fx.Node:
-    x, axes, keepdim = node.args[0], node.args[1], argument(node, "keepdim", False)
-    return build.call(
-        aten.log.default, build.call(aten.sum.dim_IntList, build.call(aten.exp.default, x), axes, keepdim)
-    )
+    excess = build.call(aten.softplus.default, build.call(aten.sub.Tensor, x, y), 1.0, 80.0)
+    return build.call(aten.add.Tensor, excess, y)

@@ -10,6 +10,7 @@ from robnet_fx.errors import UsageError
 from robnet_fx.frontend.parity import check_lowered
 from robnet_fx.graphs import EXAMPLE, MODEL
 from robnet_fx.passes import (  # noqa: F401  (they enter lowerings)
+    lower_attention,
     lower_einsum,
     lower_exponentials,
     lower_extremes,

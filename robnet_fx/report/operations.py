@@ -19,7 +19,7 @@ from robnet_fx.passes.lower import lowerings
 from robnet_fx.rules import Rule, family, table
 
 _KINDS = {"affine": "affine", "relaxation": "elementwise", "product": "product", "maxpool": "maximum",
-          "softmax": "softmax", "within": "range"}  # fmt: skip
+          "logsumexp": "softmax", "softmax": "softmax", "windows": "affine", "within": "range"}  # fmt: skip
 
 _HEAD = """\
 # Operations

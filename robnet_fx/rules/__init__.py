@@ -11,6 +11,7 @@ from robnet_fx.rules import (  # noqa: F401  (importing a family enters its rule
     hyperbolic,
     leaky,
     linear,
+    logsumexp,
     maxpool,
     moves,
     norm,
@@ -27,6 +28,7 @@ from robnet_fx.rules import (  # noqa: F401  (importing a family enters its rule
     softmax,
     step,
     where,
+    windows,
     within,
 )
 from robnet_fx.rules.affine import affine

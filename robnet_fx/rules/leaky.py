@@ -60,7 +60,8 @@ def bent(name: str, left: Callable[..., Tensor]) -> Rule:
 
 
 def _per_channel(x: Tensor, weight: Tensor) -> Tensor:
-    if weight.dim() == 1:
+    """The slope of each unit: one for all, or one for each of the axis behind the batch."""
+    if weight.dim() == 1 and len(weight) > 1:
         weight = weight.reshape(1, -1, *[1] * (x.dim() - 2))
     return weight.to(x.dtype).expand_as(x)
 

@@ -25,7 +25,7 @@ from robnet_fx.rules.relaxation import between
 
 aten = torch.ops.aten
 
-_WIDEST = 16.0  # a radius beyond which no line is tried: a constant is better, and squares could overflow
+WIDEST = 16.0  # a radius beyond which no line is tried: a constant is better, and squares could overflow
 
 
 class Tangent(NamedTuple):
@@ -93,12 +93,12 @@ def _interval(lower: Tensor, upper: Tensor) -> Interval:
 
 def _tangent(pre: Interval, axis: int) -> Tangent:
     width = (pre.upper - pre.lower).amax(axis, keepdim=True)
-    lower, upper = (torch.where(width <= 2 * _WIDEST, end, 0.0) for end in pre)  # NaN is not
+    lower, upper = (torch.where(width <= 2 * WIDEST, end, 0.0) for end in pre)  # NaN is not
     radius = (upper - lower) / 2
     centre = lower + radius
     z = centre - _log_sum_of_others(centre, axis)
     share, rest = z.sigmoid(), (-z).sigmoid()
-    known = (width <= 2 * _WIDEST) & (rest > 0)
+    known = (width <= 2 * WIDEST) & (rest > 0)
     over = torch.where(known, rest, 1.0)
     reach = radius + _sum_of_others(share * radius, axis) / over
     bend = _sum_of_others(share * (radius.expm1() - radius), axis) / over
@@ -114,10 +114,17 @@ def _tangent(pre: Interval, axis: int) -> Tangent:
     first, last = logits.lower, torch.maximum(z + reach - bend, logits.lower)
     lowest = torch.minimum(gap(last), gap(between(-turn, first, last))) - share * rest * bend
 
-    size = (highest + share) * (1 + centre.abs().amax(axis, keepdim=True))
+    farthest = torch.where(share > 0, centre.abs(), 0.0).amax(axis, keepdim=True)  # what has no share is not rounded
+    size = (highest + share) * (1 + farthest)
     error = (highest - lowest) / 2 + rounding(size)
     offset = (highest + lowest) / 2 - share * (centre - _mean(share, centre, axis))
     return Tangent(share, offset, torch.where(known, error, math.inf))
+
+
+def bend_of(share: Tensor, radius: Tensor, axes: list[int]) -> Tensor:
+    """The most that log-sum-exp can lie above its tangent at the centre of a box, where it has these shares."""
+    bend = (share * (radius.expm1() - radius)).sum(axes, keepdim=True)
+    return torch.minimum(bend, radius.amax(axes, keepdim=True) ** 2 / 2)
 
 
 def _log_sum_of_others(x: Tensor, axis: int) -> Tensor:

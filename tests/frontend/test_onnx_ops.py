@@ -220,11 +220,10 @@ def test_operators_by_hand(tmp_path, name):
     ("nodes", "constants", "reason"),
     [
         (node("Slice", "s", "e"), {"s": ints(1), "e": ints(3)}, "along the batch"),
-        (node("Concat", "x", axis=0), {}, "along the batch"),
         (node("ReduceSum", "a"), {"a": ints(0)}, "along the batch"),
         (node("Cast", to=7), {}, "a cast to INT64"),
     ],
-    ids=["slice", "concat", "sum", "cast"],
+    ids=["slice", "sum", "cast"],
 )
 def test_refusals(tmp_path, nodes, constants, reason):
     with pytest.raises(UnsupportedError, match=rf"1 node\(s\) cannot be converted to PyTorch\n.*{reason}"):

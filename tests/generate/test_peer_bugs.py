@@ -204,7 +204,7 @@ def test_what_has_no_rule_is_refused(forward, target: str):
     [
         (lambda x: x.mean(0, keepdim=True) + x, "mixes samples"),
         (lambda x: x.mean((0, 1), keepdim=True) + x, "mixes samples"),
-        (lambda x: torch.cat([x, x])[: x.shape[0]], "does not reproduce the model|mixes samples"),
+        (lambda x: torch.cat([x, x])[: x.shape[0]], ""),
         (lambda x: torch.cat([x, torch.ones(x.shape[0], 1).double()], 1), ""),
         (lambda x: x[:1] + x, "mixes samples"),
         (lambda x: x[0] + x, "mixes samples"),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from robnet_fx.ops import join, matrix_product, product
+from robnet_fx.ops import join, matrix_product, product, windowed
+from robnet_fx.rules.windows import WINDOWED
 from tests.soundness import Draw
 
 aten = torch.ops.aten
@@ -259,6 +260,11 @@ AFFINE = [
     Case("replication_pad3d", aten.replication_pad3d.default, ((1, 2, 2, 2),), lambda r, x: (x, [1, 0, 2, 1, 1, 0])),
 ]
 
+AFFINE += [
+    replace(case, name=f"{case.name}-windows", target=windowed(case.target), shapes=((2, *case.shapes[0]),))
+    for case in {case.target: case for case in AFFINE if case.target in WINDOWED}.values()
+]
+
 ELEMENTWISE = [
     Case("relu", aten.relu.default, ((2, 4),)),
     Case("leaky_relu", aten.leaky_relu.default, ((2, 4),)),
@@ -373,6 +379,8 @@ OTHER = [
     Case("softmax", aten.softmax.int, ((2, 3),), lambda r, x: (x, -1)),
     Case("softmax-first", aten.softmax.int, ((4, 2),), lambda r, x: (x, 1)),
     Case("softmax-decomposed", aten._softmax.default, ((2, 3),), lambda r, x: (x, 2, False)),
+    Case("logsumexp", aten.logsumexp.default, ((2, 3),), lambda r, x: (x, [1])),
+    Case("logsumexp-axes", aten.logsumexp.default, ((2, 3),), lambda r, x: (x, [-1, 1], True)),
     Case("prelu-tokens", aten.prelu.default, ((4,),), lambda r, x: (x, 2 * r(4))),
 ]
 

@@ -163,9 +163,9 @@ def concat(node: Node) -> nn.Module | None:
     onnx2torch joins what it is given, and repeating a constant for each image has no bound rule.
     """
     axis = node.axis()
-    node.not_the_batch(axis)
     if all(isinstance(value, Data) for value in node.inputs):
-        return None
+        return None  # along the batch too: the tracer follows it, and refuses what is not parted again
+    node.not_the_batch(axis)
     sizes = [node.shape(i)[axis] for i in range(len(node.inputs))]
     ends, behind = list(itertools.accumulate(sizes)), [0, 0] * (len(node.shape()) - 1 - axis)
     pads = [[*behind, end - size, ends[-1] - end] for size, end in zip(sizes, ends, strict=True)]

@@ -1,0 +1,64 @@
+"""Operations on samples, where a sample has several windows: `[B, windows, *S]`, each window worked by itself.
+
+Coefficients `[B, D or K, windows, *S]` are so many samples to the operation in whatever order they lie, and an affine
+rule works coefficients, constants and slack each by itself; so none of them is moved.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robnet_fx.domains import Form, Interval, Shape, Symbolic, fold, unfold
+from robnet_fx.ops import windowed
+from robnet_fx.rules.registry import Rule, named, register, rule_for
+
+aten = torch.ops.aten
+
+
+def windows_of(rule: Rule) -> Rule:
+    """The rule of an affine operation's windows."""
+
+    def ibp(x: Interval, *args: Any) -> Interval:
+        made = rule.ibp(Interval(*map(fold, x)), *args)
+        return Interval(*(unfold(end, x.lower) for end in made))
+
+    def ssip(x: Symbolic, *args: Any) -> Symbolic:
+        made = rule.ssip(Symbolic(_samples(x.coef), fold(x.const), fold(x.slack)), *args)
+        coef = made.coef.reshape(*x.coef.shape[:3], *made.coef.shape[2:])
+        return Symbolic(coef, unfold(made.const, x.const), unfold(made.slack, x.const))
+
+    def rsip(form: Form, x: Shape, *args: Any) -> Form:
+        rows = _samples(form.coef)
+        made = rule.rsip(Form(rows, rows.new_zeros(rows.shape[:2])), Shape(x.dims[1:]), *args)
+        coef = made.coef.reshape(*form.coef.shape[:3], *made.coef.shape[2:])
+        return Form(coef, form.const + made.const.reshape(form.coef.shape[:3]).sum(2))
+
+    name = f"{rule.name}_windows"
+    return Rule(name, named(ibp, name, "ibp"), named(ssip, name, "ssip"), named(rsip, name, "rsip"), affine=True,
+                sums=rule.sums, supports=rule.supports)  # fmt: skip
+
+
+def _samples(coef: Tensor) -> Tensor:
+    """`[B, N, windows, *S] -> [1, B * N * windows, *S]`"""
+    return coef.flatten(0, 2).unsqueeze(0)
+
+
+WINDOWED = (
+    *(getattr(aten, f"conv{dims}d").default for dims in (1, 2, 3)),
+    *(getattr(aten, f"conv{dims}d").padding for dims in (1, 2, 3)),
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
+    aten.batch_norm.default,
+    aten.channel_shuffle.default,
+    aten.im2col.default,
+    aten.col2im.default,
+)
+"""The operations whose axes have a fixed meaning, and that do not work each channel by itself."""
+for _target in WINDOWED:
+    _rule = rule_for(_target)
+    assert _rule is not None
+    register(windows_of(_rule), windowed(_target))
