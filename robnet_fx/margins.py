@@ -10,7 +10,8 @@ def as_logits(output: Tensor) -> Tensor:
     """`[B, K]` of `[B, K, 1, 1]`, as a network ends that averages each class over its pixels; `[B, 1]` of `[B]`."""
     if output.dim() == 1:
         return output.unsqueeze(1)
-    return output.flatten(1) if output.dim() > 2 and output.shape[2:].numel() == 1 else output
+    single = all(isinstance(size, int) and size == 1 for size in output.shape[2:])  # asking a free size would fix it
+    return output.flatten(1) if output.dim() > 2 and single else output
 
 
 def worst_margin(logits: Tensor, labels: Tensor) -> Tensor:

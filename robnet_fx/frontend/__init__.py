@@ -63,10 +63,11 @@ def trace(
         raise UsageError(f"images {list(given)} do not fit a network that takes {list(sizes)}, in no layout")
     module = to_full_precision(unwrap(model))
     types = {value.dtype for value in module.parameters() if value.is_floating_point()}
-    dtype = types.pop() if len(types) == 1 else torch.float32
+    dtype = types.pop() if len(types) == 1 else None  # a file's weights may be in float64
     with undisturbed(module, output) as guest:
         if example is not None:
-            return trace_arranged(guest, example.to(dtype) if example.is_floating_point() else example, layout, flat)
+            example = example.to(dtype) if dtype and example.is_floating_point() else example
+            return trace_arranged(guest, example, layout, flat)
         if sizes is None:
             raise UsageError("tracing an nn.Module needs an example batch of images")
         traced = trace_module(guest, torch.rand(2, *sizes, dtype=dtype))

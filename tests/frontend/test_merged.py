@@ -173,7 +173,7 @@ def test_bounds_are_those_of_the_views_one_by_one(seed: int):
 
 FILES: dict[str, Step] = {
     "slices of a volume": lambda m, x: m.head(
-        m.norm(m.conv(x.reshape(-1, 2, 4, 4))).relu().mean((2, 3)).reshape(-1, 3, 4).amax(1)
+        m.norm(m.conv(x.reshape(-1, 2, 5, 5))).relu().mean((2, 3)).reshape(-1, 3, 4).amax(1)
     ),
     "two views": lambda m, x: m.body(torch.cat([x[:, :2], x[:, 2:4].flip(3)])).view(2, -1, 3).sum(0),
 }
@@ -181,9 +181,9 @@ FILES: dict[str, Step] = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_is_bounded_as_its_module_is(name: str, tmp_path: Path):
-    model, volumes = Net(FILES[name]), torch.rand(2, 6, 4, 4).double()
+    model, volumes = Net(FILES[name]), torch.rand(2, 6, 5, 5).double()
     expected = bounds(traced(model, volumes), "rsip-ssip", volumes)
-    path = exported(model.float(), tmp_path / "net.onnx", dynamo=False, dynamic=True, opset=17, size=(6, 4, 4))
+    path = exported(model.float(), tmp_path / "net.onnx", dynamo=False, dynamic=True, opset=17, size=(6, 5, 5))
     got = bounds(robnet_fx.trace(path, volumes.float()).double(), "rsip-ssip", volumes)
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)

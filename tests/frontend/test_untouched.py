@@ -275,6 +275,7 @@ CALLS: dict[str, Call] = {
     "forward": lambda net, x, y, out: net(net.center.expand(3, -1), x),
     "logits": lambda net, x, y, out: net.logits(x),
     "normalise": lambda net, x, y, out: net.normalise(x),
+    "arranged": lambda net, x, y, out: net.arranged(x),
     "module_logits": lambda net, x, y, out: net.module_logits(x),
     "margins": lambda net, x, y, out: net.margins(x, y),
     "margins_in_parts": lambda net, x, y, out: list(net.margins_in_parts(x, y, rows=1)),

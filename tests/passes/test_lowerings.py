@@ -133,6 +133,10 @@ DECOMPOSED: dict[Any, list[Arguments]] = {
     aten.var_mean.correction: [one([1])],
     aten.aminmax.default: [one()],
     aten.prod.dim_int: [one(1), one(2, True)],
+    aten.type_as.default: [both()],
+    aten.expand_as.default: [lambda _, x, y: (x[:, :1], y)],
+    aten.view_as.default: [lambda _, x, y: (x, y.mT.contiguous())],
+    aten.reshape_as.default: [lambda _, x, y: (x, y.mT.contiguous())],
 }
 
 
