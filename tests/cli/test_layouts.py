@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from torch import nn
 
 from robnet_fx.export import write_onnx
@@ -78,3 +79,70 @@ def test_the_images_of_the_data_decide(run, trained, tmp_path):
     result = run("certify", "net.onnx", "--order", 1, "--eps", 60, "--limit", 10, "--data", "strips.npz", "--json")
     assert result.exit_code == 0, result.output
     assert "images [1, 4, 16]" in result.stderr and "assumption" not in result.stderr
+
+
+class Brightest(nn.Module):
+    """The class of an image is its brightest channel."""
+
+    def __init__(self, channels: int, unpack) -> None:
+        super().__init__()
+        self.conv, self.unpack = nn.Conv2d(channels, channels, 1), unpack
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.eye(channels)[:, :, None, None])
+            self.conv.bias.zero_()
+
+    def forward(self, x):
+        return self.conv(self.unpack(x)).mean((2, 3))
+
+
+def saved(name: str, channels: int, size: int, axes: str, honest: bool = True) -> None:
+    """A data set of images with one bright channel, which is their label, or has nothing to do with it."""
+    draw, arrays = np.random.default_rng(0), {}
+    for part, count in (("train", 64), ("test", 12)):
+        labels = np.arange(count) % channels
+        images = draw.integers(0, 120, (count, channels, size, size))
+        images[np.arange(count), labels] += 135
+        arrays[f"x_{part}"] = (images if axes == "nchw" else np.moveaxis(images, 1, -1)).astype(np.uint8)
+        arrays[f"y_{part}"] = labels if honest else draw.permutation(labels)
+    np.savez(name, **arrays)
+
+
+@pytest.mark.parametrize("axes", ["nchw", "nhwc"])
+def test_labels_tell_how_a_cube_lies(run, tmp_path, axes):
+    """8 x 8 x 8 numbers fit a network of 8 channels both ways, and the field runs over other axes in each."""
+    net = Brightest(8, lambda x: x).eval()
+    write_onnx(net, tmp_path / "net.onnx", torch.rand(2, 8, 8, 8))
+    certify = ("certify", "net.onnx", "--order", 1, "--eps", 10, "--no-attack", "--json", "--data")
+    saved("told.npz", 8, 8, axes)
+    told = json.loads(run(*certify, "told.npz").stdout)
+    assert told["clean_accuracy"] == 1 and axes in told["layout_told"]
+    said = json.loads(run(*certify, "told.npz", "--layout", axes).stdout)
+    assert told["samples"] == said["samples"] and said["layout_told"] is None
+
+    saved("silent.npz", 8, 8, axes, honest=False)
+    refused = run(*certify, "silent.npz")
+    assert refused.exit_code == 2 and "--layout nchw|nhwc" in refused.stderr and not refused.stdout
+    assert run(*certify, "silent.npz", "--layout", axes).exit_code == 0
+    assert run(*certify, "silent.npz", "--layout", "chw").exit_code == 2
+
+
+@pytest.mark.parametrize("order", ["planes", "pixels"])
+def test_labels_tell_the_order_of_a_flat_network(run, tmp_path, order):
+    shape = (-1, 3, 4, 4) if order == "planes" else (-1, 4, 4, 3)
+    weights = Brightest(3, lambda x: x if order == "planes" else x.permute(0, 3, 1, 2))
+    linear = nn.Linear(48, 3, bias=False)  # nothing in it tells what its numbers are
+    with torch.no_grad():
+        linear.weight.copy_(weights(torch.eye(48).reshape(shape)).T)
+    write_onnx(nn.Sequential(linear).eval(), tmp_path / "net.onnx", torch.rand(2, 48))
+    saved("told.npz", 3, 4, "nchw")
+    saved("silent.npz", 3, 4, "nchw", honest=False)
+    field = ("--order", 1, "--eps", 10, "--layout", "nchw", "--json", "--data")
+    told = json.loads(run("certify", "net.onnx", "--no-attack", *field, "told.npz").stdout)
+    assert told["clean_accuracy"] == 1 and ("pixel" in told["layout"]) == (order == "pixels")
+    refused = run("certify", "net.onnx", "--no-attack", *field, "silent.npz")
+    assert refused.exit_code == 2 and "--flat planes|pixels" in refused.stderr
+    trained = run("robustify", "net.onnx", *field, "told.npz", "--epochs", 1, "--test-limit", 6)
+    assert trained.exit_code == 0, trained.output
+    again = run("certify", "net.robust.onnx", "--no-attack", *field, "silent.npz")  # which remembers the order
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["layout"] == told["layout"]
