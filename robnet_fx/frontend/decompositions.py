@@ -78,7 +78,7 @@ def _reshape_as(x: Tensor, other: Tensor) -> Tensor:
 
 @decomposes(aten.lerp.Scalar, aten.lerp.Tensor)
 def _lerp(x: Tensor, y: Tensor, weight: Any) -> Tensor:
-    return x + weight * (y - x)
+    return x + weight * (y - x) if isinstance(weight, Tensor) else x * (1 - weight) + y * weight
 
 
 @decomposes(aten.hypot.default)

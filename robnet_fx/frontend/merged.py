@@ -19,7 +19,7 @@ from robnet_fx.errors import UnsupportedError
 from robnet_fx.frontend import contracted  # noqa: F401  (it enters its forms)
 from robnet_fx.frontend.behind import Made, operation
 from robnet_fx.frontend.canonical import IDENTITIES, RESHAPES, SPLITS, place_of
-from robnet_fx.frontend.moved import CONSTANTS, PLAIN, Apart, Place, alone, call, number, shape_text, sizes
+from robnet_fx.frontend.moved import CONSTANTS, PLAIN, Apart, Place, alone, call, number, repeated, shape_text, sizes
 from robnet_fx.graphs import argument, prune
 from robnet_fx.ops import join
 
@@ -62,7 +62,11 @@ def take_apart(exported: ExportedProgram) -> None:
         value = node.meta.get("val")
         if node.op == "output":
             _restored(work, node)
-        if node.op != "call_function" or not work.varying(node):
+        if node.op != "call_function":
+            continue
+        if not work.varying(node):
+            if isinstance(value, Tensor) and (constant := repeated(work, node)):
+                work.known[node] = constant
             continue
         if node.target in CONSTANTS or not isinstance(value, (Tensor, list, tuple)):  # sizes and types are known
             for source in work.varying(node):

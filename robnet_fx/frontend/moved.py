@@ -114,7 +114,8 @@ class Apart:
 
     def refusal(self, node: fx.Node) -> UnsupportedError:
         """An operation that would mix samples, or has no form behind the batch."""
-        source = next(source for source in self.varying(node))
+        sources = self.varying(node)
+        source = next((source for source in sources if self.known[source][1] != PLAIN), sources[0])
         place = self.known[source][1]
         if place == PLAIN:
             return UnsupportedError(
@@ -157,7 +158,26 @@ def alone(node: fx.Node, constant: fx.Node) -> fx.Node:
     raise UnsupportedError(f"{constant.name} makes a constant out of the batch size{place_of(constant)}")
 
 
+def repeated(work: Apart, node: fx.Node) -> tuple[fx.Node, Place] | None:
+    """The stand-in and the place of a constant that is repeated for each sample; such a one may be moved and merged
+    as what depends on the image is. None where a constant is not, or is made in another way."""
+    if work.is_plain(node.meta["val"]):
+        return node, PLAIN
+    shape = sizes(node.meta["val"])
+    free = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
+    repeats = node.args[node.target not in _FILLED] if node.target in _REPEATING else []
+    if len(free) != 1 or shape[free[0]] != work.batch or len(repeats) != len(shape):  # type: ignore[arg-type]
+        return None
+    (axis,) = free
+    behind = [place for place in range(len(shape)) if place != axis]
+    with node.graph.inserting_before(node.next):
+        once = call(node, aten.permute.default, alone(node, node), [axis, *behind])
+        times = [repeats[axis], *(shape[place] for place in behind)]  # type: ignore[index]
+        return call(node, aten.expand.default, once, times), Place(axis)
+
+
 _FILLED = {aten.zeros.default, aten.ones.default, aten.full.default}
+_REPEATING = {aten.expand.default, aten.repeat.default, *_FILLED}
 _FILLED_LIKE = {aten.new_zeros.default, aten.new_ones.default, aten.new_full.default}
 CONSTANTS = _FILLED | _FILLED_LIKE
 """What makes a constant, whichever value it takes dtype and device from."""

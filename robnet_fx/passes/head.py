@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from robnet_fx.graphs import argument, describe, shape_of
+from robnet_fx.graphs import describe, shape_of
 from robnet_fx.margins import as_logits
-from robnet_fx.ops import join
+from robnet_fx.passes.ranges import range_of
 
 aten = torch.ops.aten
 
@@ -23,6 +22,7 @@ _KEEP_ORDER = {  # one by one, so that they may also be taken off in front of a 
     aten.special_expit.default: "sigmoid",
     aten.log_sigmoid.default: "log_sigmoid",
 }
+_ROUNDING = 1e-6  # of weights that sum to one
 _MOVES = (aten.reshape.default, aten.select.int, aten.slice.Tensor, aten.permute.default, aten.transpose.int)
 
 
@@ -68,14 +68,15 @@ def head_of(module: fx.GraphModule) -> Head:
         return Head(found[0] if found else None, False)
     if found is not None:
         return Head(found[0], True)
-    low, high = _range(last)
-    if low >= 0 and high <= 1 and low < high:
+    low, high = range_of(last)
+    if low >= 0 and high <= 1 + _ROUNDING and low < high:
         return Head("probability", True)
     if low >= 0 or high <= 0:
         refusal = (
             "the network has one number a sample, which always has the same sign: no logit of two classes, whose sign"
             f" tells them apart\n{describe(last, f'its values lie in [{low:g}, {high:g}]')}\n"
-            "  remedy  let it return its logit, or name that with --output (Python: output=)"
+            "  remedy  let it return its logit, or name that with --output (Python: output=); of a probability p,"
+            " p - 0.5 will do"
         )
         return Head(None, True, refusal)
     return Head(None, True)
@@ -105,63 +106,3 @@ def last_function(module: fx.GraphModule) -> tuple[str, fx.Node] | None:
     if last.target in _KEEP_ORDER:
         return _KEEP_ORDER[last.target], last
     return ("hardsigmoid", last) if single and last.target is aten.hardsigmoid.default else None
-
-
-def _range(node: Any) -> tuple[float, float]:
-    """Between which numbers the values of a node lie whatever its weights and images: of what usually makes a
-    probability, and anything of what else there is."""
-    if isinstance(node, (int, float)):
-        return float(node), float(node)
-    if not isinstance(node, fx.Node):
-        return -math.inf, math.inf
-    target: Any = node.target
-    args: tuple[Any, ...] = node.args
-    if target in _SOFTMAX and node.meta["val"].shape[args[1]] == 1:
-        return 1.0, 1.0
-    if target in _RANGES:
-        return _RANGES[target]
-    if target in (aten.clamp.default, aten.hardtanh.default):
-        low, high = _range(args[0])
-        least, most = argument(node, _CLAMPS[target][0], None), argument(node, _CLAMPS[target][1], None)
-        within = [v if isinstance(v, (int, float)) else d for v, d in ((least, -math.inf), (most, math.inf))]
-        return min(max(low, within[0]), within[1]), min(max(high, within[0]), within[1])
-    if target in (*_MOVES, *_MEANS):
-        return _range(args[0])
-    if target in (aten.cat.default, aten.stack.default, join):
-        parts = [_range(part) for part in args[0]]
-        return min(low for low, _ in parts), max(high for _, high in parts)
-    if target is aten.neg.default:
-        low, high = _range(args[0])
-        return -high, -low
-    if target is aten.log.default:
-        low, high = _range(args[0])
-        return (math.log(low) if low > 0 else -math.inf), (math.log(high) if 0 < high < math.inf else math.inf)
-    if target is aten.reciprocal.default:
-        low, high = _range(args[0])
-        return (1 / high, 1 / low) if low > 0 else (-math.inf, math.inf)
-    if target in _ARITHMETIC and not node.kwargs:
-        ends = [_ARITHMETIC[target](a, b) for a in _range(args[0]) for b in _range(args[1])]
-        return (-math.inf, math.inf) if any(map(math.isnan, ends)) else (min(ends), max(ends))
-    return -math.inf, math.inf
-
-
-def _divided(a: float, b: float) -> float:
-    return a / b if b else math.nan
-
-
-_RANGES = {
-    **dict.fromkeys((*_SOFTMAX, aten.hardsigmoid.default), (0.0, 1.0)),
-    **{target: ((-math.inf, 0.0) if name == "log_sigmoid" else (0.0, 1.0)) for target, name in _KEEP_ORDER.items()},
-    **dict.fromkeys(_LOG_SOFTMAX, (-math.inf, 0.0)),
-    **dict.fromkeys((aten.relu.default, aten.exp.default, aten.abs.default, aten.softplus.default), (0.0, math.inf)),
-    aten.tanh.default: (-1.0, 1.0),
-}
-_CLAMPS = {aten.clamp.default: ("min", "max"), aten.hardtanh.default: ("min_val", "max_val")}
-_MEANS = (aten.mean.dim, aten.mean.default, aten.amax.default, aten.amin.default)
-_ARITHMETIC: dict[Any, Callable[[float, float], float]] = {
-    aten.add.Tensor: lambda a, b: a + b,
-    aten.sub.Tensor: lambda a, b: a - b,
-    aten.rsub.Scalar: lambda a, b: b - a,
-    aten.mul.Tensor: lambda a, b: 0.0 if 0.0 in (a, b) else a * b,
-    aten.div.Tensor: _divided,
-}

@@ -101,6 +101,9 @@ KINDS: dict[str, tuple[Step, list[Callable[[Net, Tensor, Tensor], Tensor]]]] = {
         lambda m, x, t: m.attention(t, t, t, need_weights=False, attn_mask=CAUSAL)[0].mean(0),
         lambda m, x, t: m.attention(t, t, t, attn_mask=CAUSAL.double())[0][0],
         lambda m, x, t: m.extended(t, t, t)[0][-1],
+        lambda m, x, t: m.attention(
+            m.start.expand(2, x.shape[0], -1), t, t, key_padding_mask=(torch.arange(16) > 9).repeat(x.shape[0], 1)
+        )[0].sum(0),
         lambda m, x, t: torch.cat([m.start.expand(-1, x.shape[0], -1), t]).relu().mean(0),
         lambda m, x, t: (m.tokens.weight @ t[0].t()).t() + m.tokens(t.permute(0, 2, 1).sum(0).T),
         lambda m, x, t: m.features(t.flatten(0, 1)).view(16, -1, 4).mean(0),

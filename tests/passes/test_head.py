@@ -29,12 +29,19 @@ HEADS = {  # name: (the end, numbers in front of it, its function)
     "one of a softmax": (lambda z: F.softmax(z, 1)[:, 1], 2, "probability"),
     "1 - mean of two": (lambda z: 1 - (torch.sigmoid(z[:, :1]) + torch.sigmoid(z[:, 1:])) / 2, 2, "probability"),
     "by hand": (lambda z: (1 / (1 + torch.exp(-z)) + (torch.tanh(z) + 1) * 0.5) / 2, 1, "probability"),
+    "pooled": (lambda z: F.adaptive_avg_pool1d(F.max_pool1d(z.sigmoid()[:, None], 2), 1), 4, "probability"),
+    "sum of two": (lambda z: torch.stack([z.sigmoid(), 1 - torch.exp(-F.softplus(z))]).sum(0) / 2, 1, "probability"),
+    "weighed": (lambda z: F.relu6(z) @ torch.full((2, 1), 1 / 12), 2, "probability"),
+    "powers": (lambda z: torch.exp(-(z[:, :1] ** 2)) * torch.sigmoid(z[:, 1:]).sqrt(), 2, "probability"),
     "sigmoids of classes": (torch.sigmoid, 3, "sigmoid"),
     "softmax over pixels": (lambda z: F.softmax(z[:, :, None, None], 1), 3, "softmax"),
 }
 NEITHER = {
     "softplus": F.softplus,
     "a softmax of one": lambda z: F.softmax(z, 1),
+    "a distance": lambda z: (z - 1).norm(dim=1),
+    "a square": lambda z: z * z,
+    "a probability in parts": lambda z: (F.softmax(z.expand(-1, 3), 1) * torch.sigmoid(z)).sum(1),
     "log of a sigmoid": lambda z: torch.log(torch.sigmoid(z)),
 }
 
