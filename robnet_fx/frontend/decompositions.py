@@ -7,6 +7,7 @@ in the same words as a user would. What must tell bounded values from constants 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -45,9 +46,15 @@ OURS: dict[Any, Decomposition] = {}
 
 
 def decompositions() -> dict[Any, Decomposition]:
-    """The table that `ExportedProgram.run_decompositions` takes."""
+    """The table that `ExportedProgram.run_decompositions` takes, which changes it."""
+    return _pytorchs() | OURS
+
+
+@cache
+def _pytorchs() -> dict[Any, Decomposition]:
+    """Once for all traces: PyTorch goes through all its operations to make its table."""
     table = torch.export.default_decompositions()
-    return {target: table[target] for target in PYTORCHS} | OURS
+    return {target: table[target] for target in PYTORCHS}
 
 
 def decomposes(*targets: Any) -> Callable[[Decomposition], Decomposition]:

@@ -18,7 +18,7 @@ from robnet_fx.frontend.faults import refused, untraceable
 from robnet_fx.frontend.merged import take_apart
 from robnet_fx.frontend.outputs import picking
 from robnet_fx.frontend.parity import check_repeats, check_trace
-from robnet_fx.frontend.running import Guest
+from robnet_fx.frontend.running import Guest, uncollected
 from robnet_fx.graphs import EXAMPLE, MODEL, OUTPUT, derive
 
 
@@ -70,11 +70,12 @@ def _export(guest: Guest, example: Tensor) -> torch.export.ExportedProgram:
 
     def export() -> torch.export.ExportedProgram:
         images = example.clone()  # which the model may write to
-        with picking(model, guest.output):
-            exported = torch.export.export(
-                model, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
-            )
-        return exported.run_decompositions(decompositions())
+        with uncollected():
+            with picking(model, guest.output):
+                exported = torch.export.export(
+                    model, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
+                )
+            return exported.run_decompositions(decompositions())
 
     try:
         return export()
