@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -94,11 +95,15 @@ class Layout:
         return any(stride < high and low < size * stride for size, stride in evidence.slides)
 
     def confirmed(self, evidence: Evidence) -> bool:
-        """Whether the network slides over all that would be space, or moves what would be the channels."""
+        """Whether the network slides over all that would be space, one whole axis or several merged ones at a time, or
+        moves what would be the channels."""
         if evidence.channels is not None:
             size, stride = evidence.channels
             return self._channels == (stride, stride * size)
-        return bool(evidence.slides) and math.prod(n for n, _ in evidence.slides) == math.prod(self.image[1:])
+        inner = self._channels[1] if self._channels[0] == 1 else 1
+        ends = set(itertools.accumulate(reversed(self.image[1:]), operator.mul, initial=inner))
+        whole = all({stride, stride * size} <= ends for size, stride in evidence.slides)
+        return bool(evidence.slides) and whole and math.prod(size for size, _ in evidence.slides) == math.prod(self.image[1:])
 
     @property
     def _channels(self) -> tuple[int, int]:
@@ -235,8 +240,9 @@ def settle(
             f"{_fit(left)}, but the network's own layers slide over axes of {sizes}, where the channels would be\n"
             "  remedy  give images as the network reads them, or say another layout"
         )
-    agreeing = [layout for layout in agreeing if layout.confirmed(evidence)] or agreeing
-    left = [layout for layout in agreeing if layout.likely] or agreeing
+    confirmed = [layout for layout in agreeing if layout.confirmed(evidence)]
+    likely = [layout for layout in confirmed or agreeing if layout.likely]
+    left = likely or confirmed or left  # what only fails to be contradicted, and is not likely either, proves nothing
     if len({(layout.axes, layout.image) for layout in left}) == 1:
         left = [layout for layout in left if layout.as_given] or left
     if len({layout.way for layout in left}) > 1 or len({(r.axes, r.image) for r in left}) > 1:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import robnet_fx
 from robnet_fx import BiasField, UsageError
-from robnet_fx.layout import FLATS, UnsettledLayout, arrange, channels_first, layouts, likely, settle
+from robnet_fx.layout import FLATS, Evidence, UnsettledLayout, arrange, channels_first, layouts, likely, settle
 from robnet_fx.testing import check_sound
 from robnet_fx.train.loop import train
 from tests.small import bounded, digits
@@ -102,6 +102,19 @@ def test_sizes_that_do_not_tell_the_layout(given, taken):
         assert found.given == given and (found.axes == word or found.way.startswith("flat"))
 
 
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ((32, 32, 3), {(3, 1)}),  # a pool over colours
+        ((8, 3, 8), {(8, 3), (3, 1)}),  # a reshape that makes other axes of the numbers
+        ((5, 8), {(8, 5)}),
+    ],
+)
+def test_axes_that_are_slid_over_tell_nothing_where_they_are_no_axes_of_space(given, seen):
+    with pytest.raises(UnsettledLayout):
+        settle(layouts(given, given), evidence=Evidence(frozenset(seen)))
+
+
 def test_what_fits_in_no_way_is_refused():
     assert layouts((3, 5, 6), (6, 5, 3)) == layouts((3, 5, 6), (91,)) == []
     for words, message in (
@@ -149,6 +162,33 @@ def test_bounds_do_not_depend_on_the_layout(kind, method):
     torch.testing.assert_close(other.module_logits(images), plain.logits(images))
     coefficients = other.center + other.radius * torch.rand(3, len(other.center))
     torch.testing.assert_close(other(coefficients, images), plain(coefficients, images))
+
+
+@pytest.mark.parametrize(
+    ("unpack", "axes", "given", "constants"),
+    [
+        (lambda x: x.unsqueeze(1), "nhw", (5, 6), {}),
+        (lambda x: x.flatten(1).unflatten(1, (1, 5, 6)), "nhw", (5, 6), {"mean": 0.1}),
+        (lambda x: x.unflatten(1, (1, 5, 6)), "nhw", (5, 6), {}),
+        (lambda x: x.reshape(-1, 1, 5, 6), "nhwc", (5, 6, 1), {"std": 0.5}),
+        (lambda x: x.unsqueeze(1), "nhw", (4, 5, 3), {}),
+    ],
+)
+def test_images_without_a_channel_axis_keep_all_axes_of_the_field(unpack, axes, given, constants):
+    """Reshapes of the network next to the one that makes the channel axis are not merged with it."""
+    torch.manual_seed(3)
+    conv = nn.Conv2d if 5 in given[:1] else nn.Conv3d
+    net = nn.Sequential(conv(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)).double().eval()
+    images, labels = torch.rand(2, *given, dtype=torch.float64), torch.tensor([0, 2])
+    plain = channels_first(images, axes)
+    net(plain)
+    ours, theirs = (
+        robnet_fx.bound(model, BiasField(1, 0.1), "ibp", example=x, layout=word, **constants)
+        for model, x, word in ((Inside(net, unpack), images, axes), (net, plain, "nchw"))
+    )
+    assert ours.layout.image == theirs.input_shape
+    torch.testing.assert_close(ours.center, theirs.center)
+    torch.testing.assert_close(ours.margins(images, labels), theirs.margins(plain, labels))
 
 
 @pytest.mark.parametrize("kind", ["channels last", "flat"])

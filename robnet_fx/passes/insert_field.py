@@ -5,7 +5,17 @@ from __future__ import annotations
 from torch import fx
 
 from robnet_fx.graphs import shape_of
-from robnet_fx.passes.base import arrived, graph_pass, input_of, is_canonical, is_perturbed, like, put_behind
+from robnet_fx.passes.base import (
+    PassError,
+    arrived,
+    graph_pass,
+    input_of,
+    is_canonical,
+    is_perturbed,
+    like,
+    put_behind,
+)
+from robnet_fx.passes.insert_layout import layout_of
 from robnet_fx.perturbation import Perturbation
 
 FIELD = "field"  # the sub-module that holds the box, and the node where the coefficients enter
@@ -15,7 +25,10 @@ FIELD = "field"  # the sub-module that holds the box, and the node where the coe
 def insert_field(module: fx.GraphModule, perturbation: Perturbation) -> None:
     """The perturbation's `apply` in front of everything (Definition 7 without building W); box and basis as `field`."""
     old, graph = input_of(module), module.graph
-    transform = perturbation.build(shape_of(arrived(module))).to(dtype=old.meta["dtype"])
+    layout = layout_of(module)
+    if shape_of(arrived(module)) != layout.image:
+        raise PassError(f"the field would lie on {list(shape_of(arrived(module)))}, and an image is {list(layout.image)}")
+    transform = perturbation.build(layout.image).to(dtype=old.meta["dtype"])
     module.add_module(FIELD, transform)
     with graph.inserting_before(next(iter(graph.nodes))):
         coefficients = graph.placeholder("coefficients")

@@ -43,7 +43,7 @@ def clean(canonical: fx.GraphModule, mean: Constants = None, std: Constants = No
     example = input_of(canonical).meta.get(EXAMPLE)
     if example is not None and _operations(lowered) != _operations(whole):
         check_lowered(whole, lowered, example)
-    graph = simplify(insert_layout(lowered, channels_of(mean, std)))
+    graph = insert_layout(simplify(lowered), channels_of(mean, std))  # simplified later, once the field is in between
     return graph if mean is None and std is None else insert_normalisation(graph, mean, std)
 
 
