@@ -29,6 +29,7 @@ Move = Callable[[Apart, fx.Node], Made]
 _MOVES: dict[Any, Move] = {}
 _IN_PARTS = {*SPLITS, aten.unbind.int}
 """Operations with several results, each of which is made by itself."""
+_RECURRENT = {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
 _MAY_MOVE = {
     *RESHAPES,
     aten.permute.default,
@@ -56,6 +57,12 @@ def take_apart(exported: ExportedProgram) -> None:
     """
     graph = exported.graph
     prune(graph)
+    for node in graph.nodes:
+        if node.target in _RECURRENT:
+            raise UnsupportedError(
+                f"no bound rule for {node.target}: recurrent layers have none{place_of(node)}\n"
+                "  remedy  replace the layer by one of those in docs/operations.md"
+            )
     (image,) = (node for node in graph.nodes if node.name == exported.graph_signature.user_inputs[0])
     work = Apart(image)
     for node in list(graph.nodes):

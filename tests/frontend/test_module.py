@@ -290,6 +290,20 @@ def test_unsupported_operations_are_listed_all_at_once_with_layer_and_source():
     assert lines[-1] == "  remedy  replace the layer, or add a rule: docs/adding-an-op.md"
 
 
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_are_refused_by_name(layer: type[nn.RNNBase]):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows, self.head = layer(4, 3, batch_first=True), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.rows(x.squeeze(1))[0][:, -1])
+
+    with pytest.raises(UnsupportedError, match=r"no bound rule for aten\.\w+\.input(.|\n)*layer   rows(.|\n)*remedy"):
+        robnet_fx.bound(Net(), FIELD, example=torch.rand(2, 1, 4, 4))
+
+
 def _returns(value: Callable[[Tensor], object]) -> nn.Module:
     class Net(nn.Module):
         def forward(self, x: Tensor) -> object:
