@@ -131,8 +131,8 @@ class UnsettledLayout(UsageError):
             if images
             else f'say in which order the network takes its numbers: --flat {"|".join(FLATS)} (in Python flat="planes")'
         )
-        shown = {(layout.axes, layout.image) if images else layout: layout for layout in left}
-        lines = "".join(f"\n  either  {layout}" for layout in shown.values())
+        shown = {(layout.axes, layout.image) if images else layout: layout for layout in reversed(left)}
+        lines = "".join(f"\n  either  {layout}" for layout in reversed(shown.values()))
         super().__init__(
             f"images {list(first.given)} fit a network that takes {list(first.taken)} in more than one way, and a "
             f"field would differ{lines}\n  remedy  {remedy}"
@@ -231,8 +231,7 @@ def settle(
             raise UsageError(
                 "flat says the order of a flat network's input, and this network takes images: leave it out"
             )
-        grey = [layout for layout in left if layout.way == FLAT and layout.image[0] == 1]
-        left = grey or [layout for layout in left if layout.way == orders[flat]]
+        left = [r for r in left if r.way == orders[flat] or (r.way == FLAT and r.image[0] == 1)]  # grey has one order
     agreeing = [layout for layout in left if not layout.contradicted(evidence)]
     if not agreeing:
         sizes = " and ".join(str(size) for size, _ in sorted(evidence.slides, key=lambda axis: -axis[1]))
