@@ -103,7 +103,8 @@ class Layout:
         inner = self._channels[1] if self._channels[0] == 1 else 1
         ends = set(itertools.accumulate(reversed(self.image[1:]), operator.mul, initial=inner))
         whole = all({stride, stride * size} <= ends for size, stride in evidence.slides)
-        return bool(evidence.slides) and whole and math.prod(size for size, _ in evidence.slides) == math.prod(self.image[1:])
+        covered = math.prod(size for size, _ in evidence.slides)
+        return bool(evidence.slides) and whole and covered == math.prod(self.image[1:])
 
     @property
     def _channels(self) -> tuple[int, int]:
