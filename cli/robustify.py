@@ -107,6 +107,7 @@ def robustify(
         output=output,
         mean=subject.mean,
         std=subject.std,
+        layout=subject.layout,
         epochs=epochs,
         pretrain=pretrain,
         alpha=alpha,

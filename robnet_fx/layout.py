@@ -103,7 +103,8 @@ class Layout:
         inner = self._channels[1] if self._channels[0] == 1 else 1
         ends = set(itertools.accumulate(reversed(self.image[1:]), operator.mul, initial=inner))
         whole = all({stride, stride * size} <= ends for size, stride in evidence.slides)
-        return bool(evidence.slides) and whole and math.prod(n for n, _ in evidence.slides) == math.prod(self.image[1:])
+        covered = math.prod(size for size, _ in evidence.slides)
+        return bool(evidence.slides) and whole and covered == math.prod(self.image[1:])
 
     @property
     def _channels(self) -> tuple[int, int]:
@@ -131,8 +132,8 @@ class UnsettledLayout(UsageError):
             if images
             else f'say in which order the network takes its numbers: --flat {"|".join(FLATS)} (in Python flat="planes")'
         )
-        shown = {(layout.axes, layout.image) if images else layout: layout for layout in left}
-        lines = "".join(f"\n  either  {layout}" for layout in shown.values())
+        shown = {(layout.axes, layout.image) if images else layout: layout for layout in reversed(left)}
+        lines = "".join(f"\n  either  {layout}" for layout in reversed(shown.values()))
         super().__init__(
             f"images {list(first.given)} fit a network that takes {list(first.taken)} in more than one way, and a "
             f"field would differ{lines}\n  remedy  {remedy}"
@@ -231,8 +232,7 @@ def settle(
             raise UsageError(
                 "flat says the order of a flat network's input, and this network takes images: leave it out"
             )
-        grey = [layout for layout in left if layout.way == FLAT and layout.image[0] == 1]
-        left = grey or [layout for layout in left if layout.way == orders[flat]]
+        left = [r for r in left if r.way == orders[flat] or (r.way == FLAT and r.image[0] == 1)]  # grey has one order
     agreeing = [layout for layout in left if not layout.contradicted(evidence)]
     if not agreeing:
         sizes = " and ".join(str(size) for size, _ in sorted(evidence.slides, key=lambda axis: -axis[1]))

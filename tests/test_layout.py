@@ -102,6 +102,13 @@ def test_sizes_that_do_not_tell_the_layout(given, taken):
         assert found.given == given and (found.axes == word or found.way.startswith("flat"))
 
 
+@pytest.mark.parametrize(("given", "axes"), [((12, 10, 3), "nhwc"), ((3, 12, 10), "nchw"), ((9, 8, 8, 4), "nhwc")])
+@pytest.mark.parametrize("flat", FLATS)
+def test_the_order_of_a_flat_network_makes_no_grey_volume_of_colours(given, axes, flat):
+    found = settle(layouts(given, (math.prod(given),)), flat=flat)
+    assert (found.axes, found.given, found.order) == (axes, given, flat)
+
+
 @pytest.mark.parametrize(
     ("given", "seen"),
     [

@@ -100,13 +100,21 @@ def load_onnx(path: Path | str, shape: Sequence[int] | None = None, output: str 
 
 def load_for(path: Path | str, images: Shape, output: str | None = None) -> OnnxModel:
     """`load_onnx` for images of this shape, `(C, *spatial)` or in another layout, which settle the sizes that the file
-    leaves open: as they are where it takes them so."""
+    leaves open: as they are where its layers take them so."""
     image = read_header(path).image
     if image.axes is not None and not image.open:
         return load_onnx(path, None, output)
     fitting = [layout for layout in candidates(images) if image.takes(layout.taken)]
     fitting.sort(key=lambda layout: (not layout.as_given, not layout.likely))
-    return load_onnx(path, fitting[0].taken if fitting else None, output)
+    refused = None
+    for shape in dict.fromkeys(layout.taken for layout in fitting):
+        try:
+            return load_onnx(path, shape, output)
+        except UnsupportedError as error:  # where all sizes are open, only the layers know how many channels they take
+            refused = refused or error
+    if refused is not None:
+        raise refused
+    return load_onnx(path, None, output)
 
 
 def _check(path: Path, part: onnx.ModelProto) -> Port:

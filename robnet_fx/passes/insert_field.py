@@ -26,8 +26,8 @@ def insert_field(module: fx.GraphModule, perturbation: Perturbation) -> None:
     """The perturbation's `apply` in front of everything (Definition 7 without building W); box and basis as `field`."""
     old, graph = input_of(module), module.graph
     layout = layout_of(module)
-    if (shape := shape_of(arrived(module))) != layout.image:
-        raise PassError(f"the field would lie on {list(shape)}, and an image is {list(layout.image)}")
+    if (found := shape_of(arrived(module))) != layout.image:
+        raise PassError(f"the field would lie on {list(found)}, and an image is {list(layout.image)}")
     transform = perturbation.build(layout.image).to(dtype=old.meta["dtype"])
     module.add_module(FIELD, transform)
     with graph.inserting_before(next(iter(graph.nodes))):
