@@ -14,7 +14,7 @@ from robnet_fx.frontend.axes import evidence
 from robnet_fx.frontend.module import trace_module
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.frontend.running import undisturbed
-from robnet_fx.frontend.unwrap import load_pt2, to_full_precision, unwrap
+from robnet_fx.frontend.unwrap import in_full_precision, load_pt2, unwrap
 from robnet_fx.layout import Layout, Shape, assumed, layouts
 from robnet_fx.metadata import FLAT
 
@@ -61,16 +61,16 @@ def trace(
     flat = flat or getattr(model, "metadata", {}).get(FLAT)
     if given is not None and sizes is not None and not layouts(given, sizes):
         raise UsageError(f"images {list(given)} do not fit a network that takes {list(sizes)}, in no layout")
-    module = to_full_precision(unwrap(model))
-    types = {value.dtype for value in module.parameters() if value.is_floating_point()}
-    dtype = types.pop() if len(types) == 1 else None  # a file's weights may be in float64
-    with undisturbed(module, output) as guest:
-        if example is not None:
-            example = example.to(dtype) if dtype and example.is_floating_point() else example
-            return trace_arranged(guest, example, layout, flat)
-        if sizes is None:
-            raise UsageError("tracing an nn.Module needs an example batch of images")
-        traced = trace_module(guest, torch.rand(2, *sizes, dtype=dtype))
-        seen, word = evidence(traced), layout.axes if isinstance(layout, Layout) else layout
-        with_layout(traced, assumed(sizes, word, seen), seen, word, flat)
-        return traced
+    with in_full_precision(unwrap(model)) as module:
+        types = {value.dtype for value in module.parameters() if value.is_floating_point()}
+        dtype = types.pop() if len(types) == 1 else None  # a file's weights may be in float64
+        with undisturbed(module, output) as guest:
+            if example is not None:
+                example = example.to(dtype) if dtype and example.is_floating_point() else example
+                return trace_arranged(guest, example, layout, flat)
+            if sizes is None:
+                raise UsageError("tracing an nn.Module needs an example batch of images")
+            traced = trace_module(guest, torch.rand(2, *sizes, dtype=dtype))
+            seen, word = evidence(traced), layout.axes if isinstance(layout, Layout) else layout
+            with_layout(traced, assumed(sizes, word, seen), seen, word, flat)
+            return traced

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from robnet_fx.errors import UnsupportedError
 from robnet_fx.frontend.constants import known_values
@@ -326,7 +327,10 @@ class Canonical:
                     f"{arg.name} is a size computed from the batch ({value}); only B itself is known"
                 )
             if isinstance(value, (torch.SymFloat, torch.SymBool)):
-                raise UnsupportedError(f"{arg.name} is a number read off the values of an image, which has no bounds")
+                read = (
+                    "computed from the batch" if not free_unbacked_symbols(value) else "read off the values of an image"
+                )
+                raise UnsupportedError(f"{arg.name} is a number {read}, which has no bounds")
             return value if arg not in self.env and isinstance(value, (int, float, bool)) else self.env[arg]
         if isinstance(arg, (list, tuple)):
             return type(arg)(self._arg(a) for a in arg)

@@ -53,7 +53,7 @@ def check_trace(
         raise UnsupportedError(
             f"the canonical graph does not reproduce the model: {found}\n"
             + _at(node, reason)
-            + "  remedy  use the batch size in reshapes only, then try again"
+            + f"  remedy  {'use the batch size in reshapes only' if node else 'write to no .data'}, then try again"
         )
     if (found := difference(single, expected)) and _mixes(traced, example):
         node = _mixed_at(traced, example)

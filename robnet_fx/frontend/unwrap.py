@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,21 @@ def to_full_precision(model: nn.Module) -> nn.Module:
     """The model itself, or a float32 copy of one in half precision: bounds of rounded-off weights need more digits."""
     halves = [value.dtype in HALF for value in [*model.parameters(), *model.buffers()] if value.is_floating_point()]
     return copy_of(model).float() if any(halves) else model
+
+
+@contextmanager
+def in_full_precision(model: nn.Module) -> Iterator[nn.Module]:
+    """What `to_full_precision` makes of a model; where types then clash inside, the error says why."""
+    made = to_full_precision(model)
+    try:
+        yield made
+    except UsageError as error:
+        if made is model or not re.search(r"half|bfloat16|dtype", str(error), re.I):
+            raise
+        raise type(error)(
+            f"{error}\n  note    this is the float32 copy of a model in half precision, which is what has bounds\n"
+            "  remedy  cast to the type of the weights in forward, x.to(self.weight.dtype), not to a fixed one"
+        ) from error
 
 
 def copy_of(model: nn.Module) -> nn.Module:

@@ -191,3 +191,15 @@ if not sys.argv[1:]:
 def test_bounding_prints_nothing_and_hides_no_warning_of_the_model():
     done = subprocess.run([sys.executable, "-W", "error", "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        (lambda net, x: net.layer(x.flatten(1).half()), "float32 copy of a model in half precision"),
+        (lambda net, x: net.layer(x.flatten(1)) * (x.numel() / x.shape[0]), "a number computed from the batch"),
+    ],
+)
+def test_why_a_number_or_a_type_does_not_fit_is_said(forward: Callable[[Net, Tensor], Any], said: str):
+    with pytest.raises(RobnetError, match=said):
+        robnet_fx.trace(Net(forward).half(), torch.rand(2, 1, 4))
