@@ -60,7 +60,7 @@ def test_the_command_line_on_a_file_of_another_layout(kind, taken, run, trained,
     assert checked.exit_code == 0 and kind in checked.stderr and "assumption" not in checked.stderr  # its layers tell
     inspected = run("inspect", "net.onnx", "--stage", "passes", "--json")
     assert kind in inspected.stderr and "softmax" in inspected.stderr
-    shown = run("inspect", "net.onnx", *field, "--image", 3, "--onnx", "bounds.onnx")
+    shown = run("inspect", "net.onnx", *field, "--method", "ibp", "--image", 3, "--onnx", "bounds.onnx")
     assert json.loads(shown.stdout)["image"]["index"] == 3 and shown.exit_code == 0
     assert [d.dim_value for d in onnx.load(tmp_path / "bounds.onnx").graph.input[0].type.tensor_type.shape.dim][1:] == [
         1,

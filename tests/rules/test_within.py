@@ -11,6 +11,7 @@ from torch import nn
 
 import robnet_fx
 from robnet_fx import BiasField
+from robnet_fx.bounded import BoundedModel
 from robnet_fx.domains import Form, Interval, Shape, Symbolic
 from robnet_fx.ops import within
 from robnet_fx.rules import rule_for
@@ -137,8 +138,9 @@ def test_bounds_of_many_blocks_are_finite():
     blocks = [Block() for _ in range(12)]
     model = nn.Sequential(nn.Unflatten(3, (2, 8)), nn.Flatten(1, 3), *blocks, nn.Flatten(), nn.Linear(64, 3)).eval()
     images = torch.rand(2, 1, 4, 16)
+    graph = robnet_fx.trace(model, images)
     for method in ("ibp", "ssip", "rsip-ssip"):
-        net = robnet_fx.bound(model, BiasField(1, 0.5), method, example=images)
+        net = BoundedModel(graph, BiasField(1, 0.5), method)
         for bounds in net.bounds(images, torch.eye(3).expand(2, 3, 3)):
             assert bool(bounds.isfinite().all())
     assert {"within", "softmax"} <= set(names(net.clean))

@@ -292,11 +292,12 @@ def test_little_memory_means_smaller_parts_and_the_same_result(job, monkeypatch)
         return original(net, images, labels, recipe, **options)
 
     monkeypatch.setattr(module, "train", watch)
-    plenty = job(epochs=1)
+    data = Data(X[:100], Y[:100])
+    plenty = job(epochs=1, data=data)
     perturbed = bounded(eps=0.6).perturbed
     need = of_training(perturbed)
-    scarce = job(epochs=1, memory=int((need.of(5) + 1) / 0.6))
-    scarcer = job(epochs=1, memory=int((of_training(perturbed, 2).of(1) + 1) / 0.6))
+    scarce = job(epochs=1, data=data, memory=int((need.of(5) + 1) / 0.6))
+    scarcer = job(epochs=1, data=data, memory=int((of_training(perturbed, 2).of(1) + 1) / 0.6))
     assert parts == [(None, None), (5, None), (1, 2)]
     for score in (scarce.after, scarcer.after):
         assert score.clean == pytest.approx(plenty.after.clean, abs=0.05)
