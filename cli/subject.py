@@ -97,7 +97,7 @@ def open_subject(opening: Opening) -> Subject:
     named = opening.data or header.metadata.get(data_sets.METADATA_KEY)
     if named is not None and header.image.open:  # the images settle the model's sizes
         dataset, reading = _load(named, opening.reading, header, _sizes(header), _classes(header))
-        model = load_for(opening.model, dataset.sizes, opening.output)
+        model = load_for(opening.model, dataset.sizes, opening.output, dataset.axes or reading.layout)
     else:
         model = load_onnx(opening.model, output=opening.output)
         image = likely(model.input_shape).image

@@ -8,6 +8,7 @@ import random
 
 import pytest
 import torch
+from onnx import helper
 from torch import Tensor, nn
 
 import robnet_fx
@@ -15,6 +16,7 @@ from robnet_fx import BiasField, UsageError
 from robnet_fx.layout import FLATS, Evidence, UnsettledLayout, arrange, channels_first, layouts, likely, settle
 from robnet_fx.testing import check_sound
 from robnet_fx.train.loop import train
+from tests.onnx_files import by_hand, weight
 from tests.small import bounded, digits
 
 CONSTANTS = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)}
@@ -306,3 +308,20 @@ def test_training_gives_the_module_its_own_layout():
     net = robnet_fx.bound(model, BiasField(1, 0.1), example=x[:2] / 255)
     history = train(net, x[:128], y[:128], robnet_fx.Recipe.short(2, lr=1e-3, batch_size=64))
     assert history.epochs[-1]["clean"] > 0.8
+
+
+@pytest.mark.parametrize(("axes", "image"), [("nchw", (3, 8, 3)), ("nhwc", (3, 3, 8))])
+def test_open_sizes_of_a_file_do_not_settle_a_layout(axes, image, tmp_path):
+    """A file of three channels and any height and width takes 3 x 8 x 3 numbers both ways."""
+    nodes = [
+        helper.make_node("Conv", ["x", "W"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["y"]),
+    ]
+    inputs = [("x", 1, ["N", 3, "h", "w"])]
+    path = by_hand(tmp_path / "net.onnx", nodes, {"W": weight(4, 3, 1, 1)}, inputs=inputs)
+    images = torch.rand(2, 3, 8, 3)
+    with pytest.raises(UnsettledLayout, match="more than one way"):
+        robnet_fx.bound(path, BiasField(1, 0.1), "ibp", example=images)
+    net = robnet_fx.bound(path, BiasField(1, 0.1), "ibp", example=images, layout=axes)
+    assert net.layout.image == image

@@ -55,7 +55,8 @@ def trace(
         from robnet_fx.frontend.onnx import load_for, load_onnx  # they load only where a file is read
 
         asked = None if output is None else str(output)
-        model = load_onnx(Path(model), output=asked) if given is None else load_for(Path(model), given, asked)
+        word = layout.axes if isinstance(layout, Layout) else layout
+        model = load_onnx(Path(model), output=asked) if given is None else load_for(Path(model), given, asked, word)
         output = None
     sizes: Shape | None = getattr(model, "input_shape", None)
     flat = flat or getattr(model, "metadata", {}).get(FLAT)

@@ -18,7 +18,7 @@ from robnet_fx.frontend.onnx_header import Port, image_inputs, port, read_header
 from robnet_fx.frontend.onnx_ops.node import Stored
 from robnet_fx.frontend.onnx_part import choose_output, part_behind
 from robnet_fx.frontend.onnx_runtime import computes_in_halves, difference, forms
-from robnet_fx.layout import Shape, candidates
+from robnet_fx.layout import Shape, UnsettledLayout, candidates
 from robnet_fx.margins import as_logits
 
 _FREE_BATCH = 7  # sample batch size for a file that leaves it open: a prime that shapes seldom contain
@@ -98,13 +98,19 @@ def load_onnx(path: Path | str, shape: Sequence[int] | None = None, output: str 
     return model
 
 
-def load_for(path: Path | str, images: Shape, output: str | None = None) -> OnnxModel:
-    """`load_onnx` for images of this shape, `(C, *spatial)` or in another layout, which settle the sizes that the file
-    leaves open: as they are where its layers take them so."""
+def load_for(path: Path | str, images: Shape, output: str | None = None, axes: str | None = None) -> OnnxModel:
+    """`load_onnx` for images of this shape, which settle the sizes that the file leaves open: as they are where its
+    layers take them so. `axes` say how they lie (of `layout.AXES`), None where that is not known.
+
+    Raises `UnsettledLayout` where the open sizes would take several likely images, and what `load_onnx` raises.
+    """
     image = read_header(path).image
     if image.axes is not None and not image.open:
         return load_onnx(path, None, output)
-    fitting = [layout for layout in candidates(images) if image.takes(layout.taken)]
+    fitting = [layout for layout in candidates(images) if image.takes(layout.taken) and axes in (None, layout.axes)]
+    likely = [layout for layout in fitting if layout.likely]
+    if len({layout.image for layout in likely}) > 1:
+        raise UnsettledLayout(likely)
     fitting.sort(key=lambda layout: (not layout.as_given, not layout.likely))
     refused = None
     for shape in dict.fromkeys(layout.taken for layout in fitting):

@@ -156,16 +156,18 @@ def robustify(
     field = BiasField(order, eps, multiplicative, additive)
     place = choose_device(device)
     example = to_float(data.x_train[:2], torch.zeros(()))
+    layout = layout or getattr(data, "axes", None)
+    axes = layout.axes if isinstance(layout, Layout) else layout
     asked = None if output is None or isinstance(model, nn.Module) else str(output)  # of a file
     source: nn.Module
     if isinstance(model, nn.Module):
         source = as_read = to_full_precision(unwrap(model))
     else:
-        source = as_read = load_for(Path(model), tuple(example.shape[1:]), asked)
+        source = as_read = load_for(Path(model), tuple(example.shape[1:]), asked, axes)
         output = None
     if isinstance(source, OnnxModel) and any(value.dtype == torch.float64 for value in source.parameters()):
         source = copy.deepcopy(as_read).float()  # trained so, and judged in the digits that the file has
-    canonical = trace(source, example, output, layout or getattr(data, "axes", None), flat)
+    canonical = trace(source, example, output, layout, flat)
     if said := settle_by_labels(canonical, data.x_train, data.y_train, mean, std):
         progress.remark(said)
     axes, how = with_channels_first(canonical, mean, std)
