@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from robnet_fx.graphs import argument
+from robnet_fx.errors import UnsupportedError
+from robnet_fx.graphs import argument, describe
 from robnet_fx.passes.lower import Builder, lowers
 
 aten = torch.ops.aten
@@ -42,7 +43,10 @@ def _attention(build: Builder, node: fx.Node) -> fx.Node | None:
     scores = build.matmul(q, build.call(aten.transpose.int, k, -2, -1))
     scores = build.call(aten.mul.Tensor, scores, size**-0.5 if scale is None else scale)
     if mask is not None and not build.depends(mask) and not _leaves_some(build.value(mask)):
-        return None
+        raise UnsupportedError(
+            "attention whose mask leaves out all of a row has no bounds: its softmax is NaN, or 0 where PyTorch says so\n"
+            f"{describe(node)}\n  remedy  leave such rows out of the queries, or let them see one key"
+        )
     if mask is not None and mask.meta["val"].dtype == torch.bool:
         scores = build.call(aten.where.ScalarSelf, build.call(aten.logical_not.default, mask), _LEFT_OUT, scores)
     elif mask is not None:
