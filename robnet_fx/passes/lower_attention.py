@@ -44,7 +44,7 @@ def _attention(build: Builder, node: fx.Node) -> fx.Node | None:
     scores = build.call(aten.mul.Tensor, scores, size**-0.5 if scale is None else scale)
     if mask is not None and not build.depends(mask) and not _leaves_some(build.value(mask)):
         raise UnsupportedError(
-            "attention whose mask leaves out all of a row has no bounds: its softmax is NaN, or 0 where PyTorch says so\n"
+            "attention whose mask leaves out all of a row has no bounds: its softmax has none to choose from\n"
             f"{describe(node)}\n  remedy  leave such rows out of the queries, or let them see one key"
         )
     if mask is not None and mask.meta["val"].dtype == torch.bool:
