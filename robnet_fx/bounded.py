@@ -201,9 +201,8 @@ class BoundedModel(nn.Module):
         if compiled and count == 1:  # would be compiled as a case of its own
             images, labels = images.repeat(2, *[1] * (images.dim() - 1)), labels.repeat(2)
         spec = margin_spec(labels, other_classes(labels, self.classes), self.classes).to(images.dtype)
-        if (
-            images.dim() == 4 and self.layout.axes == "nchw"
-        ):  # convolutions are up to twice as fast so, and every value follows the image
+        # Convolutions are up to twice as fast so, and every value follows the image.
+        if images.dim() == 4 and self.layout.axes == "nchw":
             images = images.contiguous(memory_format=torch.channels_last)
         margins = spec.shape[1]
         rows = rows or margins

@@ -47,7 +47,7 @@ Axis = tuple[int, int]
 
 class Evidence(NamedTuple):
     """What a network says of its input (`frontend/axes.py`): the axes that its layers slide over, and the axis that it
-    takes as channels, by moving it where its layers or its name put these."""
+    takes as channels, by moving it where its layers have these."""
 
     slides: frozenset[Axis] = frozenset()
     channels: Axis | None = None
@@ -269,6 +269,11 @@ def _fit(found: Sequence[Layout]) -> str:
     if not found:
         return "the images fit the network in no layout"
     return f"images {list(found[0].given)} fit the network as {' or '.join(dict.fromkeys(r.axes for r in found))}"
+
+
+def axes_of(layout: str | Layout | None) -> str | None:
+    """The axes of images, of a layout or of the word for them."""
+    return layout.axes if isinstance(layout, Layout) else layout
 
 
 def channels_first(images: Tensor, axes: str) -> Tensor:

@@ -15,7 +15,7 @@ from robnet_fx.frontend.module import trace_module
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.frontend.running import undisturbed
 from robnet_fx.frontend.unwrap import in_full_precision, load_pt2, unwrap
-from robnet_fx.layout import Layout, Shape, assumed, layouts
+from robnet_fx.layout import Layout, Shape, assumed, axes_of, layouts
 from robnet_fx.metadata import FLAT
 
 
@@ -48,14 +48,13 @@ def trace(
     """
     if example is not None and (not isinstance(example, Tensor) or example.dim() < 2):
         raise UsageError("tracing needs an example batch of images, a tensor of shape [B, C, ...]")
-    given = None if example is None else tuple(example.shape[1:])
+    given, word = None if example is None else tuple(example.shape[1:]), axes_of(layout)
     if isinstance(model, (str, Path)) and Path(model).suffix == ".pt2":
         model = load_pt2(Path(model))
     if isinstance(model, (str, Path)):
         from robnet_fx.frontend.onnx import load_for, load_onnx  # they load only where a file is read
 
         asked = None if output is None else str(output)
-        word = layout.axes if isinstance(layout, Layout) else layout
         model = load_onnx(Path(model), output=asked) if given is None else load_for(Path(model), given, asked, word)
         output = None
     sizes: Shape | None = getattr(model, "input_shape", None)
@@ -72,6 +71,6 @@ def trace(
             if sizes is None:
                 raise UsageError("tracing an nn.Module needs an example batch of images")
             traced = trace_module(guest, torch.rand(2, *sizes, dtype=dtype))
-            seen, word = evidence(traced), layout.axes if isinstance(layout, Layout) else layout
+            seen = evidence(traced)
             with_layout(traced, assumed(sizes, word, seen), seen, word, flat)
             return traced

@@ -26,7 +26,7 @@ from robnet_fx.frontend.onnx import OnnxModel, load_for
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.frontend.unwrap import to_full_precision, unwrap
 from robnet_fx.images import check, subset, to_float
-from robnet_fx.layout import Layout, channels_first
+from robnet_fx.layout import Layout, axes_of, channels_first
 from robnet_fx.layout_by_labels import settle_by_labels, with_channels_first
 from robnet_fx.memory import available_memory, bytes_text, of_training
 from robnet_fx.metadata import FLAT, normalisation_metadata
@@ -157,13 +157,12 @@ def robustify(
     place = choose_device(device)
     example = to_float(data.x_train[:2], torch.zeros(()))
     layout = layout or getattr(data, "axes", None)
-    axes = layout.axes if isinstance(layout, Layout) else layout
     asked = None if output is None or isinstance(model, nn.Module) else str(output)  # of a file
     source: nn.Module
     if isinstance(model, nn.Module):
         source = as_read = to_full_precision(unwrap(model))
     else:
-        source = as_read = load_for(Path(model), tuple(example.shape[1:]), asked, axes)
+        source = as_read = load_for(Path(model), tuple(example.shape[1:]), asked, axes_of(layout))
         output = None
     if isinstance(source, OnnxModel) and any(value.dtype == torch.float64 for value in source.parameters()):
         source = copy.deepcopy(as_read).float()  # trained so, and judged in the digits that the file has
