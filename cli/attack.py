@@ -41,14 +41,14 @@ def attack(
     share = options.read_eps(eps)
     reading = options.read_reading(resize, white, test_share, layout, seed)
 
-    from robnet_fx.attack import attack as run_attack
+    from robnet_fx.cli.opened import open_subject
     from robnet_fx.cli.output import announce, show
-    from robnet_fx.cli.subject import open_subject
-    from robnet_fx.field import BiasField
-    from robnet_fx.files import sha256_of_file, sha256_of_tensors
+    from robnet_fx.machine.files import sha256_of_file, sha256_of_tensors
+    from robnet_fx.perturbations.bias_field import BiasField
     from robnet_fx.report.console import notes
     from robnet_fx.report.progress import Bars
     from robnet_fx.report.tables import accuracies
+    from robnet_fx.verify.attack import attack as run_attack
 
     field = BiasField(order, share)
     subject = open_subject(options.Opening(model, data, reading, mean, std, output, flat, device))

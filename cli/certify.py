@@ -43,16 +43,16 @@ def certify(
     share = options.read_eps(eps)
     reading = options.read_reading(resize, white, test_share, layout, seed)
 
-    from robnet_fx.attack import attack as run_attack
-    from robnet_fx.certify import certify as run_certify
+    from robnet_fx.bounds import method_named
+    from robnet_fx.cli.opened import open_subject
     from robnet_fx.cli.output import announce, show
-    from robnet_fx.cli.subject import open_subject
     from robnet_fx.errors import RobnetError
-    from robnet_fx.field import BiasField
-    from robnet_fx.generate import method_named
+    from robnet_fx.perturbations.bias_field import BiasField
     from robnet_fx.report.console import notes
     from robnet_fx.report.progress import Bars
     from robnet_fx.report.tables import accuracies
+    from robnet_fx.verify import certify as run_certify
+    from robnet_fx.verify.attack import attack as run_attack
 
     method_named(method)
     field = BiasField(order, share)

@@ -8,6 +8,7 @@ import typer
 
 from robnet_fx.cli import options
 from robnet_fx.errors import UnsupportedError
+from robnet_fx.problem import Problem
 
 
 def check(
@@ -37,12 +38,12 @@ def check(
     """
     from dataclasses import asdict
 
+    from robnet_fx.bounds.memory import available_memory
+    from robnet_fx.cli.opened import describe_data, describe_file, open_alone, open_subject
     from robnet_fx.cli.output import announce, show
-    from robnet_fx.cli.subject import describe_data, describe_file, open_alone, open_subject
-    from robnet_fx.coverage import coverage_of
-    from robnet_fx.device import choose_device
-    from robnet_fx.field import BiasField
-    from robnet_fx.memory import available_memory
+    from robnet_fx.inspect.coverage import coverage_of
+    from robnet_fx.machine.device import choose_device
+    from robnet_fx.perturbations.bias_field import BiasField
     from robnet_fx.report.coverage import coverage_report
 
     place = choose_device(device)
@@ -60,7 +61,7 @@ def check(
             lines = describe_file(model, subject.model, found_layout, subject.remarks, subject.told)
             lines["data"] = describe_data(subject.data)
         announce("check", lines)
-        found = coverage_of(canonical, BiasField(order, 0.0), options.read_clip(clip))
+        found = coverage_of(canonical, Problem(BiasField(order, 0.0), options.read_clip(clip)))
     except UnsupportedError as error:  # the front end stops before the operations can be counted
         if json:
             show({**heading, "supported": False, "coverage": None, "error": str(error)}, "", as_json=True, out=out)

@@ -14,8 +14,8 @@ from typing import NoReturn, ParamSpec
 
 import typer
 
-from robnet_fx import ranks
 from robnet_fx.errors import Interrupted, RobnetError
+from robnet_fx.machine import ranks
 from robnet_fx.report.console import failures, notes, say
 
 DEBUG_VARIABLE = "ROBNET_FX_DEBUG"

@@ -9,6 +9,7 @@ import typer
 
 from robnet_fx.cli import options
 from robnet_fx.errors import UsageError
+from robnet_fx.problem import Problem
 
 
 def inspect(
@@ -73,8 +74,8 @@ def inspect(
             raise UsageError(f"{name} shows the bounds on an image and goes with neither --stage nor --code")
     share = 0.0 if eps is None else options.read_eps(eps)  # a graph is the same at every eps
 
-    from robnet_fx.field import BiasField
-    from robnet_fx.generate import method_named
+    from robnet_fx.bounds import method_named
+    from robnet_fx.perturbations.bias_field import BiasField
 
     method_named(method)
     field, form = BiasField(order, share), options.read_clip(clip)
@@ -91,8 +92,8 @@ def _show_stage(
 ) -> None:
     from dataclasses import asdict
 
+    from robnet_fx.cli.opened import describe_file, normalisation, open_alone, open_subject
     from robnet_fx.cli.output import announce, show
-    from robnet_fx.cli.subject import describe_file, normalisation, open_alone, open_subject
     from robnet_fx.inspect import node_lines, stage_of
     from robnet_fx.report.console import results, say
     from robnet_fx.report.tables import graph_table
@@ -107,7 +108,7 @@ def _show_stage(
         canonical, loaded = subject.canonical, subject.model
         announce("inspect", describe_file(model, loaded, subject.layout, subject.remarks, subject.told))
     constants = normalisation(loaded, opening.mean, opening.std)
-    graph = stage_of(canonical, stage, field, method, clip, *constants)
+    graph = stage_of(canonical, stage, Problem(field, clip, *constants), method)
     lines = node_lines(graph, stage)
     if code and not json:
         say(results(), graph.code.strip())
@@ -129,8 +130,8 @@ def _show_bounds(
 ) -> None:
     from dataclasses import asdict
 
+    from robnet_fx.cli.one_image import open_specimen
     from robnet_fx.cli.output import announce, show
-    from robnet_fx.cli.specimen import open_specimen
     from robnet_fx.inspect import survey
     from robnet_fx.report.console import notes, say
     from robnet_fx.report.tables import survey_table

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from robnet_fx import ranks
-from robnet_fx.files import write_atomically
+from robnet_fx.machine import ranks
+from robnet_fx.machine.files import write_atomically
 from robnet_fx.report.console import notes, results, say
 from robnet_fx.report.panels import opening
 

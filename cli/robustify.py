@@ -78,11 +78,11 @@ def robustify(
 
     from dataclasses import asdict
 
+    from robnet_fx.bounds import method_named
+    from robnet_fx.cli.opened import open_subject
     from robnet_fx.cli.output import announce, show
-    from robnet_fx.cli.subject import open_subject
-    from robnet_fx.field import BiasField
-    from robnet_fx.files import sha256_of_file
-    from robnet_fx.generate import method_named
+    from robnet_fx.machine.files import sha256_of_file
+    from robnet_fx.perturbations.bias_field import BiasField
     from robnet_fx.report.console import notes
     from robnet_fx.report.progress import Bars
     from robnet_fx.report.tables import before_and_after

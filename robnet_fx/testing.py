@@ -1,6 +1,7 @@
 """A soundness harness for rules, yours or ours: it hunts for a coefficient that leaves a bound.
 
 ```python
+from robnet_fx.problem import Problem
 from robnet_fx.testing import check_sound
 
 check_sound(MyNetwork().double(), BiasField(1, 0.1), images)  # AssertionError if a bound of a node is left
@@ -19,14 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from robnet_fx.bounded import BoundedModel
-from robnet_fx.domains import Interval
+from robnet_fx.algebra.domains import Interval
+from robnet_fx.algebra.kernels import flat
+from robnet_fx.bounds.methods import METHODS
+from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
-from robnet_fx.generate.methods import METHODS
 from robnet_fx.graphs import MODEL
-from robnet_fx.kernels import flat
-from robnet_fx.perturbation import Perturbation
+from robnet_fx.perturbations.base import Perturbation
+from robnet_fx.problem import Problem
 
 TOLERANCE = 1e-9  # of 1 + |bound|, in float64
 
@@ -95,7 +97,7 @@ def check_sound(
         raise UsageError("the harness works in float64: give it model.double() and images.double()")
     canonical = network if _is_canonical(network) else trace(network, images)
     assert isinstance(canonical, fx.GraphModule)
-    nets = {method: BoundedModel(canonical, perturbation, method, clip, mean, std) for method in methods}
+    nets = {method: BoundedModel(canonical, Problem(perturbation, clip, mean, std), method) for method in methods}
     net = next(iter(nets.values()))
     for parameter in net.parameters():
         parameter.requires_grad_(False)  # only the coefficients are climbed

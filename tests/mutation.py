@@ -30,14 +30,15 @@ ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 120  # seconds of processor time a mutant may take: an endless loop is noticed, a busy machine is not
 
 # File under test -> the tests that should notice, in stages: the next stage runs only where the one before passed.
+_FIELD = "tests/perturbations/test_field.py"
 _AFFINE = "tests/rules/test_affine.py"
 _CURVED = "tests/rules/test_curved.py"
 _REFUSALS = "tests/rules/test_registry.py"
 _MOVES = ["tests/rules/test_moves.py", "-k", "refused or contraction"]
 _ELEMENTWISE = "tests/rules/test_elementwise.py"
 _GRAPHS = "tests/rules/test_soundness.py"
-_WINDOWS = "tests/frontend/test_windows.py"
-_MERGED = "tests/frontend/test_merged.py"
+_WINDOWS = "tests/frontend/batch_axis/test_windows.py"
+_MERGED = "tests/frontend/batch_axis/test_merged.py"
 _SOFTMAX = "tests/rules/test_softmax.py"
 _LOGSUMEXP = "tests/rules/test_logsumexp.py"
 
@@ -50,18 +51,19 @@ def _curves(cases: str) -> list[list[str]]:
 
 
 SUITES: dict[str, list[list[str]]] = {
-    "depthwise.py": [["tests/test_depthwise.py"]],
-    "domains.py": [["tests/test_domains.py"], ["tests/generate/test_chains.py", "-k", "units"]],
-    "field.py": [["tests/test_field.py", "-k", word] for word in ("exact", "box or monomials", "")],
-    "frontend/behind.py": [*([_WINDOWS, "-k", word] for word in ("refused", "windows_is")), [_MERGED]],
-    "frontend/contracted.py": [[_MERGED, "-k", "put_back"], [_WINDOWS, "-k", "products or refused"]],
-    "frontend/merged.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
-    "frontend/moved.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
-    "generate/anchors.py": [["tests/generate/test_anchors.py", "-k", "blocks or chain or wide"]],
-    "generate/rows.py": [["tests/generate/test_anchors.py"], ["tests/generate/test_bounds.py", "-k", "rsip"]],
-    "kernels.py": [["tests/test_kernels.py"]],
-    "noise.py": [["tests/test_field.py", "-k", "white_noise_are or ball or ramp"], ["tests/test_field.py"]],
-    "rules/affine.py": [[_AFFINE]],
+    "algebra/depthwise.py": [["tests/algebra/test_depthwise.py"]],
+    "algebra/domains.py": [["tests/algebra/test_domains.py"], ["tests/bounds/test_weight_chains.py", "-k", "units"]],
+    "perturbations/bias_field.py": [
+        ["tests/perturbations/test_field.py", "-k", word] for word in ("exact", "box or monomials", "")
+    ],
+    "frontend/batch_axis/operations.py": [*([_WINDOWS, "-k", word] for word in ("refused", "windows_is")), [_MERGED]],
+    "frontend/batch_axis/contractions.py": [[_MERGED, "-k", "put_back"], [_WINDOWS, "-k", "products or refused"]],
+    "frontend/batch_axis/walk.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
+    "frontend/batch_axis/stand_in.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
+    "bounds/anchors.py": [["tests/bounds/test_anchors.py", "-k", "blocks or chain or wide"]],
+    "bounds/rows.py": [["tests/bounds/test_anchors.py"], ["tests/bounds/test_bounds.py", "-k", "rsip"]],
+    "algebra/kernels.py": [["tests/algebra/test_kernels.py"]],
+    "perturbations/white_noise.py": [[_FIELD, "-k", "white_noise_are or ball or ramp"], [_FIELD]],
     "rules/arithmetic.py": [[_AFFINE, "-k", "add or sub or neg or mul or div"], [_REFUSALS]],
     "rules/axes.py": [_MOVES, [_REFUSALS], [_GRAPHS, "-k", "pixel"]],
     "rules/clamp.py": [[_ELEMENTWISE, "-k", "clamp or hardtanh or relu6"]],
@@ -115,18 +117,22 @@ _BRANCH = "without a pole inside, all of it lies in one branch"
 
 # "file: the statement as the mutant has it" -> why it cannot be told apart.
 EQUIVALENT: dict[str, str] = {
-    "generate/rows.py: sides = [self.graph(image, rows, *earlier).chunk(2, 1) for rows in "
+    "bounds/rows.py: sides = [self.graph(image, rows, *earlier).chunk(2, 1) for rows in "
     "self.rows(units, pre.upper)]": "only its shape and dtype are read",
-    "kernels.py: return x.split(max(1, _CACHE * x.shape[axis] // min(1, x.numel())), axis)": (
+    "algebra/kernels.py: return x.split(max(1, _CACHE * x.shape[axis] // min(1, x.numel())), axis)": (
         "any number of parts will do"
     ),
-    "kernels.py: nothing = (low - high) * 0": "only whether it is a number is read",
-    "kernels.py: slope = torch.where(open_, high / 2 / half, (high > 0).to(high.dtype) - nothing)": "it is 0 or NaN",
-    "kernels.py: slope = torch.where(open_, high / 2 / half, (high > 0).to(low.dtype) + nothing)": (
+    "algebra/kernels.py: nothing = (low - high) * 0": "only whether it is a number is read",
+    "algebra/kernels.py: slope = torch.where(open_, high / 2 / half, (high > 0).to(high.dtype) - nothing)": (
+        "it is 0 or NaN"
+    ),
+    "algebra/kernels.py: slope = torch.where(open_, high / 2 / half, (high > 0).to(low.dtype) + nothing)": (
         "only its dtype is read"
     ),
-    "kernels.py: form = _Chord.apply if by_hand(upper) else chord_plain": "only its device is read",
-    "kernels.py: return [0, 1, *sorted(range(2, x.dim()), key=lambda axis: strides[axis])]": "any order will do",
+    "algebra/kernels.py: form = _Chord.apply if by_hand(upper) else chord_plain": "only its device is read",
+    "algebra/kernels.py: return [0, 1, *sorted(range(2, x.dim()), key=lambda axis: strides[axis])]": (
+        "any order will do"
+    ),
     "rules/clamp.py: inside = ((pre.lower >= low) & (pre.upper <= high)).to(pre.upper.dtype)": "only its dtype is read",
     "rules/curved.py: return (torch.where(found, point, math.inf).unbind(0), torch.where(found, slack, 0.0).amax(0))": (
         "no turn: moved to one end or the other"

@@ -1,4 +1,4 @@
-"""What two processes and one do alike: small jobs, whose results tests/test_ranks.py compares.
+"""What two processes and one do alike: small jobs, whose results tests/machine/test_ranks.py compares.
 
 Everything here is imported by processes of their own, which pytest does not know of.
 """
@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from robnet_fx import ranks
-from robnet_fx.attack import attack
-from robnet_fx.bounded import BoundedModel
-from robnet_fx.certify import verdicts
+from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import Interrupted, RobnetError
-from robnet_fx.progress import SILENT
+from robnet_fx.machine import ranks
+from robnet_fx.machine.progress import SILENT
 from robnet_fx.train import Phase, Recipe, train
+from robnet_fx.verify import verdicts
+from robnet_fx.verify.attack import attack
 from tests.small import bounded, digits, moody_net, plain_net
 
 X, Y = digits()

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import robnet_fx
-from robnet_fx.bounded import BoundedModel
+from robnet_fx.bounds.model import BoundedModel
 
 
 @cache

@@ -11,12 +11,18 @@ from tests.mutation import EQUIVALENT, ROOT, SUITES, mutants_of
 def test_every_file_of_rules_is_mutated():
     package = ROOT / "robnet_fx"
     rules = {f"rules/{path.name}" for path in (package / "rules").glob("*.py")} - {"rules/__init__.py"}
-    assert rules | {"domains.py", "field.py", "kernels.py", "noise.py", "depthwise.py"} <= set(SUITES)
+    assert rules | {
+        "algebra/domains.py",
+        "algebra/kernels.py",
+        "algebra/depthwise.py",
+        "perturbations/bias_field.py",
+        "perturbations/white_noise.py",
+    } <= set(SUITES)
     assert all((package / file).is_file() for file in SUITES)
 
 
 def test_mutants_are_single_edits_of_every_kind():
-    files = "domains.py", "kernels.py", "rules/relu.py", "rules/clamp.py"
+    files = "algebra/domains.py", "algebra/kernels.py", "rules/relu.py", "rules/clamp.py"
     mutants = [mutant for file in files for mutant in mutants_of(file)]
     edits = {(mutant.before, mutant.after) for mutant in mutants}
     assert ("x.const - radius", "x.const + radius") in edits
@@ -26,7 +32,7 @@ def test_mutants_are_single_edits_of_every_kind():
     assert ("minimum", "maximum") in edits
     assert ("form.coef.clamp(min=0)", "form.coef.clamp(max=0)") in edits
     assert ("x.upper", "x.lower") in edits
-    originals = {file: (ROOT / "robnet_fx" / file).read_text() for file in ("domains.py", "rules/relu.py")}
+    originals = {file: (ROOT / "robnet_fx" / file).read_text() for file in ("algebra/domains.py", "rules/relu.py")}
     assert all(mutant.source not in originals.values() for mutant in mutants)
     for mutant in mutants:
         compile(mutant.source, mutant.file, "exec")

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 import robnet_fx
-from robnet_fx.attack import attack
-from robnet_fx.certify import certify
-from robnet_fx.coverage import coverage
+from robnet_fx.inspect.coverage import coverage
+from robnet_fx.verify import certify
+from robnet_fx.verify.attack import attack
 from robnet_fx.zoo.data import Dataset
 
 FIELD = robnet_fx.BiasField(3, 0.05 / 255)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import robnet_fx
-from robnet_fx.certify import certify
 from robnet_fx.train.loop import train
+from robnet_fx.verify import certify
 
 SHAPE, CLASSES = (2, 10, 10), 3
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from robnet_fx.errors import UsageError
-from robnet_fx.progress import SILENT, Progress
+from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.zoo.dataset import Dataset, shape_text
 from robnet_fx.zoo.folder import read_folder
 from robnet_fx.zoo.named import NAMED

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from robnet_fx.errors import UsageError
-from robnet_fx.files import sha256_of_tensors
-from robnet_fx.images import check
-from robnet_fx.layout import AXES, channels_first, layouts, likely
+from robnet_fx.images.layout import AXES, channels_first, layouts, likely
+from robnet_fx.images.pixels import check
+from robnet_fx.machine.files import sha256_of_tensors
 
 Samples = tuple[Tensor, Tensor]
 """Images `[N, ...]` and labels int64 `[N]`."""

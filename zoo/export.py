@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from robnet_fx.export import write_onnx
+from robnet_fx.interchange.network import write_onnx
 from robnet_fx.zoo.data import METADATA_KEY
 from robnet_fx.zoo.digits import train_digits
 from robnet_fx.zoo.models import architecture

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robnet_fx.progress import Progress
+from robnet_fx.machine.progress import Progress
 from robnet_fx.zoo.classes import list_images
 from robnet_fx.zoo.dataset import Dataset, count_text, refuse, shape_text
 from robnet_fx.zoo.picture import BadPicture, Header, read_header, read_picture

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from robnet_fx.errors import UsageError
-from robnet_fx.layout import AXES
+from robnet_fx.images.layout import AXES
 from robnet_fx.zoo.dataset import refuse
 
 METADATA_KEY = "robnet_fx.reading"

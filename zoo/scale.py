@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from robnet_fx.images import batches
+from robnet_fx.images.pixels import batches
 from robnet_fx.zoo.dataset import refuse
 
 _CHUNK = 256  # images looked at together: whole numbers are found out without a second array of that size

@@ -10,13 +10,13 @@ from torch.export import ExportedProgram
 
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.arranging import trace_arranged, with_layout
-from robnet_fx.frontend.axes import evidence
 from robnet_fx.frontend.module import trace_module
+from robnet_fx.frontend.onnx.metadata import FLAT
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.frontend.running import undisturbed
+from robnet_fx.frontend.sliding_axes import evidence
 from robnet_fx.frontend.unwrap import in_full_precision, load_pt2, unwrap
-from robnet_fx.layout import Layout, Shape, assumed, axes_of, layouts
-from robnet_fx.metadata import FLAT
+from robnet_fx.images.layout import Layout, Shape, assumed, axes_of, layouts
 
 
 def trace(
@@ -52,7 +52,7 @@ def trace(
     if isinstance(model, (str, Path)) and Path(model).suffix == ".pt2":
         model = load_pt2(Path(model))
     if isinstance(model, (str, Path)):
-        from robnet_fx.frontend.onnx import load_for, load_onnx  # they load only where a file is read
+        from robnet_fx.frontend.onnx.load import load_for, load_onnx  # they load only where a file is read
 
         asked = None if output is None else str(output)
         model = load_onnx(Path(model), output=asked) if given is None else load_for(Path(model), given, asked, word)

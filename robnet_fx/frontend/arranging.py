@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from torch import Tensor, fx
 
 from robnet_fx.errors import UsageError
-from robnet_fx.frontend.axes import evidence
 from robnet_fx.frontend.module import trace_module
 from robnet_fx.frontend.outputs import OutputError
 from robnet_fx.frontend.running import Guest
+from robnet_fx.frontend.sliding_axes import evidence
 from robnet_fx.graphs import LAYOUT
-from robnet_fx.layout import (
+from robnet_fx.images.layout import (
     NO_EVIDENCE,
     Evidence,
     Layout,

@@ -19,13 +19,13 @@ from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
+from robnet_fx.algebra.ops import cast
 from robnet_fx.errors import UnsupportedError
 from robnet_fx.frontend.constants import known_values
 from robnet_fx.frontend.places import layer_of, source_line
 from robnet_fx.frontend.places import place_of as place_of
 from robnet_fx.frontend.rewrites import FIRST_RESULTS, REWRITES
 from robnet_fx.graphs import MODEL, argument, prune
-from robnet_fx.ops import cast
 
 aten = torch.ops.aten
 

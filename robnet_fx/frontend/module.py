@@ -11,11 +11,11 @@ from torch import Tensor, fx, nn
 
 from robnet_fx.errors import RobnetError, UnsupportedError, UsageError
 from robnet_fx.frontend.attention import attention_in_steps
-from robnet_fx.frontend.batch import fixed_at
+from robnet_fx.frontend.batch_axis.fixed import fixed_at
+from robnet_fx.frontend.batch_axis.walk import take_apart
 from robnet_fx.frontend.canonical import Canonical
 from robnet_fx.frontend.decompositions import decompositions
 from robnet_fx.frontend.faults import refused, untraceable
-from robnet_fx.frontend.merged import take_apart
 from robnet_fx.frontend.outputs import picking
 from robnet_fx.frontend.parity import check_repeats, check_trace
 from robnet_fx.frontend.running import Guest, uncollected

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from robnet_fx.algebra.logits import as_logits
 from robnet_fx.errors import UsageError
-from robnet_fx.margins import as_logits
 
 Name = str | int | None
 """A key, a field or a position in what a model returns, or a dotted path of these ("aux.0")."""

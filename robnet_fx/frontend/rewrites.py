@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
+from robnet_fx.algebra.ops import join
 from robnet_fx.graphs import argument
-from robnet_fx.ops import join
 
 if TYPE_CHECKING:
     from robnet_fx.frontend.canonical import Canonical

@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from robnet_fx.domains import Shape
+from robnet_fx.algebra.domains import InputShape
+from robnet_fx.bounds import generate, unsupported
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.outputs import Name
-from robnet_fx.generate import generate, unsupported
 from robnet_fx.graphs import MODEL
-from robnet_fx.layout import Layout
+from robnet_fx.images.layout import Layout
 from robnet_fx.passes.pipeline import clean, perturb
-from robnet_fx.perturbation import Perturbation
+from robnet_fx.perturbations.base import Perturbation
+from robnet_fx.problem import Problem
 
 STAGES = ("source", "passes", "bounds")
 
@@ -54,24 +55,21 @@ def stage_graph(
 
     The first two need no bound rules, so they show a network that cannot be bounded, too. Arguments are `bound`'s.
     """
-    return stage_of(trace(model, example, output, layout, flat), stage, perturbation, method, clip, mean, std)
+    return stage_of(trace(model, example, output, layout, flat), stage, Problem(perturbation, clip, mean, std), method)
 
 
 def stage_of(
     canonical: fx.GraphModule,
     stage: str,
-    perturbation: Perturbation,
+    problem: Problem,
     method: str = "rsip-ssip",
-    clip: str | None = "relu",
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
 ) -> fx.GraphModule:
     """`stage_graph` of a canonical graph."""
     if stage not in STAGES:
         raise UsageError(f"unknown stage {stage!r}: choose one of {', '.join(STAGES)}")
     if stage == "source":
         return canonical
-    graph = perturb(clean(canonical, mean, std), perturbation, clip)
+    graph = perturb(clean(canonical, problem.mean, problem.std), problem.perturbation, problem.clip)
     return graph if stage == "passes" else generate(graph, method)
 
 
@@ -103,7 +101,7 @@ def _line(node: fx.Node, problem: str) -> NodeLine:
 def _text(argument: Any) -> str:
     if isinstance(argument, fx.Node):
         return str(argument.target).removeprefix(f"{MODEL}.") if argument.op == "get_attr" else argument.name
-    if isinstance(argument, Shape):
+    if isinstance(argument, InputShape):
         return shape_text(argument.dims)
     if isinstance(argument, dict):
         return "{" + ", ".join(f"{key}: {_text(value)}" for key, value in argument.items()) + "}"

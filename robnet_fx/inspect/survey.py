@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from robnet_fx.bounded import BoundedModel
-from robnet_fx.domains import Interval
+from robnet_fx.algebra.domains import Interval
+from robnet_fx.bounds import METHODS, Generator
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.bounds.plan import bounded_inputs, dependent_nodes
 from robnet_fx.errors import UsageError
-from robnet_fx.generate import METHODS, Generator
-from robnet_fx.generate.analysis import bounded_inputs, dependent_nodes
 from robnet_fx.graphs import numel, shape_of
 from robnet_fx.inspect.origin import generated_nodes
 from robnet_fx.inspect.stages import operation_name, shape_text

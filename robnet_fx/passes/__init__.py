@@ -1,17 +1,15 @@
 """Graph passes: each one idea, one file, a precondition and a postcondition."""
 
 from robnet_fx.passes.drop_softmax import drop_softmax
-from robnet_fx.passes.insert_clip import CLIPS, insert_clip
+from robnet_fx.passes.insert_clip import insert_clip
 from robnet_fx.passes.insert_field import FIELD, insert_field
 from robnet_fx.passes.insert_layout import insert_layout
-from robnet_fx.passes.insert_normalisation import NORMALISATION, Constants, insert_normalisation
+from robnet_fx.passes.insert_normalisation import NORMALISATION, insert_normalisation
 from robnet_fx.passes.simplify import simplify
 
 __all__ = [
-    "CLIPS",
     "FIELD",
     "NORMALISATION",
-    "Constants",
     "drop_softmax",
     "insert_clip",
     "insert_field",

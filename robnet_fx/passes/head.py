@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from robnet_fx.algebra.logits import as_logits
 from robnet_fx.graphs import describe, shape_of
-from robnet_fx.margins import as_logits
 from robnet_fx.passes.ranges import range_of
 
 aten = torch.ops.aten

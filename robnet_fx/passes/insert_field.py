@@ -5,18 +5,9 @@ from __future__ import annotations
 from torch import fx
 
 from robnet_fx.graphs import shape_of
-from robnet_fx.passes.base import (
-    PassError,
-    arrived,
-    graph_pass,
-    input_of,
-    is_canonical,
-    is_perturbed,
-    like,
-    put_behind,
-)
+from robnet_fx.passes.base import PassError, arrived, graph_pass, input_of, is_canonical, is_perturbed, like, put_behind
 from robnet_fx.passes.insert_layout import layout_of
-from robnet_fx.perturbation import Perturbation
+from robnet_fx.perturbations.base import Perturbation
 
 FIELD = "field"  # the sub-module that holds the box, and the node where the coefficients enter
 

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from robnet_fx.graphs import LAYOUT, shape_of
-from robnet_fx.layout import CHANNELS_FIRST, CHANNELS_LAST, FLAT_PIXELS, Layout, UnsettledLayout
+from robnet_fx.images.layout import CHANNELS_FIRST, CHANNELS_LAST, FLAT_PIXELS, Layout, UnsettledLayout
 from robnet_fx.passes.base import ARRIVED, graph_pass, input_of, is_canonical, like, put_behind
 
 aten = torch.ops.aten

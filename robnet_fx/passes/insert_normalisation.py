@@ -10,11 +10,11 @@ from torch import Tensor, fx, nn
 from robnet_fx.errors import UsageError
 from robnet_fx.graphs import shape_of
 from robnet_fx.passes.base import arrived, graph_pass, is_canonical, like, put_behind
+from robnet_fx.problem import Constants
 
 aten = torch.ops.aten
 
 NORMALISATION = "normalisation"  # the sub-module that holds the constants
-Constants = Sequence[float] | float | None
 
 
 class Normalisation(nn.Module):

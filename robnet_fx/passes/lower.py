@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from robnet_fx.algebra.ops import matrix_product, product, within
 from robnet_fx.graphs import prune, shape_of
-from robnet_fx.ops import matrix_product, product, within
 from robnet_fx.passes.base import graph_pass, is_canonical
 
 aten = torch.ops.aten

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from robnet_fx.algebra.ops import larger
 from robnet_fx.graphs import argument, shape_of
-from robnet_fx.ops import larger
 from robnet_fx.passes.lower import Builder, lowers
 
 aten = torch.ops.aten

@@ -21,10 +21,11 @@ from robnet_fx.passes.drop_softmax import drop_softmax
 from robnet_fx.passes.insert_clip import insert_clip
 from robnet_fx.passes.insert_field import insert_field
 from robnet_fx.passes.insert_layout import insert_layout
-from robnet_fx.passes.insert_normalisation import Constants, channels_of, insert_normalisation
+from robnet_fx.passes.insert_normalisation import channels_of, insert_normalisation
 from robnet_fx.passes.lower import lower
 from robnet_fx.passes.simplify import simplify
-from robnet_fx.perturbation import Perturbation
+from robnet_fx.perturbations.base import Perturbation
+from robnet_fx.problem import Constants
 
 
 def clean(canonical: fx.GraphModule, mean: Constants = None, std: Constants = None) -> fx.GraphModule:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from robnet_fx.algebra.ops import join
 from robnet_fx.graphs import shape_of
-from robnet_fx.ops import join
 
 aten = torch.ops.aten
 

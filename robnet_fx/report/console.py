@@ -11,7 +11,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-from robnet_fx import ranks
+from robnet_fx.machine import ranks
 
 _WIDTH_OF_A_FILE = 120
 

@@ -1,4 +1,4 @@
-"""Progress bars for `robnet_fx.progress.Progress`, by rich."""
+"""Progress bars for `robnet_fx.machine.progress.Progress`, by rich."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from robnet_fx.progress import Task
+from robnet_fx.machine.progress import Task
 from robnet_fx.report.console import say
 
 
@@ -29,7 +29,7 @@ class Bars:
 
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Task]:
-        """See `robnet_fx.progress.Progress`."""
+        """See `robnet_fx.machine.progress.Progress`."""
         if self._live is not None:
             yield _Bar(self._live, name, total)
             return

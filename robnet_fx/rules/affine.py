@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Form, Interval, Shape, Symbolic, contract, fold, unfold
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, contract, fold, unfold
 from robnet_fx.rules.registry import Refusal, Rule, named
 
 Function = Callable[..., Tensor]
@@ -31,7 +31,7 @@ def affine(
     """The rule of `y = f(x, ...) = W x + b`, for one bounded input or several.
 
     `lin` is W without b (default: f itself); `abs_f` is |W| without b, left out where W >= 0, as for pooling and moves.
-    `transpose(g [N, *S_out], *args)` is W^T g with a `Shape` where x was, left out where autograd's will do.
+    `transpose(g [N, *S_out], *args)` is W^T g with a `InputShape` where x was, left out where autograd's will do.
     `sums` is said of matrices and kernels, see `Rule`.
     `offset` are the arguments that belong to b where they are constant (add, cat, where): W is f with these set to 0.
     """
@@ -62,15 +62,15 @@ def affine(
         rows = fold(form.coef)
         const = form.const
         if not pure:
-            const = const + contract(form.coef, whole(args, kwargs, Shape, lambda s: rows.new_zeros(1, *s.dims)))
+            const = const + contract(form.coef, whole(args, kwargs, InputShape, lambda s: rows.new_zeros(1, *s.dims)))
         if transpose is not None:
             pulled = (transpose(rows, *args, **kwargs),)
         else:
-            starts = [rows.new_zeros(rows.shape[0], *shape.dims) for shape in _bounded(args, Shape)]
+            starts = [rows.new_zeros(rows.shape[0], *shape.dims) for shape in _bounded(args, InputShape)]
 
             def along(*xs: Tensor) -> Tensor:
                 values = iter(xs)
-                return part(slope, args, kwargs, Shape, lambda _: next(values))
+                return part(slope, args, kwargs, InputShape, lambda _: next(values))
 
             pulled = torch.func.vjp(along, *starts)[1](rows)
         consts = [const] + [torch.zeros_like(const)] * (len(pulled) - 1)

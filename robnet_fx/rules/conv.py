@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robnet_fx.depthwise import by_taps, depthwise, depthwise_transpose
-from robnet_fx.domains import Shape
+from robnet_fx.algebra.depthwise import by_taps, depthwise, depthwise_transpose
+from robnet_fx.algebra.domains import InputShape
 from robnet_fx.rules.affine import affine
 from robnet_fx.rules.registry import register
 
@@ -25,7 +25,7 @@ def _plain(conv: Callable[..., Tensor], conv_transpose: Callable[..., Tensor], d
             return y if bias is None else y + bias.reshape(-1, *[1] * dims)
         return conv(x, _channels_last(weight), bias, strides, paddings, dilations, groups)
 
-    def transpose(g: Tensor, x: Shape, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
+    def transpose(g: Tensor, x: InputShape, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
         strides, paddings, dilations, groups = _options(dims, *rest)
         # A stride may leave input rows at the far edge that no window reached: output_padding gives them back.
         missing = [

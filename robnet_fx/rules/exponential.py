@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Interval
+from robnet_fx.algebra.domains import Interval
 from robnet_fx.rules.curved import Curve, band_of, curved, lines_of, reach_of
 from robnet_fx.rules.registry import register
 from robnet_fx.rules.relaxation import Band, Function, Lines, elementwise

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from robnet_fx.domains import Interval, intersect
-from robnet_fx.ops import larger
+from robnet_fx.algebra.domains import Interval, intersect
+from robnet_fx.algebra.ops import larger
 from robnet_fx.rules.affine import affine
 from robnet_fx.rules.registry import named, register
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Form, Interval, Shape, Symbolic, contract
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, contract
 from robnet_fx.rules.axes import keeps_batch
 from robnet_fx.rules.curved import rounding
 from robnet_fx.rules.registry import Rule, named, register
@@ -68,7 +68,7 @@ def _ssip(x: Symbolic, axes: list[int], keepdim: bool = False, *, pre: Interval)
     return made if keepdim else Symbolic(*(part.squeeze(axes) for part in made))
 
 
-def _rsip(form: Form, x: Shape, axes: list[int], keepdim: bool = False, *, pre: Interval) -> Form:
+def _rsip(form: Form, x: InputShape, axes: list[int], keepdim: bool = False, *, pre: Interval) -> Form:
     axes = _from_end(axes, pre.lower)
     box, level = _box(pre, axes), _ibp(pre, axes, True)
     heights = box.centre + _log_cosh(box.radius)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from robnet_fx.domains import Form, Interval, Shape, Symbolic, fold, unfold
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, fold, unfold
 from robnet_fx.rules.conv import each
 from robnet_fx.rules.registry import Rule, named, register
 from robnet_fx.rules.relaxation import Lines, through
@@ -52,7 +52,7 @@ def max_pool_rule(dims: int, pool: Callable[..., Tensor]) -> Rule:
         gap = torch.minimum(gap, (uppers - _take(lower, best)).clamp(min=0))
         return Symbolic(coef, const + gap / 2, slack + gap / 2)
 
-    def rsip(form: Form, x: Shape, *args: Any, pre: Interval) -> Form:
+    def rsip(form: Form, x: InputShape, *args: Any, pre: Interval) -> Form:
         lower = windows(pre.lower, dims, *args, fill=-math.inf)
         upper = windows(pre.upper, dims, *args, fill=-math.inf)
         best = lower.argmax(1, keepdim=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from robnet_fx.domains import Interval
+from robnet_fx.algebra.domains import Interval
 from robnet_fx.rules.affine import affine
 from robnet_fx.rules.registry import named, register
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Interval
+from robnet_fx.algebra.domains import Interval
 from robnet_fx.rules.curved import Curve, curved
 from robnet_fx.rules.registry import register
 

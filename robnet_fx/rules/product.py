@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Form, Interval, Shape, Symbolic, contract
-from robnet_fx.ops import matrix_product, product
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, contract
+from robnet_fx.algebra.ops import matrix_product, product
 from robnet_fx.rules.registry import Rule, named, register
 
 Pair = tuple[Interval, Interval]
@@ -33,7 +33,7 @@ def bilinear(
         slack = times(x.slack, yc.abs()) + times(xc.abs(), y.slack) + times(xr, yr)
         return Symbolic(coef, const, slack)
 
-    def rsip(form: Form, x: Shape, y: Shape, *, pre: Pair) -> tuple[Form, Form]:
+    def rsip(form: Form, x: InputShape, y: InputShape, *, pre: Pair) -> tuple[Form, Form]:
         (xc, xr), (yc, yr) = _centre(pre[0]), _centre(pre[1])
         const = contract(form.coef.abs(), times(xr, yr)) - contract(form.coef, times(xc, yc))
         left, right = _pull(times, form.coef, xc, yc)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from robnet_fx.domains import Interval
+from robnet_fx.algebra.domains import Interval
 
 Refusal = Callable[[fx.Node, "list[fx.Node]"], str | None]
 
@@ -24,7 +24,7 @@ class Rule:
     """How one operation is bounded. Each function takes the source node's own arguments, bounded inputs replaced.
 
     `ibp(*args)` has an `Interval` for each bounded input and returns one; `ssip(*args)` has a `Symbolic`;
-    `rsip(form, *args)` has a `Shape`, takes the `Form` over the op's value and returns the `Form` over its input, or a
+    `rsip(form, *args)` has an `InputShape`, takes the `Form` over the op's value and returns that over its input, or a
     tuple of them in the order of the bounded inputs. A rule that is not `affine` relaxes: its `ibp` is given `pre`
     for its input, and `ssip` and `rsip` get it as keyword `pre`.
     `supports(node, bounded)` may refuse a node with a reason. `inputs` are the argument positions that may be bounded,

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from robnet_fx import kernels
-from robnet_fx.domains import Form, Interval, Shape, Symbolic
+from robnet_fx.algebra import kernels
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
 from robnet_fx.rules.registry import Rule, every_unit, named
 
 Function = Callable[[Tensor], Tensor]
@@ -53,7 +53,7 @@ def elementwise(
         coef = kernels.scale(x.coef, slope)
         return Symbolic(coef, torch.addcmul(offset, slope, x.const), torch.addcmul(error, slope.abs(), x.slack))
 
-    def rsip(form: Form, x: Shape, *args: Any, pre: Interval, **kwargs: Any) -> Form:
+    def rsip(form: Form, x: InputShape, *args: Any, pre: Interval, **kwargs: Any) -> Form:
         if lines is None:
             slope, offset, error = band(pre, *args, **kwargs)
             enclosure = Lines(slope, offset - error, slope, offset + error)

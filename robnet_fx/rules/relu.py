@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robnet_fx import kernels
-from robnet_fx.domains import Interval
+from robnet_fx.algebra import kernels
+from robnet_fx.algebra.domains import Interval
 from robnet_fx.rules.registry import register
 from robnet_fx.rules.relaxation import Band, Lines, elementwise, monotone
 

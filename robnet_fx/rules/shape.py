@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx
 
-from robnet_fx.domains import Shape
-from robnet_fx.ops import join
+from robnet_fx.algebra.domains import InputShape
+from robnet_fx.algebra.ops import join
 from robnet_fx.rules.affine import affine
 from robnet_fx.rules.axes import keeps_batch
 from robnet_fx.rules.registry import register
@@ -16,7 +16,7 @@ from robnet_fx.rules.registry import register
 aten = torch.ops.aten
 
 
-def _permute_transpose(g: Tensor, x: Shape, dims: Sequence[int]) -> Tensor:
+def _permute_transpose(g: Tensor, x: InputShape, dims: Sequence[int]) -> Tensor:
     order = [d % len(dims) for d in dims]
     return g.permute([order.index(d) for d in range(len(order))])
 

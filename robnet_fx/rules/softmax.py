@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Form, Interval, Shape, Symbolic, contract
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, contract
 from robnet_fx.rules.axes import keeps_batch
 from robnet_fx.rules.curved import rounding
 from robnet_fx.rules.registry import Rule, named, register
@@ -57,7 +57,7 @@ def _ssip(x: Symbolic, axis: int, *_: Any, pre: Interval) -> Symbolic:
     )
 
 
-def _rsip(form: Form, x: Shape, axis: int, *_: Any, pre: Interval) -> Form:
+def _rsip(form: Form, x: InputShape, axis: int, *_: Any, pre: Interval) -> Form:
     axis = _from_end(axis, pre.lower)
     level, line = _interval(*_logits(pre, axis)), _tangent(pre, axis)
     most = (level.upper - level.lower) / 2

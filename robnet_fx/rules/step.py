@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Interval
+from robnet_fx.algebra.domains import Interval
 from robnet_fx.rules.registry import Rule, register
 from robnet_fx.rules.relaxation import Band, elementwise, monotone
 

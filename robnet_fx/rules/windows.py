@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Form, Interval, Shape, Symbolic, fold, unfold
-from robnet_fx.ops import windowed
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, fold, unfold
+from robnet_fx.algebra.ops import windowed
 from robnet_fx.rules.registry import Rule, named, register, rule_for
 
 aten = torch.ops.aten
@@ -30,9 +30,9 @@ def windows_of(rule: Rule) -> Rule:
         coef = made.coef.reshape(*x.coef.shape[:3], *made.coef.shape[2:])
         return Symbolic(coef, unfold(made.const, x.const), unfold(made.slack, x.const))
 
-    def rsip(form: Form, x: Shape, *args: Any) -> Form:
+    def rsip(form: Form, x: InputShape, *args: Any) -> Form:
         rows = _samples(form.coef)
-        made = rule.rsip(Form(rows, rows.new_zeros(rows.shape[:2])), Shape(x.dims[1:]), *args)
+        made = rule.rsip(Form(rows, rows.new_zeros(rows.shape[:2])), InputShape(x.dims[1:]), *args)
         coef = made.coef.reshape(*form.coef.shape[:3], *made.coef.shape[2:])
         return Form(coef, form.const + made.const.reshape(form.coef.shape[:3]).sum(2))
 

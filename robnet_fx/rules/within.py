@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Interval, Symbolic
-from robnet_fx.kernels import reach
-from robnet_fx.ops import within
+from robnet_fx.algebra.domains import Interval, Symbolic
+from robnet_fx.algebra.kernels import reach
+from robnet_fx.algebra.ops import within
 from robnet_fx.rules.registry import named, register
 from robnet_fx.rules.relaxation import Band, elementwise
 

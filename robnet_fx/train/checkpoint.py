@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robnet_fx.errors import UsageError
-from robnet_fx.files import write_atomically
+from robnet_fx.machine.files import write_atomically
 
 FORMAT = 3
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from robnet_fx.bounded import BoundedModel
+from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
-from robnet_fx.images import check
-from robnet_fx.progress import SILENT, Progress
+from robnet_fx.images.pixels import check
+from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.train import checkpoint as checkpoints
 from robnet_fx.train.recipe import Recipe
 from robnet_fx.train.run import History, Run
@@ -39,7 +39,7 @@ def train(
     weights it would have had. Raises `UsageError` for data that does not fit or a checkpoint of another run, and
     `RobnetError` when the loss stops being a finite number: weights and checkpoint stay the last good ones.
 
-    On several ranks (`robnet_fx.ranks`) all call this alike and each works its own part of a batch. A net without batch
+    On several ranks (`machine.ranks`) all call this alike and each works its own part of a batch. A net without batch
     norm and dropout gets the weights that one process gives it, up to rounding. Any number of ranks can resume; the
     same number does so bit for bit.
     """

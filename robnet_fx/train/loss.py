@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from robnet_fx.bounded import BoundedModel
-from robnet_fx.margins import correct
+from robnet_fx.algebra.logits import correct
+from robnet_fx.bounds.model import BoundedModel
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from robnet_fx.errors import UsageError
-from robnet_fx.precision import check_precision
+from robnet_fx.machine.precision import check_precision
 
 MACHINE_ONLY = ("micro_batch", "micro_rows")  # what depends on the machine, and changes no result
 
@@ -48,7 +48,7 @@ class Recipe:
 
     `augment` mirrors and shifts the training images by up to four pixels: right for photographs, wrong for digits.
     `micro_batch`, `micro_rows`: bounds are built for at most that many images and margins at once, for memory's sake;
-    the gradients are the same. `precision` of the bounds and of products on a GPU: see `robnet_fx.precision`.
+    the gradients are the same. `precision` of the bounds and of products on a GPU: see `robnet_fx.machine.precision`.
     `frozen_statistics`: robust phases leave the running statistics of batch norm alone (see `accumulate`).
     """
 

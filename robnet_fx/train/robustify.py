@@ -12,31 +12,32 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from robnet_fx import ranks
-from robnet_fx.attack import attack
-from robnet_fx.bounded import BoundedModel, bound
-from robnet_fx.certify import Certificate, certify
-from robnet_fx.certify.certificate import versions
-from robnet_fx.device import choose_device
+from robnet_fx.bounds.memory import available_memory, bytes_text, of_training
+from robnet_fx.bounds.model import BoundedModel, bound
 from robnet_fx.errors import Interrupted, UsageError
-from robnet_fx.export import write_onnx
-from robnet_fx.field import BiasField
 from robnet_fx.frontend import trace
-from robnet_fx.frontend.onnx import OnnxModel, load_for
+from robnet_fx.frontend.onnx.load import OnnxModel, load_for
+from robnet_fx.frontend.onnx.metadata import FLAT, normalisation_metadata
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.frontend.unwrap import to_full_precision, unwrap
-from robnet_fx.images import check, subset, to_float
-from robnet_fx.layout import Layout, axes_of, channels_first
-from robnet_fx.layout_by_labels import settle_by_labels, with_channels_first
-from robnet_fx.memory import available_memory, bytes_text, of_training
-from robnet_fx.metadata import FLAT, normalisation_metadata
-from robnet_fx.precision import training_precision
-from robnet_fx.progress import SILENT, Progress
-from robnet_fx.train import folder as folders
+from robnet_fx.images.layout import Layout, axes_of, channels_first
+from robnet_fx.images.pixels import check, subset, to_float
+from robnet_fx.interchange.network import write_onnx
+from robnet_fx.machine import ranks
+from robnet_fx.machine.device import choose_device
+from robnet_fx.machine.precision import training_precision
+from robnet_fx.machine.progress import SILENT, Progress
+from robnet_fx.opening.layout_by_labels import settle_by_labels, with_channels_first
+from robnet_fx.opening.sanity import check_above_chance, check_weights
+from robnet_fx.perturbations.bias_field import BiasField
+from robnet_fx.problem import Problem
+from robnet_fx.train import run_folder as folders
 from robnet_fx.train.loop import train
 from robnet_fx.train.recipe import Recipe
 from robnet_fx.train.run import History
-from robnet_fx.train.sanity import check_above_chance, check_weights
+from robnet_fx.verify import Certificate, certify
+from robnet_fx.verify.attack import attack
+from robnet_fx.verify.certificate import versions
 
 VERDICT_METHOD = "rsip-ssip"  # the paper evaluates every network with it, whatever it was trained with
 _VALIDATION_SHARE, _VALIDATION_MOST = 10, 1000  # one training image in ten is held out, 1000 at most
@@ -130,8 +131,8 @@ def robustify(
     `y_val`), else a tenth of the training images. `layout` (by default what `data.axes` says, where it says something)
     and `flat` are how images lie in `data` and how the model takes them, as for `bound`. `eps` is a plain number.
     `memory` is how many bytes a training step may take, all that is free if not given: a batch whose bounds need more,
-    by the estimate of `robnet_fx.memory`, is bounded in parts.
-    `precision` is that of training steps (`robnet_fx.precision`), and `compiled` has `torch.compile` fuse their bounds;
+    by the estimate of `robnet_fx.bounds.memory`, is bounded in parts.
+    `precision` is that of training steps (`machine.precision`), and `compiled` has `torch.compile` fuse their bounds;
     what is measured before and after knows neither.
     `out` defaults to `<model>.robust.onnx` beside the model. A new directory under `runs` takes arguments, versions,
     metrics, checkpoint, certificate and the bounds graph's code; `resume` names such a directory whose run was
@@ -175,7 +176,7 @@ def robustify(
     def bounded(module: nn.Module, bounds: str) -> BoundedModel:
         return bound(module, field, bounds, clip, mean, std, example, output, how).to(place)
 
-    net = BoundedModel(canonical, field, method, clip, mean, std).to(place)
+    net = BoundedModel(canonical, Problem(field, clip, mean, std), method).to(place)
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
     images_at_once, rows_at_once = _at_once(net, memory, batch_size)
@@ -195,7 +196,7 @@ def robustify(
     if source is not as_read:
         judge = bounded(as_read, VERDICT_METHOD)
     elif method != VERDICT_METHOD:
-        judge = BoundedModel(canonical, field, VERDICT_METHOD, clip, mean, std).to(place)
+        judge = BoundedModel(canonical, Problem(field, clip, mean, std), VERDICT_METHOD).to(place)
     before, _ = _measure(judge, test, seed, progress, None)
     counts = {"train": len(train_set[1]), "validation": len(validation[1]), "test": len(test[1])}
     if folder is None:

@@ -11,19 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robnet_fx import pages, ranks
-from robnet_fx.bounded import BoundedModel
-from robnet_fx.certify.verdict import classify, verdicts
+from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import Interrupted, RobnetError, UsageError
-from robnet_fx.files import sha256_of_tensors
-from robnet_fx.images import to_float
-from robnet_fx.precision import training_precision
-from robnet_fx.progress import Progress, Task
+from robnet_fx.images.pixels import to_float
+from robnet_fx.machine import allocator as pages
+from robnet_fx.machine import ranks
+from robnet_fx.machine.files import sha256_of_tensors
+from robnet_fx.machine.precision import training_precision
+from robnet_fx.machine.progress import Progress, Task
 from robnet_fx.train import checkpoint as checkpoints
 from robnet_fx.train.augment import augment
 from robnet_fx.train.interrupt import held_back
 from robnet_fx.train.loss import Losses, accumulate
 from robnet_fx.train.recipe import MACHINE_ONLY, Recipe
+from robnet_fx.verify.verdict import classify, verdicts
 
 Pair = tuple[Tensor, Tensor]
 

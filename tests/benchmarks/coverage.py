@@ -19,7 +19,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from robnet_fx import BiasField, RobnetError, trace
-from robnet_fx.bounded import BoundedModel
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.problem import Problem
 from tests.benchmarks.page import parse, publish
 
 FAMILIES = {
@@ -62,14 +63,14 @@ def examine(name: str, size: int) -> dict[str, Any]:
         canonical = trace(model, images)
         row["trace"] = True
         field = BiasField(1, EPS)
-        net = BoundedModel(canonical, field)
+        net = BoundedModel(canonical, Problem(field))
         logits = sampled(net, images)
         spec = torch.eye(10).expand(2, -1, -1)
         bounds = {}
 
         def ratio(method: str) -> float:
             """The method's width over the sampled range; its bounds are kept."""
-            lower, upper = bounds[method] = BoundedModel(canonical, field, method).bounds(images, spec)
+            lower, upper = bounds[method] = BoundedModel(canonical, Problem(field), method).bounds(images, spec)
             return float((upper - lower).mean() / (logits.amax(0) - logits.amin(0)).mean())
 
         for method in METHODS:

@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from robnet_fx import BiasField, bound, pages
-from robnet_fx.memory import available_memory
+from robnet_fx import BiasField, bound
+from robnet_fx.bounds.memory import available_memory
+from robnet_fx.machine import allocator as pages
 from tests.benchmarks.coverage import settle
 from tests.benchmarks.speed import peak, start_of_peak
 

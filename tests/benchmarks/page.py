@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from robnet_fx.files import write_atomically
+from robnet_fx.machine.files import write_atomically
 
 
 def parse(description: str | None, names: str = "") -> argparse.Namespace:

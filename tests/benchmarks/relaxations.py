@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Interval
+from robnet_fx.algebra.domains import Interval
 from tests.benchmarks.page import parse, publish
 from tests.rules.cases import CURVED, ELEMENTWISE, STEPS, Case
 from tests.rules.enclosures import admit, band_of, function, lines_of

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robnet_fx import robustify
-from robnet_fx.frontend.onnx import load_onnx
-from robnet_fx.frontend.onnx_runtime import OnnxSession, difference
+from robnet_fx.frontend.onnx.load import load_onnx
+from robnet_fx.frontend.onnx.runtime import OnnxSession, difference
 from tests.benchmarks.page import parse, publish
 
 # eps at which some image is not certified, so that the robust loss has a gradient; the weight of that loss, for the

@@ -14,7 +14,7 @@ what the process held before its first step.
 With `--peer`, auto_LiRPA takes the same weights, images and box, if it can be imported: the field as a product with
 per-sample weights, `method="forward+backward"`, same-slope relaxations (its faster and tighter choice here), upper
 bounds only. It has no active samples; at the mix it gets the correct ones. It is run as it comes, and again ("memory
-kept") with what `robnet_fx.pages` does for the standard step and ours.
+kept") with what `robnet_fx.machine.allocator` does for the standard step and ours.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from robnet_fx import BiasField, BoundedModel, bound, pages
-from robnet_fx.precision import bounds_precision, training_precision
+from robnet_fx import BiasField, BoundedModel, bound
+from robnet_fx.machine import allocator as pages
+from robnet_fx.machine.precision import bounds_precision, training_precision
 from robnet_fx.train.loss import accumulate
 from robnet_fx.zoo.models import architecture
 

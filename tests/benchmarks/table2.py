@@ -23,11 +23,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from robnet_fx import BiasField, bound
-from robnet_fx.certify import certify
-from robnet_fx.files import write_atomically
-from robnet_fx.images import subset, to_float
+from robnet_fx.images.pixels import subset, to_float
+from robnet_fx.machine.files import write_atomically
 from robnet_fx.train.loop import train
 from robnet_fx.train.recipe import Phase, Recipe
+from robnet_fx.verify import certify
 from robnet_fx.zoo.data import load
 from robnet_fx.zoo.models import dm_small
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from robnet_fx.cli.main import app
-from robnet_fx.export import write_onnx
+from robnet_fx.interchange.network import write_onnx
 from tests.small import bounded, digits
 
 

@@ -12,7 +12,7 @@ from onnx import helper
 from rich.console import Console
 
 from robnet_fx import BiasField
-from robnet_fx.coverage import coverage
+from robnet_fx.inspect.coverage import coverage
 from robnet_fx.report.coverage import coverage_report
 from tests.gaps import Gappy, forgetful  # noqa: F401  (a fixture)
 from tests.onnx_files import by_hand, exported

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from robnet_fx.frontend.onnx import load_onnx
+from robnet_fx.frontend.onnx.load import load_onnx
 from robnet_fx.zoo.data import load
 from robnet_fx.zoo.reading import METADATA_KEY
 from tests.cli.test_errors import refused

@@ -17,8 +17,8 @@ import pytest
 import torch
 from onnx import helper
 
-from robnet_fx import files
-from robnet_fx.bounded import BoundedModel
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.machine import files
 from robnet_fx.rules import registry
 from tests.onnx_files import by_hand, weight
 
@@ -221,7 +221,7 @@ def test_what_nobody_expected_is_one_line_with_a_way_to_see_more(run, monkeypatc
     def explode(*args, **options):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("robnet_fx.cli.subject.load_onnx", explode)
+    monkeypatch.setattr("robnet_fx.cli.opened.load_onnx", explode)
     line, hint = refused(run("inspect", "net.onnx"), 1)
     assert line == "error: unexpected ZeroDivisionError: a bug"
     assert "ROBNET_FX_DEBUG=1" in hint
@@ -230,16 +230,16 @@ def test_what_nobody_expected_is_one_line_with_a_way_to_see_more(run, monkeypatc
 
 
 def test_a_certified_image_that_is_fooled_is_an_error(run, model, monkeypatch):
-    import robnet_fx.attack
+    import robnet_fx.verify.attack
 
-    attack = robnet_fx.attack.attack
+    attack = robnet_fx.verify.attack.attack
 
     def lie(*args, **options):
         result = attack(*args, **options)
         result.adversarial.fill_(True)
         return result
 
-    monkeypatch.setattr(robnet_fx.attack, "attack", lie)
+    monkeypatch.setattr(robnet_fx.verify.attack, "attack", lie)
     (line,) = refused(run("certify", model, "--eps", 1, "--limit", 5), 1)
     assert "certified and yet fooled" in line
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from robnet_fx.export import write_onnx
-from robnet_fx.frontend.onnx import load_onnx
-from robnet_fx.layout import arrange
+from robnet_fx.frontend.onnx.load import load_onnx
+from robnet_fx.images.layout import arrange
+from robnet_fx.interchange.network import write_onnx
 from robnet_fx.zoo.data import load
+from tests.images.test_layout import flat, last
 from tests.small import bounded, digits
-from tests.test_layout import flat, last
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,13 @@ from torch.nn.utils import prune
 
 import robnet_fx
 from robnet_fx import BiasField, BoundedModel, Recipe
-from robnet_fx.attack import attack
-from robnet_fx.certify import certify, classify, verdicts
-from robnet_fx.export import write_onnx
-from robnet_fx.files import sha256_of_tensors
 from robnet_fx.frontend.running import undisturbed
 from robnet_fx.inspect import survey
+from robnet_fx.interchange.network import write_onnx
+from robnet_fx.machine.files import sha256_of_tensors
 from robnet_fx.train.loop import train
+from robnet_fx.verify import certify, classify, verdicts
+from robnet_fx.verify.attack import attack
 from tests.onnx_files import by_hand, weight
 
 FIELD = BiasField(0, 0.05)

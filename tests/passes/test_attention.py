@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import robnet_fx
 from robnet_fx import BiasField, UnsupportedError
 from robnet_fx.passes.lower import lower
+from robnet_fx.problem import Problem
 from robnet_fx.testing import check_sound
 from tests.onnx_files import exported
 from tests.rules.around import IMAGE, Function, names, traced
@@ -62,7 +63,8 @@ def test_the_fused_spelling_is_as_tight_as_its_steps():
     fused: Function = lambda m, x: attend(x, x.flip(1), x, attn_mask=HOLES)  # noqa: E731
     steps: Function = lambda m, x: ((x / 2) @ x.flip(1).mT + HOLES).softmax(-1) @ x  # noqa: E731
     found = [
-        robnet_fx.BoundedModel(traced(function), BiasField(1, 0.05)).bounds(images, spec) for function in (fused, steps)
+        robnet_fx.BoundedModel(traced(function), Problem(BiasField(1, 0.05))).bounds(images, spec)
+        for function in (fused, steps)
     ]
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
@@ -75,7 +77,8 @@ def test_what_is_left_out_has_no_share_and_costs_nothing():
     alone = traced(lambda m, x: x.softmax(1))
     for method in ("ibp", "rsip-ssip"):
         found = [
-            robnet_fx.BoundedModel(graph, BiasField(1, 0.05), method).bounds(images, spec) for graph in (masked, alone)
+            robnet_fx.BoundedModel(graph, Problem(BiasField(1, 0.05)), method).bounds(images, spec)
+            for graph in (masked, alone)
         ]
         for one, other in zip(*found, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
@@ -103,7 +106,7 @@ def test_a_row_without_any_and_dropout_are_refused():
         lambda m, x: attend(x, x, x, attn_mask=HOLES.masked_fill(~nobody, -math.inf)),
     ):
         with pytest.raises(UnsupportedError, match=r"mask leaves out all of a row(.|\n)*scaled_dot_product_attention"):
-            robnet_fx.BoundedModel(traced(function), BiasField(0, 0.1))
+            robnet_fx.BoundedModel(traced(function), Problem(BiasField(0, 0.1)))
 
 
 def test_a_mask_without_holes_is_added_as_it_is():

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 import robnet_fx
 from robnet_fx import BiasField
-from robnet_fx.certify import certify
 from robnet_fx.errors import UnsupportedError
-from robnet_fx.frontend.onnx import load_onnx
+from robnet_fx.frontend.onnx.load import load_onnx
 from robnet_fx.passes.head import Head, head_of
 from robnet_fx.passes.pipeline import clean
 from robnet_fx.train.loss import accumulate
+from robnet_fx.verify import certify
 from tests.onnx_files import by_hand, weight
 
 HEADS = {  # name: (the end, numbers in front of it, its function)

@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Interval, Symbolic
+from robnet_fx.algebra.domains import Interval, Symbolic
 from tests.soundness import draws
 
 B = 30

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from robnet_fx.ops import join, matrix_product, product, windowed
+from robnet_fx.algebra.ops import join, matrix_product, product, windowed
 from robnet_fx.rules.windows import WINDOWED
 from tests.soundness import Draw
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Form, Interval, Shape, Symbolic
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
 from robnet_fx.rules import rule_for
 from robnet_fx.rules.relaxation import Band
 from tests.rules.cases import Case
@@ -56,7 +56,7 @@ def lines_of(case: Case, pre: Interval, sign: float) -> tuple[Tensor, Tensor]:
     """(slope, offset) of the upper line (sign 1) or the lower one (-1) RSIP stands on; `pre` is `[B, 1]`."""
     args, kwargs = arguments(case)
     form = Form(torch.full_like(pre.lower, sign).unsqueeze(1), torch.zeros_like(pre.lower))
-    got = rule_for(case.target).rsip(form, Shape((1,)), *args, pre=pre, **kwargs)
+    got = rule_for(case.target).rsip(form, InputShape((1,)), *args, pre=pre, **kwargs)
     return sign * got.coef.squeeze(1), sign * got.const
 
 

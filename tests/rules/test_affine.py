@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Form, Interval, Shape, Symbolic
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
 from robnet_fx.rules import rule_for
 from tests.rules.cases import AFFINE, Case, name_of
 from tests.soundness import draws
@@ -85,7 +85,7 @@ def test_rsip_is_the_transpose_and_its_constant_the_bias(case: Case):
     r = draws(5)
     rows, const = r(B, K, len(bias)), r(B, K)
     form = Form(rows.reshape(B, K, *shape), const)
-    got = run(case, rule_for(case.target).rsip, *(Shape(s) for s in case.shapes), first=(form,))
+    got = run(case, rule_for(case.target).rsip, *(InputShape(s) for s in case.shapes), first=(form,))
     forms = [got] if len(case.shapes) == 1 else list(got)
     assert [tuple(form.coef.shape) for form in forms] == [(B, K, *s) for s in case.shapes]
     close(torch.cat([form.coef.flatten(2) for form in forms], 2), rows @ weight)
@@ -111,7 +111,7 @@ def test_a_transposed_convolution_gives_back_every_size(dims: int, dilation: int
         options = ([stride] * dims, [padding] * dims, [dilation] * dims, 1)
         y = op(x, weight, None, *options)
         form = Form(r(1, *y.shape), torch.zeros(1, 1, dtype=torch.float64))
-        got = rule_for(op).rsip(form, Shape(tuple(x.shape[1:])), weight, None, *options)
+        got = rule_for(op).rsip(form, InputShape(tuple(x.shape[1:])), weight, None, *options)
         (expected,) = torch.autograd.grad((form.coef[:, 0] * y).sum(), x)
         close(got.coef, expected)
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from robnet_fx import BiasField
-from robnet_fx.bounded import BoundedModel
-from robnet_fx.domains import Form, Interval, Shape, Symbolic, concretise
-from robnet_fx.generate.methods import METHODS
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, concretise
+from robnet_fx.bounds.methods import METHODS
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.problem import Problem
 from robnet_fx.rules import rule_for
 from robnet_fx.rules.curved import Curve, nowhere
 from robnet_fx.rules.relaxation import Band
@@ -266,7 +267,7 @@ def test_out_of_the_domain_nothing_is_certified(case: Case, pair: tuple[float, f
     lower, upper = concretise(rule_for(case.target).ssip(x, *args, pre=pre, **kwargs))
     assert not upper < math.inf
     form = Form(torch.tensor([[[1.0], [-1.0]]]).double(), torch.zeros(1, 2).double())
-    got = rule_for(case.target).rsip(form, Shape((1,)), *args, pre=pre, **kwargs)
+    got = rule_for(case.target).rsip(form, InputShape((1,)), *args, pre=pre, **kwargs)
     assert not bool((got.const < math.inf).any())
 
 
@@ -293,7 +294,7 @@ def test_no_method_certifies_past_an_undefined_value(method: str, hide: Callable
     drawing = Drawing(1, 2)
     value = drawing(aten.linear.default, drawing.flat(drawing.x), r(3, 2), r(3))
     value = drawing(aten.log.default, value)
-    net = BoundedModel(drawing.logits(hide(drawing, value), r), BiasField(1, 0.4, additive=True), method)
+    net = BoundedModel(drawing.logits(hide(drawing, value), r), Problem(BiasField(1, 0.4, additive=True)), method)
     images = torch.rand(3, 1, 2, dtype=torch.float64)
     lower, upper = net.bounds(images, torch.eye(3, dtype=torch.float64).expand(3, -1, -1))
     assert not bool((upper < math.inf).any())
@@ -445,7 +446,7 @@ def test_prelu_gives_every_channel_its_slope():
     x = Symbolic(r(2, 4, 3, 2), r(2, 3, 2), r(2, 3, 2).abs())
     rows = Form(r(2, 5, 3, 2), r(2, 5))
     weight.requires_grad_(True)
-    forward, backward = rule.ssip(x, weight, pre=pre), rule.rsip(rows, Shape((3, 2)), weight, pre=pre)
+    forward, backward = rule.ssip(x, weight, pre=pre), rule.rsip(rows, InputShape((3, 2)), weight, pre=pre)
     total = sum(part.sum() for part in (*forward, *backward))
     (gradient,) = torch.autograd.grad(total, weight)
     assert bool((gradient.isfinite() & (gradient != 0)).all())

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Form, Interval, Shape, Symbolic
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
 from robnet_fx.rules import rule_for
 from robnet_fx.rules.relaxation import Band, enclose
 from tests.rules.cases import ELEMENTWISE, Case, name_of
@@ -54,7 +54,7 @@ def band_of(case: Case, pre: Interval) -> Band:
 def line_of(case: Case, pre: Interval, sign: float) -> tuple[Tensor, Tensor]:
     """(slope, offset) of the upper line (sign 1) or the lower one (-1) RSIP stands on; `pre` is `[B, 1]`."""
     form = Form(torch.full_like(pre.lower, sign).unsqueeze(1), torch.zeros_like(pre.lower))
-    got = rule_for(case.target).rsip(form, Shape((1,)), *options(case), pre=pre)
+    got = rule_for(case.target).rsip(form, InputShape((1,)), *options(case), pre=pre)
     return sign * got.coef.squeeze(1), sign * got.const
 
 
@@ -263,7 +263,7 @@ def test_rows_take_the_line_their_sign_asks_for(case: Case):
     a, b = r(2, 3), r(2, 3)
     pre = Interval(torch.minimum(a, b), torch.maximum(a, b))
     form = Form(r(2, 5, 3), r(2, 5))
-    got = rule_for(case.target).rsip(form, Shape((3,)), *options(case), pre=pre)
+    got = rule_for(case.target).rsip(form, InputShape((3,)), *options(case), pre=pre)
     for i in range(2):
         for k in range(5):
             total = form.const[i, k].clone()

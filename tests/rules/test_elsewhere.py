@@ -13,9 +13,10 @@ from torch.utils._pytree import tree_map_only
 
 import robnet_fx
 from robnet_fx import BiasField, WhiteNoise
-from robnet_fx.bounded import BoundedModel
-from robnet_fx.domains import Form, Interval, Shape, Symbolic
-from robnet_fx.perturbation import Perturbation
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.perturbations.base import Perturbation
+from robnet_fx.problem import Problem
 from robnet_fx.rules import Rule, affine, elementwise, rule_for
 from robnet_fx.rules.relaxation import Band
 from tests.elsewhere import ELSEWHERE, Elsewhere, blank
@@ -48,7 +49,7 @@ def run_elsewhere(case: Case, rule: Rule) -> None:
     for function, make, first in (
         (rule.ibp, interval, ()),
         (rule.ssip, symbolic, ()),
-        (rule.rsip, Shape, (form,)),
+        (rule.rsip, InputShape, (form,)),
     ):
         args, kwargs = called(case, make)
         with Elsewhere():
@@ -125,8 +126,8 @@ def canonical() -> fx.GraphModule:
 
 @pytest.mark.parametrize(("field", "method"), [(FIELDS[0], "rsip-ssip"), (FIELDS[1], "ibp")])
 def test_whole_graphs_follow_their_inputs(canonical: fx.GraphModule, field: Perturbation, method: str):
-    net = BoundedModel(canonical, field, method, "clamp", mean=[0.4, 0.5], std=[0.2, 0.3])
-    exact = robnet_fx.certify.certificate.in_dtype(net, torch.float64)
+    net = BoundedModel(canonical, Problem(field, "clamp", mean=[0.4, 0.5], std=[0.2, 0.3]), method)
+    exact = robnet_fx.verify.certificate.in_dtype(net, torch.float64)
     images = torch.rand(2, 2, 4, 4)
     torch.testing.assert_close(exact.logits(images.double()).float(), net.logits(images))
     exact.to(ELSEWHERE)
@@ -136,7 +137,7 @@ def test_whole_graphs_follow_their_inputs(canonical: fx.GraphModule, field: Pert
 
 
 def test_a_constant_planted_in_a_graph_is_found(canonical: fx.GraphModule):
-    net = BoundedModel(canonical, FIELDS[0], "ibp")
+    net = BoundedModel(canonical, Problem(FIELDS[0]), "ibp")
     net.clean.get_submodule("constants").register_buffer("planted", torch.ones(3))
     net.to(ELSEWHERE, torch.float64)
     assert net.clean.get_submodule("constants").get_buffer("planted").device == ELSEWHERE  # what is stored follows

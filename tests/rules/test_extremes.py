@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from robnet_fx import BiasField
-from robnet_fx.domains import Interval
-from robnet_fx.ops import larger
+from robnet_fx.algebra.domains import Interval
+from robnet_fx.algebra.ops import larger
 from robnet_fx.passes.lower import lower
 from robnet_fx.rules import rule_for
 from robnet_fx.testing import check_sound

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robnet_fx import BiasField
-from robnet_fx.domains import Form, Interval, Shape, Symbolic
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
 from robnet_fx.rules import rule_for
 from robnet_fx.testing import check_sound
 from tests.rules.around import IMAGE, traced
@@ -28,7 +28,7 @@ def lines(pre: Interval) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     made = []
     for sign in (-1.0, 1.0):
         rows = torch.full((len(pre.lower), 1), sign, dtype=pre.lower.dtype)
-        form = RULE.rsip(Form(rows, 0 * rows), Shape(pre.lower.shape[1:]), [1], pre=pre)
+        form = RULE.rsip(Form(rows, 0 * rows), InputShape(pre.lower.shape[1:]), [1], pre=pre)
         made += [sign * form.coef[:, 0], sign * form.const[:, 0]]
     return tuple(part.double() for part in made)
 
@@ -128,7 +128,11 @@ def test_gradients_are_finite(radius: float, spread: float):
     pre = Interval(*(end.requires_grad_() for end in box(radius, 5, spread)))
     x = Symbolic(*(part.detach().requires_grad_() for part in identity(box(radius, 5, spread))))
     rows = draws(5)(B, 3).requires_grad_()
-    bounds = [*RULE.ibp(pre, [1]), *RULE.ssip(x, [1], pre=pre), *RULE.rsip(Form(rows, rows), Shape((5,)), [1], pre=pre)]
+    bounds = [
+        *RULE.ibp(pre, [1]),
+        *RULE.ssip(x, [1], pre=pre),
+        *RULE.rsip(Form(rows, rows), InputShape((5,)), [1], pre=pre),
+    ]
     grads = torch.autograd.grad(sum((bound * bound).sum() for bound in bounds), [*pre, *x, rows])
     assert all(bool(grad.isfinite().all()) for grad in grads)
 
@@ -139,7 +143,7 @@ def test_gradients_are_right():
 
     def bounds(lower: Tensor, upper: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
         known = Interval(lower, upper)
-        form = RULE.rsip(Form(parts[0][..., 0] + 0.3, parts[1]), Shape((4,)), [1], pre=known)
+        form = RULE.rsip(Form(parts[0][..., 0] + 0.3, parts[1]), InputShape((4,)), [1], pre=known)
         return (*RULE.ibp(known, [1]), *RULE.ssip(Symbolic(*parts), [1], pre=known), *form)
 
     assert torch.autograd.gradcheck(bounds, inputs)
@@ -170,9 +174,9 @@ def test_over_axes_it_is_that_of_their_numbers(axes: list[int], keepdim: bool):
     torch.testing.assert_close(got.slack, expected.slack.reshape(5, *shape))
     torch.testing.assert_close(got.coef.movedim(1, -1).reshape(-1, 6), expected.coef)
     rows = r(5, 7, *shape)
-    form = RULE.rsip(Form(rows, rows.new_zeros(5, 7)), Shape((2, 3, 4)), axes, keepdim, pre=pre)
+    form = RULE.rsip(Form(rows, rows.new_zeros(5, 7)), InputShape((2, 3, 4)), axes, keepdim, pre=pre)
     columns = rows.movedim(1, -1).reshape(-1, 7)
-    alone = RULE.rsip(Form(columns, 0 * columns), Shape(flat_pre.lower.shape[1:]), [1], pre=flat_pre)
+    alone = RULE.rsip(Form(columns, 0 * columns), InputShape(flat_pre.lower.shape[1:]), [1], pre=flat_pre)
     torch.testing.assert_close(flat(form.coef, 1), alone.coef)
     torch.testing.assert_close(form.const, alone.const.reshape(5, -1, 7).sum(1))
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from robnet_fx.domains import Form, Interval, Shape, Symbolic
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
 from robnet_fx.rules import rule_for
 from tests.rules.cases import POOLING, Case, name_of
 from tests.soundness import draws
@@ -91,7 +91,7 @@ def test_rsip_takes_the_input_from_below_and_the_chord_from_above(case: Case, se
     outs = case.target(pre.lower, *options(case)).shape[1:]
     r = draws(9)
     form = Form(r(B, K, *outs), r(B, K))
-    got = rule_for(case.target).rsip(form, Shape(tuple(shape)), *options(case), pre=pre)
+    got = rule_for(case.target).rsip(form, InputShape(tuple(shape)), *options(case), pre=pre)
     lower, upper = pre.lower.flatten(2), pre.upper.flatten(2)
     rows = form.coef.flatten(3)
     coef = torch.zeros(B, K, *lower.shape[1:], dtype=torch.float64)
@@ -123,7 +123,7 @@ def test_points_need_no_chord():
         torch.tensor([[[[1.0, -1.0]]], [[[1.0, -1.0]]]], dtype=torch.float64).transpose(0, 1)[:, :1], torch.zeros(1, 1)
     )
     rule = rule_for(torch.ops.aten.max_pool1d.default)
-    got = rule.rsip(form, Shape((1, 4)), [2], pre=Interval(lower, upper))
+    got = rule.rsip(form, InputShape((1, 4)), [2], pre=Interval(lower, upper))
     assert got.coef.flatten().tolist() == [0.0, 1.0, -1.0, 0.0]
     x = Symbolic(torch.zeros(1, 2, 1, 4).double(), (lower + upper) / 2, (upper - lower) / 2)
     ssip = rule.ssip(x, [2], pre=Interval(lower, upper))
@@ -137,7 +137,7 @@ def test_a_point_among_rivals_gives_a_flat_line():
     pre = Interval(torch.tensor([[[1.0, 0.0]]], dtype=torch.float64), torch.tensor([[[1.0, 2.0]]], dtype=torch.float64))
     for sign, expected in ((1.0, 2.0), (-1.0, -1.0)):
         form = Form(torch.full((1, 1, 1, 1), sign, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
-        got = rule_for(torch.ops.aten.max_pool1d.default).rsip(form, Shape((1, 2)), [2], pre=pre)
+        got = rule_for(torch.ops.aten.max_pool1d.default).rsip(form, InputShape((1, 2)), [2], pre=pre)
         assert float(got.coef[0, 0, 0, 0] * 1.0 + got.const) == expected
         assert float(got.coef[0, 0, 0, 1]) == 0
 
@@ -149,7 +149,7 @@ def test_a_point_among_rivals_gives_a_flat_line():
 def test_nan_stays_nan(lower: list[float], upper: list[float]):
     pre = Interval(torch.tensor([[lower]]), torch.tensor([[upper]]))
     got = rule_for(torch.ops.aten.max_pool1d.default).rsip(
-        Form(torch.ones(1, 1, 1, 1), torch.zeros(1, 1)), Shape((1, 2)), [2], pre=pre
+        Form(torch.ones(1, 1, 1, 1), torch.zeros(1, 1)), InputShape((1, 2)), [2], pre=pre
     )
     assert bool(got.const.isnan().all())
 
@@ -158,7 +158,7 @@ def test_a_width_that_overflows():
     most = torch.finfo(torch.float32).max
     pre = Interval(torch.tensor([[[-most, -most]]]), torch.tensor([[[most, most / 2]]]))
     got = rule_for(torch.ops.aten.max_pool1d.default).rsip(
-        Form(torch.ones(1, 1, 1, 1), torch.zeros(1, 1)), Shape((1, 2)), [2], pre=pre
+        Form(torch.ones(1, 1, 1, 1), torch.zeros(1, 1)), InputShape((1, 2)), [2], pre=pre
     )
     for first in (-most, 0.0, most):
         upper = float(got.coef[0, 0, 0, 0]) * first + float(got.const)

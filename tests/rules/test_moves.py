@@ -13,8 +13,9 @@ from torch import Tensor, fx
 
 import robnet_fx
 from robnet_fx import BiasField, UnsupportedError, UnsupportedOpError
-from robnet_fx.bounded import BoundedModel
-from robnet_fx.ops import join
+from robnet_fx.algebra.ops import join
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.problem import Problem
 from robnet_fx.rules import rule_for
 from robnet_fx.testing import all_corners, check_sound
 from tests.rules.around import IMAGE, Around, names, traced
@@ -77,7 +78,7 @@ def test_bounds_of_an_affine_network_are_its_extremes(name: str):
     """All that is left to RSIP is to add things up: the bound is the highest value over the corners of the box."""
     graph = traced(FUNCTIONS[name], affine=True)
     images = torch.rand(2, *IMAGE, dtype=torch.float64)
-    net = BoundedModel(graph, BiasField(1, 0.3), "rsip-ibp", None)
+    net = BoundedModel(graph, Problem(BiasField(1, 0.3), None), "rsip-ibp")
     spec = torch.randn(2, 4, 3, dtype=torch.float64)
     lower, upper = net.bounds(images, spec)
     t = all_corners(len(net.center))
@@ -107,7 +108,7 @@ def test_a_batch_of_as_many_as_dimensions_or_tokens_is_not_taken_for_them(batch:
     """D = 2 and 4 tokens: with a batch of that size a constant could be broadcast along the wrong axis."""
     images = torch.rand(batch, *IMAGE, dtype=torch.float64)
     graph = traced(FUNCTIONS["token-middle"])
-    net = BoundedModel(graph, BiasField(0, 0.3, additive=True), "rsip-ssip", None)
+    net = BoundedModel(graph, Problem(BiasField(0, 0.3, additive=True), None), "rsip-ssip")
     assert len(net.center) == 2
     spec = torch.eye(3, dtype=torch.float64).expand(batch, 3, 3)
     together = net.bounds(images, spec)

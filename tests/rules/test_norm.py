@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from robnet_fx.domains import Interval
+from robnet_fx.algebra.domains import Interval
 from robnet_fx.rules import rule_for
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import fx
 
 from robnet_fx import BiasField
-from robnet_fx.domains import Form, Interval, Shape, Symbolic
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
+from robnet_fx.algebra.ops import product
 from robnet_fx.inspect import survey
-from robnet_fx.ops import product
 from robnet_fx.rules import rule_for
 from robnet_fx.testing import check_sound
 from tests.rules.around import Function, traced
@@ -55,7 +55,7 @@ def test_a_rule_is_that_of_an_axis_of_one(case: Case):
         above = Form(form.coef.reshape(*form.coef.shape, *tail), form.const)
         if case.name == "reshape":
             above = Form(form.coef.reshape(*form.coef.shape, 1, 1), form.const)
-        pulled = call(rule.rsip, *(Shape(tail) for _ in xs), first=(above,), **extra)
+        pulled = call(rule.rsip, *(InputShape(tail) for _ in xs), first=(above,), **extra)
         made = [*call(rule.ibp, *known), *call(rule.ssip, *(Symbolic(*shaped(x)) for x in xs), **extra)]
         made += [part for each in (pulled if len(xs) > 1 else [pulled]) for part in each]
         return [part.flatten() for part in made]

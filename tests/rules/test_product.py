@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from robnet_fx.domains import Form, Interval, Shape, Symbolic
-from robnet_fx.ops import matrix_product, product
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
+from robnet_fx.algebra.ops import matrix_product, product
 from robnet_fx.rules import rule_for
 from tests.soundness import draws
 
@@ -90,7 +90,7 @@ def test_rsip_touches_the_rows_from_above(op):
     r = draws(3)
     shape = op(x.lower, y.lower).shape[1:]
     form = Form(r(20, 4, *shape), r(20, 4))
-    left, right = rule_for(op).rsip(form, *(Shape(s) for s in SHAPES[op]), pre=(x, y))
+    left, right = rule_for(op).rsip(form, *(InputShape(s) for s in SHAPES[op]), pre=(x, y))
 
     def along(rows: Tensor, value: Tensor) -> Tensor:
         return (rows * value.unsqueeze(2)).flatten(3).sum(3)

@@ -9,8 +9,9 @@ import torch
 from torch import fx
 
 from robnet_fx import BiasField, UnsupportedOpError
-from robnet_fx.bounded import BoundedModel
-from robnet_fx.domains import Interval
+from robnet_fx.algebra.domains import Interval
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.problem import Problem
 from robnet_fx.rules import register, rule_for, table
 from robnet_fx.rules.registry import every_unit, named
 from tests.soundness import Draw, Drawing, draws
@@ -52,7 +53,7 @@ def test_every_unit_that_moves_matters_by_default():
 def compile_(draw: Callable[[Drawing, Draw, fx.Node], fx.Node], *shape: int) -> BoundedModel:
     drawing, r = Drawing(*shape), draws(1)
     value = draw(drawing, r, drawing.x)
-    return BoundedModel(drawing.logits(value, r), FIELD, "rsip-ssip", clip=None)
+    return BoundedModel(drawing.logits(value, r), Problem(FIELD, None), "rsip-ssip")
 
 
 X = (2, 3, 4)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robnet_fx import BiasField
-from robnet_fx.domains import Form, Interval, Shape, Symbolic
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
 from robnet_fx.rules import rule_for
 from robnet_fx.testing import check_sound
 from tests.rules.around import IMAGE, names, traced
@@ -73,7 +73,9 @@ def test_ends_that_are_far_off_or_infinite(dtype: torch.dtype):
     assert not bool(coef.any())
     torch.testing.assert_close(const - slack, lower, **close)
     torch.testing.assert_close(const + slack, upper, **close)
-    form = RULE.rsip(Form(torch.eye(3).expand(6, 3, 3).to(dtype), ends[0].new_zeros(6, 3)), Shape((3,)), 1, pre=pre)
+    form = RULE.rsip(
+        Form(torch.eye(3).expand(6, 3, 3).to(dtype), ends[0].new_zeros(6, 3)), InputShape((3,)), 1, pre=pre
+    )
     assert bool(form.coef.isfinite().all())
     assert not bool(form.coef[:5].any())  # of logits that far apart in the last one a line may do
     torch.testing.assert_close(form.const[:5], upper[:5], **close)
@@ -83,7 +85,7 @@ def test_what_is_not_a_number_stays_so():
     pre = Interval(torch.tensor([[0.0, math.nan, 1.0]]), torch.tensor([[1.0, math.nan, 1.0]]))
     ones = torch.ones(1, 3)
     bounds = [*RULE.ibp(pre, 1), *RULE.ssip(Symbolic(ones.unsqueeze(1), ones, ones), 1, pre=pre)[1:]]
-    bounds.append(RULE.rsip(Form(ones.unsqueeze(1), ones[:, :1]), Shape((3,)), 1, pre=pre).const)
+    bounds.append(RULE.rsip(Form(ones.unsqueeze(1), ones[:, :1]), InputShape((3,)), 1, pre=pre).const)
     assert all(bool(bound.isnan().all()) for bound in bounds)
 
 
@@ -107,7 +109,7 @@ def test_no_point_of_the_box_leaves_the_band(size: int, radius: float, dtype: to
     tiny = torch.finfo(dtype).eps
     assert bool((gap.abs() <= slack + tiny).all())
     rows = draws(2)(B, 5, size)
-    form = RULE.rsip(Form(rows.to(dtype), torch.ones(B, 5, dtype=dtype)), Shape((size,)), 1, pre=pre)
+    form = RULE.rsip(Form(rows.to(dtype), torch.ones(B, 5, dtype=dtype)), InputShape((size,)), 1, pre=pre)
     above = torch.einsum("nbs,bks->nbk", x, form.coef.double()) + form.const.double()
     reached = torch.einsum("nbs,bks->nbk", values, rows.to(dtype).double()) + 1
     noise = tiny * (1 + rows.abs().sum(2)) * (1 + torch.maximum(-pre.lower, pre.upper).double().amax(1, keepdim=True))
@@ -181,7 +183,7 @@ def test_the_slopes_are_those_at_the_centre_and_the_error_is_of_second_order(siz
         torch.testing.assert_close(got.coef, x.coef @ jacobian(pre), rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(got.const, x.const.softmax(-1), rtol=0, atol=radius**2)
         rows = draws(4)(B, 3, size)
-        form = RULE.rsip(Form(rows, torch.zeros(B, 3).double()), Shape((size,)), 1, pre=pre)
+        form = RULE.rsip(Form(rows, torch.zeros(B, 3).double()), InputShape((size,)), 1, pre=pre)
         torch.testing.assert_close(form.coef, rows @ jacobian(pre), rtol=1e-9, atol=1e-12)
         at_centre = (form.coef @ x.const.unsqueeze(2) + form.const.unsqueeze(2)).squeeze(2)
         middle = (rows @ got.const.unsqueeze(2)).squeeze(2) + (rows.abs() @ got.slack.unsqueeze(2)).squeeze(2)
@@ -218,7 +220,7 @@ def test_a_point_is_exact(size: int):
     ones = torch.ones(B, 1, size).double()
     lower, upper = RULE.ibp(pre, 1)
     _, const, slack = RULE.ssip(identity(pre), 1, pre=pre)
-    form = RULE.rsip(Form(ones, ones[:, :, 0]), Shape((size,)), 1, pre=pre)
+    form = RULE.rsip(Form(ones, ones[:, :, 0]), InputShape((size,)), 1, pre=pre)
     total = (form.coef * pre.lower.unsqueeze(1)).sum(2) + form.const
     for bound in (lower, upper, const - slack, const + slack):
         torch.testing.assert_close(bound, value, rtol=1e-13, atol=1e-13)
@@ -233,7 +235,7 @@ def test_gradients_are_finite(radius: float, spread: float, size: int):
     x = Symbolic(*(part.detach().requires_grad_() for part in identity(box(min(radius, 1e4), size, spread))))
     rows = draws(5)(B, 3, size).requires_grad_()
     bounds = [*RULE.ibp(pre, 1), *RULE.ssip(x, 1, pre=pre)]
-    bounds += RULE.rsip(Form(rows, rows[..., 0]), Shape((size,)), 1, pre=pre)
+    bounds += RULE.rsip(Form(rows, rows[..., 0]), InputShape((size,)), 1, pre=pre)
     grads = torch.autograd.grad(sum((bound * bound).sum() for bound in bounds), [*pre, *x, rows])
     assert all(bool(grad.isfinite().all()) for grad in grads)
 
@@ -253,7 +255,7 @@ def test_gradients_are_right():
 
     def bounds(lower: Tensor, upper: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
         known = Interval(lower, upper)
-        form = RULE.rsip(Form(parts[0], parts[1]), Shape((4,)), 1, pre=known)
+        form = RULE.rsip(Form(parts[0], parts[1]), InputShape((4,)), 1, pre=known)
         return (*RULE.ibp(known, 1), *RULE.ssip(Symbolic(*parts), 1, pre=known), *form)
 
     assert torch.autograd.gradcheck(bounds, inputs)
@@ -282,9 +284,9 @@ def test_the_axis_is_the_value_s_own(axis: int, op):
         rule.ssip(x, axis, *extra, pre=pre), RULE.ssip(Symbolic(*map(lines, x)), 1, pre=flat), strict=True
     ):
         torch.testing.assert_close(lines(got), expected)
-    got = rule.rsip(form, Shape((3, 4)), axis, *extra, pre=pre)
+    got = rule.rsip(form, InputShape((3, 4)), axis, *extra, pre=pre)
     rows = lines(form.coef)
-    expected = RULE.rsip(Form(rows, torch.zeros(rows.shape[:2]).double()), Shape(rows.shape[2:]), 1, pre=flat)
+    expected = RULE.rsip(Form(rows, torch.zeros(rows.shape[:2]).double()), InputShape(rows.shape[2:]), 1, pre=flat)
     torch.testing.assert_close(lines(got.coef), expected.coef)
     torch.testing.assert_close(got.const - form.const, expected.const.reshape(5, -1, 7).sum(1))
 

@@ -7,8 +7,9 @@ import torch
 from torch import fx
 
 from robnet_fx import BiasField
-from robnet_fx.bounded import BoundedModel
-from robnet_fx.ops import larger, within
+from robnet_fx.algebra.ops import larger, within
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.problem import Problem
 from robnet_fx.rules import table
 from robnet_fx.testing import check_sound
 from tests.rules.cases import CASES, Case, name_of
@@ -53,7 +54,7 @@ def test_no_coefficient_leaves_a_bound(case: Case):
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_bounds_to_train_on_come_in_bfloat16_too(case: Case):
-    net = BoundedModel(network(case), FIELD).float()
+    net = BoundedModel(network(case), Problem(FIELD)).float()
     parameters = [p.requires_grad_() for p in net.model.parameters()]
     (upper,) = net.margins_in_parts(torch.rand(2, 2, 3), torch.tensor([0, 1]), precision="bf16")
     upper.sum().backward()

@@ -11,9 +11,10 @@ from torch import nn
 
 import robnet_fx
 from robnet_fx import BiasField
-from robnet_fx.bounded import BoundedModel
-from robnet_fx.domains import Form, Interval, Shape, Symbolic
-from robnet_fx.ops import within
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
+from robnet_fx.algebra.ops import within
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.problem import Problem
 from robnet_fx.rules import rule_for
 from robnet_fx.testing import check_sound
 from tests.rules.around import IMAGE, names, traced
@@ -48,7 +49,7 @@ def test_rsip_goes_through_or_ends():
     pre, known = pre_and_known()
     for sign in (1.0, -1.0):
         rows = torch.full((5, 1, 1), sign).double()
-        form = RULE.rsip(Form(rows, torch.ones(5, 1).double()), Shape((1,)), -1.0, 2.0, pre=pre)
+        form = RULE.rsip(Form(rows, torch.ones(5, 1).double()), InputShape((1,)), -1.0, 2.0, pre=pre)
         torch.testing.assert_close(form.coef.flatten(), INSIDE.double() * sign)
         end = known.upper if sign > 0 else -known.lower
         torch.testing.assert_close(form.const, 1 + torch.where(INSIDE.unsqueeze(1), 0.0, end))
@@ -76,7 +77,7 @@ def test_what_is_not_a_number_stays_so():
     """It may stand for a value that is none."""
     nan = torch.full((1, 1), math.nan)
     pre = Interval(nan, nan)
-    form = RULE.rsip(Form(torch.ones(1, 1, 1), torch.zeros(1, 1)), Shape((1,)), -1.0, 2.0, pre=pre)
+    form = RULE.rsip(Form(torch.ones(1, 1, 1), torch.zeros(1, 1)), InputShape((1,)), -1.0, 2.0, pre=pre)
     symbolic = RULE.ssip(Symbolic(nan.unsqueeze(1), nan, nan), -1.0, 2.0, pre=pre)
     upper = torch.cat([RULE.ibp(pre, -1.0, 2.0).upper, symbolic.const + symbolic.slack])
     assert bool(upper.isnan().all()) and not bool((form.coef * 1.0 + form.const < INF).all() and not form.coef.any())
@@ -87,7 +88,7 @@ def test_gradients_are_finite():
     x = Symbolic(*(part.requires_grad_() for part in (torch.rand(4, 2, 1).double(), *torch.rand(2, 4, 1).double())))
     rows = draws(1)(4, 3, 1).requires_grad_()
     bounds = [*RULE.ibp(pre, -1.0, 2.0), *RULE.ssip(x, -1.0, 2.0, pre=pre)]
-    bounds += RULE.rsip(Form(rows, rows[..., 0]), Shape((1,)), -1.0, 2.0, pre=pre)
+    bounds += RULE.rsip(Form(rows, rows[..., 0]), InputShape((1,)), -1.0, 2.0, pre=pre)
     grads = torch.autograd.grad(sum((bound * bound).sum() for bound in bounds), [*pre, *x, rows])
     assert all(bool(grad.isfinite().all()) for grad in grads)
 
@@ -140,7 +141,7 @@ def test_bounds_of_many_blocks_are_finite():
     images = torch.rand(2, 1, 4, 16)
     graph = robnet_fx.trace(model, images)
     for method in ("ibp", "ssip", "rsip-ssip"):
-        net = BoundedModel(graph, BiasField(1, 0.5), method)
+        net = BoundedModel(graph, Problem(BiasField(1, 0.5)), method)
         for bounds in net.bounds(images, torch.eye(3).expand(2, 3, 3)):
             assert bool(bounds.isfinite().all())
     assert {"within", "softmax"} <= set(names(net.clean))

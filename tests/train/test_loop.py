@@ -8,7 +8,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from robnet_fx.errors import Interrupted, RobnetError, UsageError
-from robnet_fx.progress import SILENT
+from robnet_fx.machine.progress import SILENT
 from robnet_fx.train import Phase, Recipe, train
 from robnet_fx.train.checkpoint import load
 from tests.small import bounded, digits, moody_net

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 import robnet_fx
-from robnet_fx.certify import certify
+from robnet_fx.bounds.memory import of_training
 from robnet_fx.cli.options import read_memory
 from robnet_fx.errors import Interrupted, RobnetError, UsageError
-from robnet_fx.export import write_onnx
-from robnet_fx.files import sha256_of_file
-from robnet_fx.frontend.onnx import load_onnx
-from robnet_fx.images import subset
-from robnet_fx.memory import of_training
+from robnet_fx.frontend.onnx.load import load_onnx
+from robnet_fx.images.pixels import subset
+from robnet_fx.interchange.network import write_onnx
+from robnet_fx.machine.files import sha256_of_file
 from robnet_fx.train import robustify as module
 from robnet_fx.train.robustify import robustify
+from robnet_fx.verify import certify
 from tests.small import bounded, digits
 
 X, Y = digits()

@@ -1,0 +1,112 @@
+"""One image of a model's data set (or a random one) with the model's bounds around it, for `inspect`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import robnet_fx
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.cli.opened import describe_model, normalisation, open_alone, open_subject
+from robnet_fx.cli.options import Opening
+from robnet_fx.errors import UsageError
+from robnet_fx.frontend.onnx.header import read_header
+from robnet_fx.images.pixels import to_float
+from robnet_fx.inspect import Survey, code_lines
+from robnet_fx.machine.files import write_atomically
+from robnet_fx.perturbations.bias_field import BiasField
+from robnet_fx.problem import Problem
+from robnet_fx.report.page import page
+from robnet_fx.report.page.picture import png_uri
+from robnet_fx.verify import certify
+from robnet_fx.zoo import data as data_sets
+from robnet_fx.zoo.reading import AS_STORED
+
+
+@dataclass
+class Specimen:
+    """`image [1, *S]` in [0, 1]; `verdict` is its record of a certificate, None for a random image."""
+
+    path: Path
+    net: BoundedModel
+    image: Tensor
+    title: str
+    facts: dict[str, str]
+    document: dict[str, Any]
+    verdict: dict[str, Any] | None
+
+    def write_page(self, out: Path, found: Survey, more: dict[str, str]) -> None:
+        """The page about the image, whole or not at all."""
+        lines = code_lines(self.net.get_submodule("bounds"), {node.name for node in found.nodes})  # type: ignore[arg-type]
+        facts = {**self.facts, **more, "image": self.title}
+        facts.pop("device", None)
+        word = None if self.verdict is None else (_word(self.verdict), bool(self.verdict["certified"]))
+        text = page(self.path.name, facts, found, lines, self._pictures(), word)
+        with write_atomically(out) as file:
+            file.write(text.encode())
+
+    def write_bounds(self, out: Path) -> str:
+        """The bounds graph as ONNX; what its sizes are, in words."""
+        from robnet_fx.interchange.bounds import write_bounds
+
+        box = {"center": self.net.center.tolist(), "radius": self.net.radius.tolist()}
+        metadata = {
+            "robnet_fx.version": robnet_fx.__version__,
+            "robnet_fx.field": json.dumps({"eps": self.net.eps, "order": self.document["order"], **box}),
+            "robnet_fx.method": self.net.method,
+            "robnet_fx.clip": str(self.net.clip),
+            "robnet_fx.normalisation": json.dumps(self.document["normalisation"]),
+        }
+        written = write_bounds(self.net, out, self.image, metadata)
+        batch = "any number of images" if written.batch is None else f"{written.batch} image at a time"
+        rows = "rows" if written.rows is None else f"{written.rows} rows"
+        return f"{batch}, spec [batch, {rows}, {self.net.classes}], within {written.difference:.1g} of PyTorch"
+
+    def _pictures(self) -> dict[str, str]:
+        """The image and the ends of what the field can make of each pixel."""
+        if self.image.dim() != 4 or self.image.shape[1] not in (1, 3):
+            return {}
+        with torch.no_grad():
+            probe = self.net.probe(self.image)
+        lower, upper = probe.get("clip", probe["field"])["ibp"]
+        shown = {"darkest pixels": lower, "the image": self.image, "brightest pixels": upper}
+        return {caption: png_uri(pixels[0]) for caption, pixels in shown.items()}
+
+
+def open_specimen(opening: Opening, number: int | None, field: BiasField, method: str, clip: str | None) -> Specimen:
+    """Open a model and its test image; without a data set for the model, and none asked for, a random image."""
+    path = opening.model
+    if number is None and opening.data is None and opening.reading == AS_STORED and not read_header(path).image.open:
+        lone = open_alone(opening)
+        try:
+            data_sets.find(lone.layout.image, lone.model.classes, lone.model.metadata)
+        except UsageError:
+            constants = normalisation(lone.model, opening.mean, opening.std)
+            net = BoundedModel(lone.canonical, Problem(field, clip, *constants), method)
+            image = torch.rand(1, *net.input_shape, generator=torch.Generator().manual_seed(0)).to(net.center)
+            names = {"model": str(path), "data": None, "order": field.order}
+            document = {**names, "normalisation": dict(zip(("mean", "std"), constants, strict=True))}
+            title = "a random image: no data set is known for this input; --data names one"
+            facts = describe_model(path, lone.model, lone.layout, field, net.remarks, lone.note)
+            return Specimen(path, net, image, title, facts, document, None)
+    subject = open_subject(opening)
+    number, count = number or 0, len(subject.data.x_test)
+    if not 0 <= number < count:
+        raise UsageError(f"--image must lie between 0 and {count - 1}, the test images of {subject.data.name}")
+    net = subject.bound(field, method, clip)
+    images, labels = subject.data.x_test[number : number + 1], subject.data.y_test[number : number + 1]
+    image = to_float(images, net.center)
+    (verdict,) = certify(net, images, labels).document()["samples"]
+    verdict["index"] = number
+    title = f"test image {number}: label {verdict['label']}, predicted {verdict['predicted']}, {_word(verdict)}"
+    document = {**subject.document(), "order": field.order}
+    return Specimen(path, net, image, title, subject.describe(field), document, verdict)
+
+
+def _word(verdict: dict[str, Any]) -> str:
+    return "certified" if verdict["certified"] else "not certified" if verdict["correct"] else "wrong"

@@ -1,0 +1,1 @@
+"""The values that bounds are made of, and the operations on them."""

@@ -1,0 +1,219 @@
+"""The emission of one bounds graph: forward domains node by node, then RSIP from a value back to the field."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx
+
+from robnet_fx.algebra import domains
+from robnet_fx.algebra.domains import InputShape
+from robnet_fx.bounds.plan import bounded_inputs
+from robnet_fx.bounds.rows import Anchored, Rows, Tightened
+from robnet_fx.graphs import shape_of
+from robnet_fx.passes import FIELD
+from robnet_fx.rules.registry import every_unit
+
+if TYPE_CHECKING:
+    from robnet_fx.bounds.generator import Generator
+
+
+class Emitter:
+    """One graph in the making, with the bounds emitted so far by source node."""
+
+    def __init__(self, plan: Generator, graph: fx.Graph) -> None:
+        self.plan = plan
+        self.graph = graph
+        self.constants: dict[fx.Node, fx.Node] = {}
+        self.ibp: dict[fx.Node, fx.Node] = {}
+        self.ssip: dict[fx.Node, fx.Node] = {}
+        self.pre: dict[fx.Node, fx.Node] = {}
+        self.children: dict[str, Rows] = {}
+        self.box: list[fx.Node] = []
+        self.image: fx.Node
+
+    def inputs(self, *names: str) -> list[fx.Node]:
+        made = [self.graph.placeholder(name) for name in names]
+        self.image = made[0]
+        return made
+
+    def call(self, target: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> fx.Node:
+        return self.graph.create_node("call_function", target, args, kwargs, name=name)
+
+    def item(self, value: fx.Node, index: int, name: str) -> fx.Node:
+        return self.call(operator.getitem, name, value, index)
+
+    def constant(self, node: fx.Node) -> fx.Node:
+        """A node that does not depend on the coefficients, copied with all it reads."""
+        if node.op == "placeholder":
+            return self.image
+        if node not in self.constants:
+            self.constants[node] = self.graph.node_copy(node, self.constant)
+        return self.constants[node]
+
+    def arguments(self, node: fx.Node, bounded: Callable[[fx.Node], Any]) -> tuple[Any, dict[str, Any]]:
+        """The node's arguments with bounded inputs as `bounded` gives them and constants copied."""
+
+        def place(arg: Any) -> Any:
+            if isinstance(arg, fx.Node):
+                return bounded(arg) if arg in self.plan.dependent else self.constant(arg)
+            if isinstance(arg, (list, tuple)):
+                return type(arg)(place(a) for a in arg)
+            return arg
+
+        return place(node.args), {key: place(value) for key, value in node.kwargs.items()}
+
+    def field_arguments(self) -> list[fx.Node]:
+        """The image, the perturbation's tensors and its box."""
+        if not self.box:
+            names = [*self.plan.transform.part_names, "center", "radius"]
+            self.box = [self.graph.get_attr(f"{FIELD}.{name}") for name in names]
+        return [self.constant(self.plan.images), *self.box]
+
+    def forward(self) -> None:
+        """IBP and, where the method asks for it, SSIP for every node, and `pre` before every non-affine one."""
+        for node in self.plan.source.graph.nodes:
+            if node not in self.plan.dependent:
+                continue
+            if node.name == FIELD:
+                args = self.field_arguments()
+                self.ibp[node] = self.call(self.plan.transform.rules.ibp, f"{node.name}_ibp", *args)
+                if self.plan.symbolic:
+                    self.ssip[node] = self.call(self.plan.transform.rules.ssip, f"{node.name}_ssip", *args)
+                continue
+            rule = self.plan.rule(node)
+            extra = {} if rule.affine else {"pre": self.before(node)}
+            bounds = self.ibp if rule.affine else self.pre
+            args_, kwargs = self.arguments(node, bounds.__getitem__)
+            self.ibp[node] = self.call(rule.ibp, f"{node.name}_ibp", *args_, **kwargs)
+            if self.plan.symbolic:
+                args_, kwargs = self.arguments(node, self.ssip.__getitem__)
+                self.ssip[node] = self.call(rule.ssip, f"{node.name}_ssip", *args_, **kwargs, **extra)
+            if node in self.plan.anchors:
+                self.ssip[node] = self.anchored(node)
+
+    def before(self, node: fx.Node) -> Any:
+        """`pre` of a non-affine node's input, made where it does not exist yet; a tuple where it has several."""
+        sources = bounded_inputs(node, self.plan.dependent)
+        for value in sources:
+            if value not in self.pre:
+                pre = self.ibp[value]
+                if self.plan.symbolic:
+                    if value in self.plan.chained:
+                        self.ssip[value] = self.composed(value)
+                    pre = self.call(domains.intersect, f"{node.name}_pre", pre, self.ssip[value])
+                if self.plan.method.everywhere:
+                    pre = self.tightened(node, value, pre)
+                self.pre[value] = pre
+        return self.known(sources)
+
+    def composed(self, value: fx.Node) -> fx.Node:
+        """SSIP of a value behind several weights in a row, these multiplied out first."""
+        rows = self.call(domains.units_of, f"{value.name}_ssip", self.ssip[value])
+        total = self.symbolic(self.pulled(value, rows, self.plan.relaxed | self.plan.anchors), f"{value.name}_ssip")
+        return self.call(domains.as_value, f"{value.name}_ssip", total, list(shape_of(value)))
+
+    def known(self, sources: list[fx.Node]) -> Any:
+        """The `pre` of a node's bounded inputs as its rule takes them."""
+        pres = tuple(self.pre[value] for value in sources)
+        return pres[0] if len(pres) == 1 else pres
+
+    def tightened(self, node: fx.Node, value: fx.Node, pre: fx.Node) -> fx.Node:
+        """`pre` intersected with RSIP from this value back to the field."""
+        inner, units = self.inner()
+        inner.graph.output(inner.backward(value, units, set()))
+        rows = Tightened(self.plan.finish(inner, "Rsip"), self.plan.widest, self.unstable(node))
+        return self.looped(rows, value, pre, f"{node.name}_rsip_pre")
+
+    def anchored(self, value: fx.Node) -> fx.Node:
+        """SSIP of a value from RSIP back to the field, where that is tighter."""
+        inner, units = self.inner()
+        ((_, form),) = inner.pulled(value, units, set())
+        box = inner.call(self.plan.transform.rules.ssip, f"{FIELD}_ssip", *inner.field_arguments())
+        inner.graph.output(inner.call(domains.substitute, f"{value.name}_ssip", form, box))
+        rows = Anchored(self.plan.finish(inner, "Rsip"), self.plan.widest)
+        return self.looped(rows, value, self.ssip[value], f"{value.name}_rsip_ssip")
+
+    def inner(self) -> tuple[Emitter, fx.Node]:
+        """The graph of a sub-module `(image, rows, *pre known so far)` in the making, and its rows."""
+        inner = Emitter(self.plan, fx.Graph())
+        made = inner.inputs("image", "rows", *(f"{value.name}_pre" for value in self.pre))
+        inner.pre = dict(zip(self.pre, made[2:], strict=True))
+        return inner, made[1]
+
+    def looped(self, rows: Rows, value: fx.Node, bounds: fx.Node, name: str) -> fx.Node:
+        """The call of a sub-module that loops over the units of `value`, on their bounds so far."""
+        child = f"rsip_{value.name}"
+        self.children[child] = rows
+        return self.graph.create_node("call_module", child, (self.image, bounds, *self.pre.values()), name=name)
+
+    def unstable(self, node: fx.Node) -> Callable[[domains.Interval], Tensor]:
+        """Which units of the node's input are worth tightening."""
+        rule, args, kwargs = self.plan.rule(node), node.args[1:], dict(node.kwargs)
+        if any(isinstance(arg, fx.Node) for arg in (*args, *kwargs.values())):
+            return every_unit
+        return lambda pre: rule.unstable(pre, *args, **kwargs)
+
+    def backward(self, start: fx.Node, rows: fx.Node, stops: set[fx.Node]) -> fx.Node:
+        """The upper bound `[B, K]` of `rows @ value of start`, rows being `[B, K, *S]`."""
+        return self.concluded(self.pulled(start, rows, stops))
+
+    def pulled(self, start: fx.Node, rows: fx.Node, stops: set[fx.Node]) -> list[tuple[fx.Node, fx.Node]]:
+        """Where `rows @ value of start` ends, at the stops and the field, and the form it is there."""
+        pending: dict[fx.Node, list[fx.Node]] = {start: [self.call(domains.form_of, f"{start.name}_rsip", rows)]}
+        ends: list[tuple[fx.Node, fx.Node]] = []
+        for node in reversed(self.plan.source.graph.nodes):
+            if node not in pending:
+                continue
+            form = self.merged(node, pending.pop(node))
+            if node in stops or node.name == FIELD:
+                ends.append((node, form))
+                continue
+            rule = self.plan.rule(node)
+            sources = bounded_inputs(node, self.plan.dependent)
+            args, kwargs = self.arguments(node, lambda n: InputShape(shape_of(n)))
+            extra = {} if rule.affine else {"pre": self.known(sources)}
+            made = self.call(rule.rsip, self._fresh(sources[0], pending), form, *args, **kwargs, **extra)
+            if len(sources) > 1:
+                parts = [self.item(made, i, self._fresh(source, pending)) for i, source in enumerate(sources)]
+            else:
+                parts = [made]
+            for source, part in zip(sources, parts, strict=True):
+                pending.setdefault(source, []).append(part)
+        return ends
+
+    def _fresh(self, node: fx.Node, pending: dict[fx.Node, list[fx.Node]]) -> str:
+        """`<node>_rsip`, or with a part number where several paths meet."""
+        meets = len([user for user in node.users if user in self.plan.dependent]) > 1
+        return f"{node.name}_rsip_part" if meets else f"{node.name}_rsip"
+
+    def merged(self, node: fx.Node, forms: list[fx.Node]) -> fx.Node:
+        total = forms[0]
+        for form in forms[1:]:
+            total = self.call(domains.merge, f"{node.name}_rsip", total, form)
+        return total
+
+    def concluded(self, ends: list[tuple[fx.Node, fx.Node]]) -> fx.Node:
+        """Bound the forms where they ended: over the box, or by the forward domain the method stands on."""
+        if self.plan.method.backward:
+            ((_, form),) = ends
+            return self.call(self.plan.transform.rules.upper, "upper", form, *self.field_arguments())
+        pieces = [self.call(domains.upper_by_interval, "by_ibp", form, self.ibp[node]) for node, form in ends]
+        upper = self.total(operator.add, "by_ibp", pieces)
+        if self.plan.symbolic:
+            symbolic = self.call(domains.upper_by_symbolic, "by_ssip", self.symbolic(ends, "by_ssip"))
+            upper = self.call(domains.tighter, "upper", upper, symbolic)
+        return upper
+
+    def symbolic(self, ends: list[tuple[fx.Node, fx.Node]], name: str) -> fx.Node:
+        """The forms as one symbolic value, from SSIP where they ended."""
+        values = [self.call(domains.substitute, name, form, self.ssip[node]) for node, form in ends]
+        return self.total(domains.add_symbolic, name, values)
+
+    def total(self, add: Callable[..., Any], name: str, pieces: list[fx.Node]) -> fx.Node:
+        sum_ = pieces[0]
+        for piece in pieces[1:]:
+            sum_ = self.call(add, name, sum_, piece)
+        return sum_

@@ -1,0 +1,150 @@
+"""How much memory bounds take, from the shapes of a graph alone: an estimate good to a factor of about 3.
+
+Counted are the numbers a sample keeps alive, for a value of S numbers, D coefficients and K rows of the spec:
+SSIP holds `coef` (D S), `const` and `slack`, IBP two ends: (D + 4) S, and concretising needs `|coef|`, D S more;
+weights in a row (`weight_chains.py`) need their product twice. `pre` stays (2 S) until RSIP has passed; RSIP holds
+a form of K S and, at a relaxation, four more of its size.
+Without gradients values die after their last use. With gradients all of them stay, and with them the slopes and the
+parts that the rules multiply by: some (D + 2 K + 10) S a node, as measured in `tests/bounds/test_memory.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import fx
+
+from robnet_fx.bounds.plan import bounded_inputs, dependent_nodes, relaxed_nodes, widest
+from robnet_fx.bounds.weight_chains import chained
+from robnet_fx.graphs import numel, shape_of
+from robnet_fx.passes import FIELD
+
+ROWS_BUDGET = 2**27  # numbers a form of RSIP may have where no gradient needs it whole: 1 GiB in float64
+_USABLE = 0.6  # of the available memory: the heap gets holes (`machine.allocator`), libraries need room, estimates err
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes: `fixed` whatever the batch (weights and what there is of their size), `image` more for each image."""
+
+    fixed: int
+    image: int
+
+    def of(self, batch: int) -> int:
+        """Bytes of a batch."""
+        return self.fixed + batch * self.image
+
+    def fits(self, available: int) -> int:
+        """The largest batch that fits into `available` bytes, two fifths of them kept free; 0 if none does."""
+        return max(0, int(_USABLE * available - self.fixed) // max(1, self.image))
+
+    def least(self) -> int:
+        """Bytes that one image fits into, with what `bytes_text` may round off; at least a MiB, as for `--memory`."""
+        return max(2**20, int(1.06 * self.of(1) / _USABLE))
+
+
+def of_verdicts(perturbed: fx.GraphModule) -> Memory:
+    """RSIP-SSIP margins in float64 without gradients: what `certify` computes."""
+    dimensions, rows = _sizes(perturbed)
+    rows = min(rows, rows_without_gradient(widest(dependent_nodes(perturbed)), images=1))
+    products = 2 * max(_products(perturbed), default=0)
+    image = max(_forward_peak(perturbed, dimensions) + products, _backward_peak(perturbed, rows))
+    return Memory(8 * 2 * _weights(perturbed), 8 * image)  # |W| too
+
+
+def of_training(perturbed: fx.GraphModule, rows: int | None = None) -> Memory:
+    """RSIP-SSIP margins in float32 and their gradients, `rows` of them at a time (all if not given): what a step of
+    robust training computes."""
+    dimensions, margins = _sizes(perturbed)
+    rows = rows or margins
+    numbers = sum(numel(node) for node in dependent_nodes(perturbed))
+    image = numbers * (dimensions + 2 * rows + 10) + 2 * sum(_products(perturbed))
+    return Memory(4 * 6 * _weights(perturbed), 4 * image)  # |W|, the gradients of both, Adam's two moments
+
+
+def rows_without_gradient(widest: int, images: int) -> int:
+    """How many rows of RSIP are worked at once where no gradient needs them all; `widest` as of `analysis.widest`."""
+    return max(1, ROWS_BUDGET // (max(1, images) * widest))
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that can be had on a device now; on a CPU what the system and the process's container leave."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    left = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    try:  # where the system says it, memory that caches would give back counts too
+        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+        left = [int(lines["MemAvailable"].split()[0]) * 1024]
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        limit, used = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        left.append(int(limit) - int(used))
+    except (OSError, ValueError):  # no container, or one without a limit
+        pass
+    return max(0, min(left))
+
+
+def bytes_text(size: int) -> str:
+    """1.4 GiB: three digits at most, in powers of 1024 as `--memory` reads its units."""
+    value, unit = float(size), 0
+    while value >= 999.5 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.0f} {_UNITS[unit]}" if value >= 9.95 or unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def _forward_peak(perturbed: fx.GraphModule, dimensions: int) -> int:
+    """The most numbers that IBP and SSIP keep at once, value by value in the order of the graph."""
+    dependent = dependent_nodes(perturbed)
+    order = [node for node in perturbed.graph.nodes if node in dependent]
+    readers = {node: {user for user in node.users if user in dependent} for node in order}
+    alive = kept = peak = 0
+    for node in order:
+        sources = set(bounded_inputs(node, dependent))
+        alive += numel(node)
+        largest = max(map(numel, (node, *sources)))
+        peak = max(peak, (dimensions + 4) * alive + kept + dimensions * largest)
+        kept += 2 * numel(node)
+        for source in sources:
+            readers[source].discard(node)
+            if not readers[source]:
+                alive -= numel(source)
+    return peak
+
+
+def _backward_peak(perturbed: fx.GraphModule, rows: int) -> int:
+    """The most numbers that RSIP keeps at once: all `pre`, the forms at open branches, the work of one relaxation."""
+    dependent = dependent_nodes(perturbed)
+    kept = sum(2 * numel(node) for node in dependent)
+    waiting: set[fx.Node] = set()
+    peak = 0
+    for node in reversed(perturbed.graph.nodes):
+        if node in dependent:
+            waiting.discard(node)
+            largest = max(map(numel, (node, *bounded_inputs(node, dependent))))
+            peak = max(peak, rows * (5 * largest + sum(numel(n) for n in waiting)))
+            waiting.update(bounded_inputs(node, dependent))
+    return kept + peak
+
+
+def _products(perturbed: fx.GraphModule) -> list[int]:
+    """How many numbers the products of weights in a row have."""
+    dependent = dependent_nodes(perturbed)
+    return list(chained(perturbed, dependent, relaxed_nodes(dependent)).values())
+
+
+def _sizes(perturbed: fx.GraphModule) -> tuple[int, int]:
+    """(D, K): K is one less than the number of classes, the other labels."""
+    output = next(node for node in perturbed.graph.nodes if node.op == "output").args[0]
+    (classes,) = shape_of(output)
+    return perturbed.get_submodule(FIELD).dimensions, max(1, classes - 1)  # type: ignore[return-value]
+
+
+def _weights(perturbed: fx.GraphModule) -> int:
+    return sum(parameter.numel() for parameter in perturbed.parameters())

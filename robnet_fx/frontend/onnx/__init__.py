@@ -1,0 +1,1 @@
+"""ONNX files: read, run, and what their metadata say."""

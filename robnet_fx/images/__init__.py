@@ -1,0 +1,1 @@
+"""Images: pixels, and the layouts they come in."""

@@ -1,0 +1,1 @@
+"""The machine and the process: devices, ranks, files, precision, progress and memory."""

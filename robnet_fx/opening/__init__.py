@@ -1,0 +1,1 @@
+"""A model and images opened against each other: their layout, and whether the model knows them at all."""

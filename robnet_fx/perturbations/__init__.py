@@ -1,0 +1,1 @@
+"""What is done to an image: a specification that users write, and the rules that bound it."""

@@ -1,0 +1,87 @@
+"""The estimates against what small real runs allocate, by torch's own profiler: within a factor of 3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from robnet_fx import BiasField, bound
+from robnet_fx.bounds import memory
+from robnet_fx.bounds.memory import Memory, available_memory, of_training, of_verdicts
+from tests.onnx_files import Residual
+from tests.small import plain_net
+
+
+def peak(work: Callable[[], object]) -> int:
+    """The most bytes that `work` holds at once beyond what was there before."""
+    work()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as run:
+        work()
+    events = [event for event in run.profiler.kineto_results.events() if event.name() == "[memory]"]
+    level = worst = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        level += event.nbytes()
+        worst = max(worst, level)
+    return worst
+
+
+def pooled() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 8, 3, padding=1),
+        nn.Sigmoid(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, 10),
+    )
+
+
+@pytest.mark.parametrize("order", [0, 3])
+@pytest.mark.parametrize(("make", "size"), [(plain_net, (1, 8, 8)), (Residual, (3, 8, 8)), (pooled, (1, 8, 8))])
+def test_the_estimates_hold_on_real_runs(make, size, order):
+    net = bound(make().eval(), BiasField(order, 0.1), example=torch.rand(2, *size))
+    images, labels = torch.rand(8, *size), torch.arange(8) % net.classes
+
+    def training() -> None:
+        net.margins(images, labels).clamp(min=-100).sum().backward()
+        net.zero_grad()
+
+    assert 1 / 3 < 8 * of_training(net.perturbed).image / peak(training) < 3
+    net.double()
+    images = images.double()
+    with torch.no_grad():
+        assert 1 / 3 < 8 * of_verdicts(net.perturbed).image / peak(lambda: net.margins(images, labels)) < 3
+
+
+def test_a_batch_that_fits():
+    need = Memory(fixed=1000, image=100)
+    assert need.of(8) == 1800
+    assert need.fits(10_000) == 50
+    assert need.of(need.fits(10_000)) <= 6000
+    assert need.fits(1000) == 0
+
+
+def test_weights_with_their_gradients_and_moments_are_counted():
+    net = bound(plain_net(), BiasField(0, 0.1), example=torch.rand(2, 1, 8, 8))
+    parameters = sum(p.numel() for p in net.parameters())
+    assert of_training(net.perturbed).fixed == 4 * 6 * parameters
+    assert of_verdicts(net.perturbed).fixed == 8 * 2 * parameters
+
+
+def test_what_is_available(tmp_path, monkeypatch):
+    device = torch.device("cpu")
+    assert available_memory(device) > 10**7
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert available_memory(device) > 10**6
+    (tmp_path / "memory.max").write_text("5000000\n")
+    (tmp_path / "memory.current").write_text("1000000\n")
+    assert available_memory(device) == 4_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory(device) > 4_000_000

@@ -1,0 +1,145 @@
+"""The bounds as an ONNX file: onnxruntime reproduces them, certifies the same images, and nothing else is needed."""
+
+from __future__ import annotations
+
+import json
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import helper
+from torch import nn
+
+from robnet_fx import BiasField, UnsupportedError, UnsupportedOpError, UsageError, bound
+from robnet_fx.bounds.model import margin_spec, other_classes
+from robnet_fx.interchange import bounds as export_bounds
+from robnet_fx.interchange.bounds import write_bounds
+from tests.onnx_files import Residual, by_hand, convnet, settled
+from tests.small import bounded, digits
+
+
+def run(path, image, spec):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_inputs()] == ["image", "spec"]
+    return [torch.from_numpy(value) for value in session.run(["lower", "upper"], {"image": image, "spec": spec})]
+
+
+def assert_close(ours, theirs):
+    assert bool(((ours - theirs).abs() <= 1e-4 * (1 + theirs.abs())).all())
+
+
+def test_the_file_certifies_what_the_model_certifies(tmp_path):
+    net = bounded(fit=200, eps=0.2)
+    images, labels = digits()[0][:6] / 255, digits()[1][:6]
+    example = images[:1].clone()
+    written = write_bounds(net, tmp_path / "bounds.onnx", example, {"box": json.dumps(net.radius.tolist())})
+    assert torch.equal(example, images[:1])
+    proto = onnx.load(tmp_path / "bounds.onnx")
+    onnx.checker.check_model(proto)
+    assert {entry.key: entry.value for entry in proto.metadata_props} == {"box": json.dumps(net.radius.tolist())}
+    assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)  # no notes on source files
+    spec = margin_spec(labels, other_classes(labels, 10), 10).float()
+    assert (written.batch, written.rows) == (None, None)
+    lower, upper = run(tmp_path / "bounds.onnx", images.numpy(), spec.numpy())
+    for ours, theirs in zip(net.bounds(images, spec), (lower, upper), strict=True):
+        assert_close(theirs, ours)
+    margins = net.margins(images, labels)
+    assert_close(upper, margins[margins > -torch.inf].reshape(upper.shape))
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5))
+
+
+def normed() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 5)
+    )
+
+
+def pooled() -> nn.Module:
+    """Operations whose transposes come from autograd."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.Sigmoid(),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+        nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d((3, 1)),
+        nn.Flatten(),
+        nn.Linear(12, 5),
+    )
+
+
+class Attentive(nn.Module):
+    """Two tokens that attend to each other behind a layer norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.last = nn.Linear(96, 8), nn.LayerNorm(8), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.norm(self.embed(x.reshape(-1, 2, 96)))
+        return self.last(nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).flatten(1))
+
+
+@pytest.mark.parametrize("make", [plain, normed, convnet, Residual, pooled, Attentive])
+def test_batch_and_rows_stay_free(tmp_path, make):
+    net = bound(settled(make()), BiasField(1, 0.1), example=torch.rand(2, 3, 8, 8))
+    written = write_bounds(net, tmp_path / "bounds.onnx", torch.rand(1, 3, 8, 8))
+    assert (written.batch, written.rows) == (None, None)
+    assert written.difference <= 1e-4
+    for batch, rows in ((1, 4), (2, 1), (5, 3)):
+        image, spec = torch.rand(batch, 3, 8, 8), torch.randn(batch, rows, 5)
+        found = run(tmp_path / "bounds.onnx", image.numpy(), spec.numpy())
+        for ours, theirs in zip(net.bounds(image, spec), found, strict=True):
+            assert_close(theirs, ours)
+
+
+def test_a_batch_that_the_graph_fixes_is_one_image(tmp_path, monkeypatch):
+    """A rule may ask for sizes in a way that no trace keeps: the file is for one image then, and says so."""
+    net = bound(plain().eval(), BiasField(1, 0.1), example=torch.rand(2, 3, 8, 8))
+    attempt, asked = export_bounds._attempt, []
+
+    def tied(*args, free):
+        asked.append(free)
+        if free:
+            raise UnsupportedError("a rule ties the sizes")
+        return attempt(*args, free=free)
+
+    monkeypatch.setattr(export_bounds, "_attempt", tied)
+    written = write_bounds(net, tmp_path / "bounds.onnx", torch.rand(2, 3, 8, 8))
+    assert asked == [True, False]
+    assert (written.batch, written.rows) == (1, 4)
+    assert written.difference <= 1e-4
+
+
+def test_full_rsip_has_no_fixed_graph(tmp_path):
+    with pytest.raises(UsageError, match="rsip-ssip"):
+        write_bounds(bounded(method="rsip"), tmp_path / "bounds.onnx", torch.rand(1, 1, 8, 8))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_that_would_differ_is_not_written(tmp_path, monkeypatch):
+    def wrong(*_):
+        nodes = [
+            helper.make_node("ReduceMin", ["spec"], ["lower"], axes=[2], keepdims=0),
+            helper.make_node("ReduceMax", ["spec"], ["upper"], axes=[2], keepdims=0),
+        ]
+        inputs = (("image", 1, ["batch", 1, 8, 8]), ("spec", 1, ["batch", "rows", 10]))
+        outputs = (("lower", 1, None), ("upper", 1, None))
+        return onnx.load(by_hand(tmp_path / "wrong", nodes, inputs=inputs, outputs=outputs, opset=17))
+
+    monkeypatch.setattr(export_bounds, "_exported", wrong)
+    with pytest.raises(UnsupportedError, match="differs"):
+        write_bounds(bounded(), tmp_path / "bounds.onnx", torch.rand(1, 1, 8, 8))
+    assert not (tmp_path / "bounds.onnx").exists()
+
+
+def test_an_operation_that_onnx_lacks_is_named(monkeypatch, tmp_path):
+    def export(*_, **__):
+        raise RuntimeError("No ONNX function found for <OpOverload(op='aten.lgamma', overload='default')>")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.raises(UnsupportedOpError, match=r"aten\.lgamma"):
+        write_bounds(bounded(), tmp_path / "bounds.onnx", torch.rand(1, 1, 8, 8))
