@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+aten = torch.ops.aten
+
 
 def product(x: Tensor, y: Tensor) -> Tensor:
     """`x * y`, broadcast, of two bounded values."""
@@ -65,3 +67,26 @@ class Windowed:
 def windowed(target: Any) -> Windowed:
     """The operation on windows, one and the same object for every call."""
     return Windowed(target)
+
+
+WINDOWED = (
+    *(getattr(aten, f"conv{dims}d").default for dims in (1, 2, 3)),
+    *(getattr(aten, f"conv{dims}d").padding for dims in (1, 2, 3)),
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
+    aten.batch_norm.default,
+    aten.channel_shuffle.default,
+    aten.im2col.default,
+    aten.col2im.default,
+)
+"""The operations whose axes have a fixed meaning, and that do not work each channel by itself."""
+
+
+def labels(equation: str) -> tuple[list[str], str]:
+    """The labels of each operand and of the result, an ellipsis as the one label `.`."""
+    left, _, out = equation.replace(" ", "").replace("...", ".").partition("->")
+    terms = left.split(",")
+    if "->" not in equation:
+        out = "".join(sorted(label for label in set(left) - {","} if label == "." or left.count(label) == 1))
+    return terms, out

@@ -7,10 +7,9 @@ import math
 import torch
 from torch import fx
 
-from robnet_fx.algebra.ops import matrix_product
+from robnet_fx.algebra.ops import labels, matrix_product
 from robnet_fx.graphs import shape_of
 from robnet_fx.passes.lower import Builder, lowers
-from robnet_fx.rules.einsum import labels
 
 aten = torch.ops.aten
 

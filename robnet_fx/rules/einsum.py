@@ -7,20 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx
 
+from robnet_fx.algebra.ops import labels
 from robnet_fx.rules.affine import affine
 from robnet_fx.rules.axes import positional, rank_of
 from robnet_fx.rules.registry import register
 
 aten = torch.ops.aten
-
-
-def labels(equation: str) -> tuple[list[str], str]:
-    """The labels of each operand and of the result, an ellipsis as the one label `.`."""
-    left, _, out = equation.replace(" ", "").replace("...", ".").partition("->")
-    terms = left.split(",")
-    if "->" not in equation:
-        out = "".join(sorted(label for label in set(left) - {","} if label == "." or left.count(label) == 1))
-    return terms, out
 
 
 def _moves_batch(node: fx.Node, bounded: list[fx.Node]) -> str | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, fold, unfold
-from robnet_fx.algebra.ops import windowed
+from robnet_fx.algebra.ops import WINDOWED, windowed
 from robnet_fx.rules.registry import Rule, named, register, rule_for
 
 aten = torch.ops.aten
@@ -46,18 +46,6 @@ def _samples(coef: Tensor) -> Tensor:
     return coef.flatten(0, 2).unsqueeze(0)
 
 
-WINDOWED = (
-    *(getattr(aten, f"conv{dims}d").default for dims in (1, 2, 3)),
-    *(getattr(aten, f"conv{dims}d").padding for dims in (1, 2, 3)),
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-    aten.batch_norm.default,
-    aten.channel_shuffle.default,
-    aten.im2col.default,
-    aten.col2im.default,
-)
-"""The operations whose axes have a fixed meaning, and that do not work each channel by itself."""
 for _target in WINDOWED:
     _rule = rule_for(_target)
     assert _rule is not None

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from robnet_fx.algebra.ops import labels
 from robnet_fx.frontend.batch_axis.operations import Made, forms
 from robnet_fx.frontend.batch_axis.stand_in import Apart, Place, call
-from robnet_fx.rules.einsum import labels
 
 aten = torch.ops.aten
 

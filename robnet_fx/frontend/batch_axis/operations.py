@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from robnet_fx.algebra.ops import windowed
+from robnet_fx.algebra.ops import WINDOWED, windowed
 from robnet_fx.frontend.batch_axis.stand_in import Apart, Place, call, sizes
 from robnet_fx.frontend.canonical import CASTS, POOLS_WITH_INDICES
 from robnet_fx.graphs import argument
-from robnet_fx.rules.windows import WINDOWED
 
 aten = torch.ops.aten
 
