@@ -13,7 +13,7 @@ from robnet_fx.errors import RobnetError, UnsupportedError, UsageError
 from robnet_fx.frontend.attention import attention_in_steps
 from robnet_fx.frontend.batch_axis.fixed import fixed_at
 from robnet_fx.frontend.batch_axis.walk import take_apart
-from robnet_fx.frontend.canonical import Canonical
+from robnet_fx.frontend.canonical import canonical
 from robnet_fx.frontend.decompositions import decompositions
 from robnet_fx.frontend.faults import refused, untraceable
 from robnet_fx.frontend.outputs import picking
@@ -43,18 +43,17 @@ def trace_module(guest: Guest, example: Tensor) -> fx.GraphModule:
         exported = _export(guest, example)
         guest.put_back(tensors_only=True)
         take_apart(exported)
-        canonical = Canonical(exported)
-        graph = canonical.run()
+        made = canonical(exported)
         root = nn.Module()
         root.add_module(MODEL, model)
-        if canonical.constants:
+        if made.constants:
             holder = nn.Module()
-            for name, value in canonical.constants.items():
+            for name, value in made.constants.items():
                 holder.register_buffer(name, value)
             root.add_module("constants", holder)
-        traced = derive(root, graph, "Canonical").eval()
+        traced = derive(root, made.graph, "Canonical").eval()
         traced.graph.find_nodes(op="placeholder")[0].meta |= {EXAMPLE: example[:1].clone(), OUTPUT: guest.path or None}
-        check_trace(traced, exported, canonical.traced, example, expected)
+        check_trace(traced, exported, made.traced, example, expected)
     return traced
 
 

@@ -16,7 +16,7 @@ from torch import fx
 
 from robnet_fx.algebra.ops import WINDOWED, windowed
 from robnet_fx.frontend.batch_axis.stand_in import Apart, Place, call, sizes
-from robnet_fx.frontend.canonical import CASTS, POOLS_WITH_INDICES
+from robnet_fx.frontend.spellings import CASTS, POOLS_WITH_INDICES
 from robnet_fx.graphs import argument
 
 aten = torch.ops.aten

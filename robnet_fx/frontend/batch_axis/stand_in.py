@@ -16,7 +16,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._guards import detect_fake_mode
 
 from robnet_fx.errors import UnsupportedError
-from robnet_fx.frontend.canonical import place_of
+from robnet_fx.frontend.places import place_of
 
 aten = torch.ops.aten
 
