@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from robnet_fx.errors import UnsupportedError
-from robnet_fx.frontend.batch_axis import contractions  # noqa: F401  (it enters its operations)
+from robnet_fx.frontend.batch_axis import channels, contractions  # noqa: F401  (they enter their operations)
 from robnet_fx.frontend.batch_axis.moves import IN_PARTS, MOVES
 from robnet_fx.frontend.batch_axis.operations import operation
 from robnet_fx.frontend.batch_axis.stand_in import CONSTANTS, PLAIN, Apart, repeated, shape_text, sizes
