@@ -98,7 +98,7 @@ def _call(graph: CanonicalGraph, node: fx.Node) -> None:
         if graph.varies(source) and value.dtype in HALF:
             raise UnsupportedError(f"{node.name} rounds to {value.dtype}, which has no bounds: run it in float32")
         if value.dtype in EXACT and not graph.varies(source):
-            graph.place(node, graph.cast(source))
+            graph.place(node, graph.cast(node, source))
             return
     if isinstance(value, Tensor) and any(isinstance(size, torch.SymInt) for size in value.shape[1:]):
         raise UnsupportedError(f"{node.name} has a size besides the batch that is not fixed: {list(value.shape)}")
@@ -130,13 +130,13 @@ def _following(graph: CanonicalGraph, node: fx.Node, value: Any) -> tuple[tuple[
         kwargs.pop("dtype", None)
         args = args[: [entry.name for entry in node.target._schema.arguments].index("dtype")]  # type: ignore[union-attr]
         if not _value(node.args[0]).is_floating_point() and not graph.varies(args[0]):
-            args[0] = graph.cast(args[0])
+            args[0] = graph.cast(node, args[0])
     return tuple(args), kwargs
 
 
 def _reshape(graph: CanonicalGraph, node: fx.Node, value: Tensor) -> None:
     shape = list(value.shape)
-    if graph.has_batch(value):
+    if shape and isinstance(shape[0], torch.SymInt):
         if not (shape[0] == graph.batch):
             raise UnsupportedError(f"{node.name} moves or merges the batch axis: {shape}")
         shape[0] = -1

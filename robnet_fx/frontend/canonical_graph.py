@@ -14,7 +14,7 @@ from robnet_fx.algebra.ops import cast
 from robnet_fx.errors import UnsupportedError
 from robnet_fx.frontend.constants import known_values
 from robnet_fx.frontend.places import layer_of, source_line
-from robnet_fx.graphs import MODEL
+from robnet_fx.graphs import MODEL, NOWHERE, call, noted, word_of
 
 EXACT = (torch.float32, torch.float64)
 HALF = (torch.float16, torch.bfloat16)
@@ -57,9 +57,9 @@ class CanonicalGraph:
 
     def own(self, node: fx.Node, target: str) -> None:
         """A parameter or buffer of the user's module."""
-        made = self.graph.get_attr(f"{MODEL}.{target}")
-        dtype = node.meta["val"].dtype
-        self.place(node, self.cast(made) if dtype in EXACT and dtype != self.dtype else made)
+        value = node.meta["val"]
+        made = noted(self.graph.get_attr(f"{MODEL}.{target}"), value, _place(node), batch=False)
+        self.place(node, self.cast(node, made) if value.dtype in EXACT and value.dtype != self.dtype else made)
 
     def place(self, node: fx.Node, made: fx.Node) -> None:
         """Record `made` as the canonical form of `node`, with shape, dtype, layer and source line."""
@@ -67,21 +67,15 @@ class CanonicalGraph:
         self.traced.setdefault(made.name, node.name)
         value = node.meta.get("val")
         if isinstance(value, Tensor) and "val" not in made.meta:
-            self._describe(made, value, node)
+            noted(made, self._value(made, value), _place(node))
 
     def make(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> fx.Node:
-        """A call named after the operation: conv2d, conv2d_1, ..."""
-        name = getattr(target, "__name__", str(target)).split(".")[0].strip("_")
-        made = self.graph.create_node("call_function", target, args, kwargs, name=name)
-        if any(source in self.varying for source in made.all_input_nodes):
-            self.varying.add(made)
-        return made
+        """A call that becomes the canonical form of a traced node, whose value it then has (`place`)."""
+        return self._entered(self.graph.create_node("call_function", target, args, kwargs, name=word_of(target)))
 
     def derived(self, node: fx.Node, target: Any, *args: Any) -> fx.Node:
-        """A call on the way to what replaces `node`; its shape is worked out on the fake values of the trace."""
-        made = self.make(target, args)
-        self._describe(made, target(*fx.node.map_arg(args, lambda n: n.meta["val"])), node)
-        return made
+        """A call on the way to what replaces `node`; its value is worked out on those of the trace."""
+        return self._entered(call(self.graph, target, args, place=_place(node)))
 
     def constant(self, node: fx.Node, value: Tensor) -> fx.Node:
         """A constant tensor made for what replaces `node`, kept in the graph's dtype and where the image is."""
@@ -90,19 +84,18 @@ class CanonicalGraph:
             name += "_"
         dtype = self.dtype if value.dtype in EXACT else value.dtype
         self.constants[name] = value = value.to(self.example.device, dtype, copy=True).contiguous()
-        made = self.graph.get_attr(f"constants.{name}")
-        self._describe(made, self.example.new_empty(value.shape, dtype=value.dtype), node)
-        return made
+        like = self.example.new_empty(value.shape, dtype=value.dtype)
+        return noted(self.graph.get_attr(f"constants.{name}"), like, _place(node))
 
-    def cast(self, own: fx.Node) -> fx.Node:
-        """A value that is independent of the image, in the graph's dtype."""
+    def cast(self, node: fx.Node, own: fx.Node) -> fx.Node:
+        """A value that is independent of the image, in the graph's dtype, for what replaces `node`."""
         like = self.graph.find_nodes(op="get_attr", target="constants.like")
         if not like:
             with self.graph.inserting_before(next(iter(self.graph.nodes), None)):
                 like = [self.graph.get_attr("constants.like")]
             self.constants["like"] = torch.empty(0, dtype=self.dtype, device=self.example.device)
-            like[0].meta = {"val": self.example.new_empty(0), "dtype": self.dtype, "shape": (0,)}
-        return self.make(cast, (own, like[0]))
+            noted(like[0], self.example.new_empty(0, dtype=self.dtype), NOWHERE)
+        return self.derived(node, cast, own, like[0])
 
     def literal(self, arg: Any) -> Any:
         """An argument with nodes replaced by their canonical form and sizes by literals, -1 where the batch was."""
@@ -131,33 +124,29 @@ class CanonicalGraph:
         return made in self.varying
 
     @staticmethod
-    def has_batch(value: Tensor) -> bool:
-        """Whether the batch is the first axis of a traced value."""
-        return value.dim() > 0 and isinstance(value.shape[0], torch.SymInt)
-
-    @staticmethod
     def same_kind(value: Tensor, other: Tensor) -> bool:
         """Whether casting one value to the dtype of another changes no more than its rounding."""
         return value.dtype == other.dtype or (value.dtype in EXACT and other.dtype in EXACT)
 
-    def _describe(self, made: fx.Node, value: Tensor, node: fx.Node) -> None:
-        if self.has_batch(value) and not self.varies(made):
-            value = value.new_empty((1, *value.shape[1:]))  # a constant stands once for all samples
-        if value.dtype in EXACT:
-            value = value.to(self.dtype)
-        made.meta["val"] = value
-        made.meta["dtype"] = value.dtype
-        made.meta["shape"] = self._tail(value)
-        made.meta["layer"] = layer_of(node)
-        made.meta["source"] = source_line(node.meta.get("stack_trace"))
+    def _entered(self, made: fx.Node) -> fx.Node:
+        """A node, known for one that depends on the image where one of its inputs does."""
+        if any(source in self.varying for source in made.all_input_nodes):
+            self.varying.add(made)
+        return made
 
-    def _tail(self, value: Tensor) -> tuple[Any, ...]:
-        """S for a value whose first axis is the batch, else the whole shape (constants)."""
-        shape = tuple(value.shape)
-        return shape[1:] if self.has_batch(value) else shape
+    def _value(self, made: fx.Node, value: Tensor) -> Tensor:
+        """A traced value as the canonical graph has it."""
+        if value.dim() and isinstance(value.shape[0], torch.SymInt) and not self.varies(made):
+            value = value.new_empty((1, *value.shape[1:]))  # a constant stands once for all samples
+        return value.to(self.dtype) if value.dtype in EXACT else value
 
     def _stored(self, node: fx.Node) -> fx.Node:
         """The canonical form of a traced node whose value is known."""
         made = self.constant(node, self.known[node])
         self.place(node, made)
         return made
+
+
+def _place(node: fx.Node) -> dict[str, Any]:
+    """Where in the user's model a traced node comes from, as canonical nodes say it."""
+    return {"layer": layer_of(node), "source": source_line(node.meta.get("stack_trace"))}

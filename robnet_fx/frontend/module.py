@@ -19,7 +19,7 @@ from robnet_fx.frontend.faults import refused, untraceable
 from robnet_fx.frontend.outputs import picking
 from robnet_fx.frontend.parity import check_repeats, check_trace
 from robnet_fx.frontend.running import Guest, uncollected
-from robnet_fx.graphs import EXAMPLE, MODEL, OUTPUT, derive
+from robnet_fx.graphs import EXAMPLE, MODEL, OUTPUT, PASSES, derive
 
 
 def trace_module(guest: Guest, example: Tensor) -> fx.GraphModule:
@@ -53,6 +53,7 @@ def trace_module(guest: Guest, example: Tensor) -> fx.GraphModule:
             root.add_module("constants", holder)
         traced = derive(root, made.graph, "Canonical").eval()
         traced.graph.find_nodes(op="placeholder")[0].meta |= {EXAMPLE: example[:1].clone(), OUTPUT: guest.path or None}
+        traced.meta[PASSES] = ("trace",)
         check_trace(traced, exported, made.traced, example, expected)
     return traced
 
