@@ -8,7 +8,6 @@ import typer
 
 from robnet_fx.cli import options
 from robnet_fx.errors import UnsupportedError
-from robnet_fx.problem import Problem
 
 
 def check(
@@ -44,6 +43,7 @@ def check(
     from robnet_fx.inspect.coverage import coverage_of
     from robnet_fx.machine.device import choose_device
     from robnet_fx.perturbations.bias_field import BiasField
+    from robnet_fx.problem import Problem
     from robnet_fx.report.coverage import coverage_report
 
     place = choose_device(device)

@@ -24,6 +24,7 @@ from robnet_fx.frontend.places import place_of
 from robnet_fx.frontend.rewrites import FIRST_RESULTS, REWRITES
 from robnet_fx.frontend.spellings import CASTS, IDENTITIES, POOLS_WITH_INDICES, RESHAPES, SPLITS
 from robnet_fx.graphs import argument, prune
+from robnet_fx.machine.torch_internals import parameters_of
 
 aten = torch.ops.aten
 
@@ -128,7 +129,7 @@ def _following(graph: CanonicalGraph, node: fx.Node, value: Any) -> tuple[tuple[
     followed = isinstance(value, Tensor) and value.dtype in EXACT and node.target not in CASTS
     if followed and argument(node, "dtype", None) is not None:
         kwargs.pop("dtype", None)
-        args = args[: [entry.name for entry in node.target._schema.arguments].index("dtype")]  # type: ignore[union-attr]
+        args = args[: [entry.name for entry in parameters_of(node.target)].index("dtype")]
         if not _value(node.args[0]).is_floating_point() and not graph.varies(args[0]):
             args[0] = graph.cast(node, args[0])
     return tuple(args), kwargs

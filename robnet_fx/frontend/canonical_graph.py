@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from robnet_fx.algebra.ops import cast
 from robnet_fx.errors import UnsupportedError
 from robnet_fx.frontend.constants import known_values
 from robnet_fx.frontend.places import layer_of, source_line
 from robnet_fx.graphs import MODEL, NOWHERE, call, noted, word_of
+from robnet_fx.machine.torch_internals import read_off_values
 
 EXACT = (torch.float32, torch.float64)
 HALF = (torch.float16, torch.bfloat16)
@@ -108,9 +108,7 @@ class CanonicalGraph:
                     f"{arg.name} is a size computed from the batch ({value}); only B itself is known"
                 )
             if isinstance(value, (torch.SymFloat, torch.SymBool)):
-                read = (
-                    "computed from the batch" if not free_unbacked_symbols(value) else "read off the values of an image"
-                )
+                read = "read off the values of an image" if read_off_values(value) else "computed from the batch"
                 raise UnsupportedError(f"{arg.name} is a number {read}, which has no bounds")
             return value if arg not in self.env and isinstance(value, (int, float, bool)) else self.env[arg]
         if isinstance(arg, (list, tuple)):

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from robnet_fx import graphs
 from robnet_fx.errors import UnsupportedError
 from robnet_fx.frontend.places import place_of
+from robnet_fx.machine.torch_internals import size_expression
 
 aten = torch.ops.aten
 
@@ -184,10 +185,7 @@ def sizes(value: Any) -> list[Any]:
 def number(argument: Any) -> Any:
     """An argument that may be a size, as a number or an expression."""
     value = argument.meta["val"] if isinstance(argument, fx.Node) else argument
-    if not isinstance(value, torch.SymInt):
-        return value
-    expression = value.node.expr
-    return int(expression) if expression.is_Integer else expression
+    return size_expression(value) if isinstance(value, torch.SymInt) else value
 
 
 def shape_text(node: fx.Node) -> str:
