@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import robnet_fx
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.unwrap import bare
@@ -23,6 +22,7 @@ from robnet_fx.images.pixels import check
 from robnet_fx.machine.files import sha256_of_file, sha256_of_tensors, write_atomically
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.verify.verdict import Verdicts, verdicts
+from robnet_fx.version import __version__
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _subject(
 
 def versions(packages: Sequence[str] = ("torch", "numpy", "onnx", "onnxruntime")) -> dict[str, str]:
     """The versions of Python, of this package and of the installed packages a result depends on."""
-    found = {"python": platform.python_version(), "robnet-fx": robnet_fx.__version__}
+    found = {"python": platform.python_version(), "robnet-fx": __version__}
     for package in packages:
         try:
             found[package] = version(package)
