@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from robnet_fx.bounds.memory import available_memory, bytes_text, of_training
+from robnet_fx.bounds.memory import of_training
 from robnet_fx.bounds.model import BoundedModel, bound
 from robnet_fx.errors import Interrupted, UsageError
 from robnet_fx.frontend import trace
@@ -25,6 +25,7 @@ from robnet_fx.images.pixels import check, subset, to_float
 from robnet_fx.interchange.network import write_onnx
 from robnet_fx.machine import ranks
 from robnet_fx.machine.device import choose_device
+from robnet_fx.machine.memory import available_memory, bytes_text
 from robnet_fx.machine.precision import training_precision
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.opening.layout_by_labels import settle_by_labels, with_channels_first
