@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from robnet_fx.frontend.canonical import SPELLINGS
 from robnet_fx.frontend.decompositions import OURS, PYTORCHS
 from robnet_fx.frontend.rewrites import FIRST_RESULTS, REWRITES
+from robnet_fx.frontend.spellings import SPELLINGS
 from robnet_fx.machine.torch_internals import Operator
 from robnet_fx.passes import pipeline  # noqa: F401  (enters every lowering)
 from robnet_fx.passes.lower import lowerings
