@@ -32,7 +32,7 @@ def check_eps(eps: float) -> float:
 
 
 class Box(NamedTuple):
-    """The coefficients `center + radius * t`, `t` in `[-1, 1]^D`: each `[1 or B, D]`, for all samples or each its own."""
+    """The coefficients `center + radius * t`, `t` in `[-1, 1]^D`: each `[1 or B, D]`, one for all or one a sample."""
 
     center: Tensor
     radius: Tensor
