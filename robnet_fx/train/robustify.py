@@ -33,9 +33,9 @@ from robnet_fx.opening.sanity import check_above_chance, check_weights
 from robnet_fx.perturbations.bias_field import BiasField
 from robnet_fx.problem import Problem
 from robnet_fx.train import run_folder as folders
+from robnet_fx.train.history import History
 from robnet_fx.train.loop import train
 from robnet_fx.train.recipe import Recipe
-from robnet_fx.train.run import History
 from robnet_fx.verify import Certificate, certify
 from robnet_fx.verify.attack import attack
 from robnet_fx.verify.certificate import versions
