@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 MODEL = "model"  # the sub-module of every graph module that is the user's own module, the very same object
 LAYOUT = "layout"  # in the meta of a canonical graph's input: the `layout.Layout` of its images, or why it is open
+OPERATION = type(torch.ops.aten.relu.default)  # what every operation of ATen is an instance of
 EXAMPLE = "example"  # there too: an image `[1, *S]` as the network takes it
 OUTPUT = "output"  # there too: where the logits are in what the user's module returns, None if they are all of it
 
@@ -84,7 +85,7 @@ def _reduced(operation: Any) -> tuple[Any, ...]:
     return operator_named, (str(operation),)
 
 
-copyreg.pickle(type(torch.ops.aten.relu.default), _reduced)  # else no graph that calls one could be pickled
+copyreg.pickle(OPERATION, _reduced)  # else no graph that calls one could be pickled
 
 
 def derive(source: nn.Module, graph: fx.Graph, name: str, **more: nn.Module) -> GraphModule:
