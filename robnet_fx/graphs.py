@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copyreg
+import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -14,6 +16,7 @@ from robnet_fx.machine.torch_internals import parameters_of, traced_call
 MODEL = "model"  # the sub-module of every graph module that is the user's own module, the very same object
 FIELD = "field"  # the sub-module that holds the box, and the node where the coefficients enter
 LAYOUT = "layout"  # in the meta of a canonical graph's input: the `layout.Layout` of its images, or why it is open
+OPERATION = type(torch.ops.aten.relu.default)  # what every operation of ATen is an instance of
 EXAMPLE = "example"  # there too: an image `[1, *S]` as the network takes it
 OUTPUT = "output"  # there too: where the logits are in what the user's module returns, None if they are all of it
 PASSES = "passes"  # in the meta of a graph module: the names of what made it so far, in order
@@ -21,7 +24,81 @@ NOWHERE = {"layer": ("", ""), "source": ""}  # the place of a node that nothing 
 _PLACE = ("layer", "source", "nn_module_stack", "stack_trace")  # in the meta of a node: ours, and torch.export's
 
 
-def derive(source: nn.Module, graph: fx.Graph, name: str, **more: nn.Module) -> fx.GraphModule:
+class GraphModule(fx.GraphModule):
+    """A GraphModule that is pickled node by node, names and meta included. torch.fx pickles the code instead and traces
+    it anew, which would call rules on proxies, and lose both."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        nodes = [
+            (node.op, node.name, node.target, *fx.node.map_arg((node.args, node.kwargs), _Reference.to), _lasting(node))
+            for node in self.graph.nodes
+        ]
+        return _restored, (type(self).__name__, dict(self.named_children()), nodes, self.training, dict(self.meta))
+
+
+class _Reference(NamedTuple):
+    """Stands for a node in the arguments of another one."""
+
+    name: str
+
+    @classmethod
+    def to(cls, node: fx.Node) -> _Reference:
+        return cls(node.name)
+
+
+def _lasting(node: fx.Node) -> dict[str, Any]:
+    """What can be kept of a node's meta: all, but of the traced value only its shape and dtype."""
+    meta = dict(node.meta)
+    value = meta.pop("val", None)
+    if isinstance(value, Tensor):
+        sizes = [size if isinstance(size, int) else _SOME for size in value.shape]
+        meta["val"] = torch.empty(sizes, dtype=value.dtype, device="meta")
+    return meta
+
+
+_SOME = 7  # stands for a batch of any size: a prime that shapes seldom contain
+
+
+def _restored(
+    kind: str, children: dict[str, nn.Module], nodes: list[tuple[Any, ...]], training: bool, meta: dict[str, Any]
+) -> GraphModule:
+    graph = fx.Graph()
+    env: dict[str, fx.Node] = {}
+    for op, name, target, args, kwargs, meta in nodes:
+        env[name] = graph.create_node(op, target, _resolved(args, env), _resolved(kwargs, env), name=name)
+        env[name].meta = meta
+    made = derive(nn.Module(), graph, kind, **children)
+    made.meta = meta
+    made.training = training  # of this module alone
+    return made
+
+
+def _resolved(arg: Any, env: dict[str, fx.Node]) -> Any:
+    if isinstance(arg, _Reference):
+        return env[arg.name]
+    if isinstance(arg, (list, tuple)):
+        made = [_resolved(a, env) for a in arg]
+        return type(arg)(*made) if hasattr(arg, "_fields") else type(arg)(made)
+    if isinstance(arg, dict):
+        return {key: _resolved(value, env) for key, value in arg.items()}
+    if isinstance(arg, slice):
+        return slice(*(_resolved(part, env) for part in (arg.start, arg.stop, arg.step)))
+    return arg
+
+
+def operator_named(name: str) -> Any:
+    """`aten.conv2d.default` and the like, by `str` of it."""
+    return functools.reduce(getattr, name.split("."), torch.ops)
+
+
+def _reduced(operation: Any) -> tuple[Any, ...]:
+    return operator_named, (str(operation),)
+
+
+copyreg.pickle(OPERATION, _reduced)  # else no graph that calls one could be pickled
+
+
+def derive(source: nn.Module, graph: fx.Graph, name: str, **more: nn.Module) -> GraphModule:
     """A GraphModule over `graph` whose sub-modules *are* those of `source`, and `more`.
 
     `GraphModule(root, graph)` shares parameters but copies the shells around them, and buffers part company after
@@ -30,7 +107,7 @@ def derive(source: nn.Module, graph: fx.Graph, name: str, **more: nn.Module) -> 
     root = nn.Module()
     for child, module in [*source.named_children(), *more.items()]:
         root.add_module(child, module)
-    made = fx.GraphModule(root, graph, class_name=name)
+    made = GraphModule(root, graph, class_name=name)
     for child, module in root.named_children():
         setattr(made, child, module)
     made.graph.lint()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from robnet_fx.algebra.ops import Windowed
 from robnet_fx.graphs import FIELD, LAYOUT, MODEL, describe, has_batch, input_of, placeholders, shape_of
 from robnet_fx.images.layout import Layout
 from robnet_fx.machine.torch_internals import Operator
@@ -105,7 +106,7 @@ def one_spelling(module: fx.GraphModule) -> Iterator[Fault]:
             yield f"a graph has inputs, constants and calls of functions, no {node.op}", node
         elif node.op == "call_function":
             target: Any = node.target
-            if not isinstance(target, (Operator, types.FunctionType)) and target is not operator.getitem:
+            if not isinstance(target, (Operator, types.FunctionType, Windowed)) and target is not operator.getitem:
                 yield f"what is called is an ATen overload or a function, not {target}", node
             elif isinstance(target, Operator) and target.__name__.split(".")[0].endswith("_"):
                 yield f"no operation writes to its arguments, as {target} does", node
