@@ -68,7 +68,7 @@ SUITES: dict[str, list[list[str]]] = {
     "perturbations/white_noise.py": [[_FIELD, "-k", "white_noise_are or ball or ramp"], [_FIELD]],
     "rules/affine.py": [[_AFFINE]],
     "rules/arithmetic.py": [[_AFFINE, "-k", "add or sub or neg or mul or div"], [_REFUSALS]],
-    "rules/axes.py": [_MOVES, [_REFUSALS], [_GRAPHS, "-k", "pixel"]],
+    "rules/refusals.py": [_MOVES, [_REFUSALS], [_GRAPHS, "-k", "pixel"]],
     "rules/clamp.py": [[_ELEMENTWISE, "-k", "clamp or hardtanh or relu6"]],
     "rules/conv.py": [[_AFFINE, "-k", "conv"]],
     "rules/curved.py": [
