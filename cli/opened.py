@@ -18,13 +18,12 @@ from robnet_fx.frontend.onnx.header import Header, read_header
 from robnet_fx.frontend.onnx.load import OnnxModel, load_for, load_onnx
 from robnet_fx.frontend.onnx.metadata import normalisation_of, numbers
 from robnet_fx.frontend.sliding_axes import evidence
-from robnet_fx.graphs import LAYOUT
+from robnet_fx.graphs import LAYOUT, input_of
 from robnet_fx.images.layout import CHANNELS_FIRST, Layout, UnsettledLayout, likely
 from robnet_fx.images.pixels import subset, to_float
 from robnet_fx.machine import ranks
 from robnet_fx.machine.device import choose_device
 from robnet_fx.opening.layout_by_labels import settle_by_labels, with_channels_first
-from robnet_fx.passes.base import input_of
 from robnet_fx.passes.insert_layout import layout_of
 from robnet_fx.perturbations.bias_field import BiasField
 from robnet_fx.problem import Problem

@@ -18,12 +18,11 @@ from robnet_fx.bounds.plan import dependent_nodes, widest
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.outputs import Name, logits_in
-from robnet_fx.graphs import LAYOUT, MODEL, OUTPUT, shape_of
+from robnet_fx.graphs import LAYOUT, MODEL, OUTPUT, input_of, shape_of
 from robnet_fx.images.layout import Layout, arrange, channels_first
 from robnet_fx.machine.precision import bounds_precision
 from robnet_fx.machine.torch_internals import is_compiled, leave_free
 from robnet_fx.passes import FIELD, NORMALISATION
-from robnet_fx.passes.base import input_of
 from robnet_fx.passes.head import head_of
 from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbations.base import Perturbation, Transform
