@@ -84,6 +84,16 @@ def upper_by_interval(form: Form, x: Interval) -> Tensor:
     return contract(form.coef.clamp(min=0), x.upper) + contract(form.coef.clamp(max=0), x.lower) + form.const
 
 
+def or_default(given: Tensor | None, default: Tensor) -> Tensor:
+    """The middle or the half widths of a box: those given, `[1 or B, D]`, or the default `[D]` for all samples."""
+    return default.unsqueeze(0) if given is None else given
+
+
+def upper_over_box(form: Form, center: Tensor, radius: Tensor) -> Tensor:
+    """`[B, K]`: the largest value of a form over coefficients in the box, `g . center + |g| . radius + const`."""
+    return contract(form.coef, center) + contract(form.coef.abs(), radius) + form.const
+
+
 def substitute(form: Form, x: Symbolic) -> Symbolic:
     """The form over a symbolic value as a symbolic value of shape K: `coef [B, D, K]`, `const`, `slack [B, K]`."""
     rows, columns = kernels.flat(form.coef, 2), kernels.flat(x.coef, 2)

@@ -14,6 +14,7 @@ from robnet_fx.bounds.plan import bounded_inputs
 from robnet_fx.bounds.rows import Anchored, Rows, Tightened
 from robnet_fx.graphs import shape_of
 from robnet_fx.passes import FIELD
+from robnet_fx.perturbations.base import Box
 from robnet_fx.rules.registry import every_unit
 
 if TYPE_CHECKING:
@@ -31,12 +32,19 @@ class Emitter:
         self.ssip: dict[fx.Node, fx.Node] = {}
         self.pre: dict[fx.Node, fx.Node] = {}
         self.children: dict[str, Rows] = {}
-        self.box: list[fx.Node] = []
+        self.parts: list[fx.Node] = []
+        self.box: list[fx.Node]
         self.image: fx.Node
 
     def inputs(self, *names: str) -> list[fx.Node]:
-        made = [self.graph.placeholder(name) for name in names]
-        self.image = made[0]
+        """`image`, what is named, and the box; where none is given the default box is used."""
+        self.image, *made = (self.graph.placeholder(name) for name in ("image", *names))
+        given = [self.graph.placeholder(name, default_value=None) for name in Box._fields]
+        defaults = [self.graph.get_attr(f"{FIELD}.{name}") for name in Box._fields]
+        self.box = [
+            self.call(domains.or_default, f"box_{name}", *pair)
+            for name, *pair in zip(Box._fields, given, defaults, strict=True)
+        ]
         return made
 
     def call(self, target: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> fx.Node:
@@ -66,11 +74,10 @@ class Emitter:
         return place(node.args), {key: place(value) for key, value in node.kwargs.items()}
 
     def field_arguments(self) -> list[fx.Node]:
-        """The image, the perturbation's tensors and its box."""
-        if not self.box:
-            names = [*self.plan.transform.part_names, "center", "radius"]
-            self.box = [self.graph.get_attr(f"{FIELD}.{name}") for name in names]
-        return [self.constant(self.plan.images), *self.box]
+        """The image and the perturbation's tensors."""
+        if not self.parts:
+            self.parts = [self.graph.get_attr(f"{FIELD}.{name}") for name in self.plan.transform.part_names]
+        return [self.constant(self.plan.images), *self.parts]
 
     def forward(self) -> None:
         """IBP and, where the method asks for it, SSIP for every node, and `pre` before every non-affine one."""
@@ -78,7 +85,7 @@ class Emitter:
             if node not in self.plan.dependent:
                 continue
             if node.name == FIELD:
-                args = self.field_arguments()
+                args = [*self.field_arguments(), *self.box]
                 self.ibp[node] = self.call(self.plan.transform.rules.ibp, f"{node.name}_ibp", *args)
                 if self.plan.symbolic:
                     self.ssip[node] = self.call(self.plan.transform.rules.ssip, f"{node.name}_ssip", *args)
@@ -131,23 +138,24 @@ class Emitter:
         """SSIP of a value from RSIP back to the field, where that is tighter."""
         inner, units = self.inner()
         ((_, form),) = inner.pulled(value, units, set())
-        box = inner.call(self.plan.transform.rules.ssip, f"{FIELD}_ssip", *inner.field_arguments())
-        inner.graph.output(inner.call(domains.substitute, f"{value.name}_ssip", form, box))
+        entry = inner.call(self.plan.transform.rules.ssip, f"{FIELD}_ssip", *inner.field_arguments(), *inner.box)
+        inner.graph.output(inner.call(domains.substitute, f"{value.name}_ssip", form, entry))
         rows = Anchored(self.plan.finish(inner, "Rsip"), self.plan.widest)
         return self.looped(rows, value, self.ssip[value], f"{value.name}_rsip_ssip")
 
     def inner(self) -> tuple[Emitter, fx.Node]:
-        """The graph of a sub-module `(image, rows, *pre known so far)` in the making, and its rows."""
+        """The graph of a sub-module `(image, rows, center, radius, *pre known so far)` in the making, and its rows."""
         inner = Emitter(self.plan, fx.Graph())
-        made = inner.inputs("image", "rows", *(f"{value.name}_pre" for value in self.pre))
-        inner.pre = dict(zip(self.pre, made[2:], strict=True))
-        return inner, made[1]
+        inner.image, rows, *inner.box = (inner.graph.placeholder(name) for name in ("image", "rows", *Box._fields))
+        inner.pre = {value: inner.graph.placeholder(f"{value.name}_pre") for value in self.pre}
+        return inner, rows
 
     def looped(self, rows: Rows, value: fx.Node, bounds: fx.Node, name: str) -> fx.Node:
         """The call of a sub-module that loops over the units of `value`, on their bounds so far."""
         child = f"rsip_{value.name}"
         self.children[child] = rows
-        return self.graph.create_node("call_module", child, (self.image, bounds, *self.pre.values()), name=name)
+        args = (self.image, bounds, *self.box, *self.pre.values())
+        return self.graph.create_node("call_module", child, args, name=name)
 
     def unstable(self, node: fx.Node) -> Callable[[domains.Interval], Tensor]:
         """Which units of the node's input are worth tightening."""
@@ -199,7 +207,8 @@ class Emitter:
         """Bound the forms where they ended: over the box, or by the forward domain the method stands on."""
         if self.plan.method.backward:
             ((_, form),) = ends
-            return self.call(self.plan.transform.rules.upper, "upper", form, *self.field_arguments())
+            form = self.call(self.plan.transform.rules.rsip, "coefficients_rsip", form, *self.field_arguments())
+            return self.call(domains.upper_over_box, "upper", form, *self.box)
         pieces = [self.call(domains.upper_by_interval, "by_ibp", form, self.ibp[node]) for node, form in ends]
         upper = self.total(operator.add, "by_ibp", pieces)
         if self.plan.symbolic:

@@ -19,9 +19,11 @@ from robnet_fx.rules import Rule, rule_for
 
 
 def generate(perturbed: fx.GraphModule, method: str = "rsip-ssip") -> fx.GraphModule:
-    """The bounds graph of a perturbed graph: `(image [B, *S], spec [B, K, classes]) -> (lower, upper) [B, K]`.
+    """The bounds graph of a perturbed graph: `(image [B, *S], spec [B, K, classes], center=None, radius=None) ->
+    (lower, upper) [B, K]`.
 
-    It bounds `spec @ logits` over every coefficient in the box, by "ibp", "ssip", "rsip-ibp", "rsip-ssip" or "rsip".
+    It bounds `spec @ logits` over every coefficient in the box, `center` and `radius` `[1 or B, D]` or else the default
+    one in the buffers that `set_eps` moves, by "ibp", "ssip", "rsip-ibp", "rsip-ssip" or "rsip".
     Nodes are named after the source node and the domain (`conv2d_1_ssip`, `relu_1_pre`); weights are the user's own.
     Raises `UnsupportedOpError` with every node that has no rule, and `UsageError` for an unknown method or a
     perturbation with too many coefficients for forward symbolic bounds.
@@ -68,9 +70,9 @@ class Generator:
         )
 
     def bounds(self, two_sided: bool) -> fx.GraphModule:
-        """`(image, spec) -> (lower, upper)`, or only the upper bounds at half the cost."""
+        """`(image, spec, center, radius) -> (lower, upper)`, or only the upper bounds at half the cost."""
         emit = Emitter(self, fx.Graph())
-        spec = emit.inputs("image", "spec")[1]
+        spec = emit.inputs("spec")[0]
         emit.forward()
         rows = emit.call(domains.two_sided, "spec_rows", spec) if two_sided else spec
         upper = emit.backward(self.output, rows, self._stops())
@@ -82,17 +84,17 @@ class Generator:
         return self.finish(emit, "Bounds")
 
     def intermediate(self) -> fx.GraphModule:
-        """`image -> {canonical node: (lower, upper)}`: the `pre` used, by the name of the value it bounds."""
+        """`(image, center, radius) -> {canonical node: (lower, upper)}`: the `pre` used, by the value it bounds."""
         emit = Emitter(self, fx.Graph())
-        emit.inputs("image")
+        emit.inputs()
         emit.forward()
         emit.graph.output({node.name: pre for node, pre in emit.pre.items()})
         return self.finish(emit, "Intermediate")
 
     def probe(self) -> fx.GraphModule:
-        """`image -> {canonical node: {domain: (lower, upper)}}` for every node, by "ibp", "ssip" and "pre"."""
+        """`(image, center, radius) -> {canonical node: {domain: (lower, upper)}}`, by "ibp", "ssip" and "pre"."""
         emit = Emitter(self, fx.Graph())
-        emit.inputs("image")
+        emit.inputs()
         emit.forward()
         table: dict[str, dict[str, fx.Node]] = {}
         for node, interval in emit.ibp.items():

@@ -25,7 +25,7 @@ from robnet_fx.passes import FIELD, NORMALISATION
 from robnet_fx.passes.base import input_of
 from robnet_fx.passes.head import head_of
 from robnet_fx.passes.pipeline import clean, perturb
-from robnet_fx.perturbations.base import Perturbation, Transform
+from robnet_fx.perturbations.base import Box, Perturbation, Transform, check_box
 from robnet_fx.problem import Constants, Problem
 
 
@@ -78,12 +78,12 @@ def margin_bounds(
 class BoundedModel(nn.Module):
     """A classifier with its perturbed graph and its bounds graph, all over the user's own parameters.
 
-    `perturbed` is `(coefficients [B, D], image [B, *S]) -> logits`; `bounds` is `(image, spec [B, K, classes]) ->
-    (lower, upper) [B, K]`; `clean` is `image -> logits` without the perturbation. `classes` is the number of logits, 2
-    for a module of one; `input_shape` is that of an image, `taken` that of the user's module's own input, and `layout`
-    says how one becomes the other. `output` is where the logits are in what the module returns (None where that is a
-    tensor), and `head` what they are to the logits that are bounded. `remarks` are what a report must say of it all, by
-    subject.
+    `perturbed` is `(coefficients [B, D], image [B, *S]) -> logits`; `bounds` is `(image, spec [B, K, classes],
+    center=None, radius=None) -> (lower, upper) [B, K]`, over the box `[1 or B, D]` or the default one; `clean` is
+    `image -> logits` without the perturbation. `classes` is the number of logits, 2 for a module of one; `input_shape`
+    is that of an image, `taken` that of the user's module's own input, and `layout` says how one becomes the other.
+    `output` is where the logits are in what the module returns (None where that is a tensor), and `head` what they are
+    to the logits that are bounded. `remarks` are what a report must say of it all, by subject.
     Graphs are generated when first needed and read the box from buffers, so `set_eps` costs nothing.
     """
 
@@ -180,19 +180,26 @@ class BoundedModel(nn.Module):
         output, _ = logits_in(returned, self.output)
         return self.head.logits(output)
 
-    def margins(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Upper bounds `[B, classes]` of `logit_i - logit_label` over the box, -inf in the label's column.
+    def margins(self, images: Tensor, labels: Tensor, box: Box | None = None) -> Tensor:
+        """Upper bounds `[B, classes]` of `logit_i - logit_label` over a box, -inf in the label's column.
 
-        Differentiable in the parameters and the images. A sample is certified where every bound is below 0. Without
-        gradients many classes are worked in parts, so that memory suffices.
-        Raises `UsageError` for images or labels that do not fit.
+        box: `center`, `radius` `[1 or B, D]`, one for all samples or one for each; by default the box of `set_eps`.
+        Differentiable in the parameters, the images and the box. A sample is certified where every bound is below 0.
+        Without gradients many classes are worked in parts, so that memory suffices.
+        Raises `UsageError` for images, labels or a box that do not fit.
         """
-        upper = torch.cat(list(self.margins_in_parts(images, labels)), 1)
+        upper = torch.cat(list(self.margins_in_parts(images, labels, box)), 1)
         others = other_classes(labels, self.classes)
         return upper.new_full((len(images), self.classes), -torch.inf).scatter(1, others, upper)
 
     def margins_in_parts(
-        self, images: Tensor, labels: Tensor, *, rows: int | None = None, precision: str | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        box: Box | None = None,
+        *,
+        rows: int | None = None,
+        precision: str | None = None,
     ) -> Iterator[Tensor]:
         """The margins of the other classes, `[B, at most rows]` at a time, in order and without the label's column.
 
@@ -202,6 +209,7 @@ class BoundedModel(nn.Module):
         nothing is. Raises what `margins` raises, when the first part is asked for.
         """
         self._check(images, labels)
+        over = self._over(box, images)
         graph, count = self._graph("upper_graph", _upper), len(images)
         compiled = precision is not None and graph._compiled_call_impl is not None
         if compiled and count == 1:  # would be compiled as a case of its own
@@ -216,10 +224,11 @@ class BoundedModel(nn.Module):
             rows = min(rows, rows_without_gradient(self._widest, len(images)))
         for part in spec.tensor_split(math.ceil(margins / rows), 1):
             if compiled:  # else axes that happen to be equally long would be taken for one and the same
-                for value, axis in ((images, 0), (part, 0), (part, 1)):
+                for value, axis in ((images, 0), (part, 0), (part, 1), *((each, 0) for each in over if len(each) > 1)):
                     torch._dynamo.maybe_mark_dynamic(value, axis)
             with bounds_precision(precision or "float32", images.device):
-                upper = graph(images, part) if precision else graph.forward(images, part)  # forward is never compiled
+                run = graph if precision else graph.forward  # which is never compiled
+                upper = run(images, part, *over)
             yield upper[:count].to(images.dtype, copy=compiled)  # CUDA graphs put their next result in the same place
 
     def compile(self, *args: Any, **options: Any) -> None:
@@ -229,17 +238,21 @@ class BoundedModel(nn.Module):
         """
         self._graph("upper_graph", _upper).compile(*args, dynamic=True, **options)
 
-    def intermediate(self, images: Tensor) -> dict[str, Interval]:
+    def intermediate(self, images: Tensor, box: Box | None = None) -> dict[str, Interval]:
         """Canonical node name -> (lower, upper) of that node's value, for every value a relaxation stands on."""
         self._check(images)
-        table: dict[str, Interval] = self._intermediate(images)
+        table: dict[str, Interval] = self._intermediate(images, *self._over(box, images))
         return table
 
-    def probe(self, images: Tensor) -> dict[str, dict[str, Interval]]:
+    def probe(self, images: Tensor, box: Box | None = None) -> dict[str, dict[str, Interval]]:
         """Canonical node name -> domain ("ibp", "ssip", "pre") -> (lower, upper), for every node."""
         self._check(images)
-        table: dict[str, dict[str, Interval]] = self._probe(images)
+        table: dict[str, dict[str, Interval]] = self._probe(images, *self._over(box, images))
         return table
+
+    def _over(self, box: Box | None, images: Tensor) -> tuple[Tensor, ...]:
+        """The box as the graphs take it, none for the default one."""
+        return () if box is None else check_box(box, self.center, len(images))
 
     def _check(self, images: Tensor, labels: Tensor | None = None) -> None:
         if tuple(images.shape[1:]) != self.input_shape:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from robnet_fx.algebra.domains import Interval, Symbolic
+from robnet_fx.algebra.domains import Form, Interval, Symbolic
 from robnet_fx.errors import UsageError
 
 
@@ -31,14 +31,42 @@ def check_eps(eps: float) -> float:
     return value
 
 
+class Box(NamedTuple):
+    """All `center + radius * t` with t in `[-1, 1]^D`; both `[1 or B, D]`, one box for all samples or one for each."""
+
+    center: Tensor
+    radius: Tensor
+
+
+def check_box(box: Box, default: Tensor, batch: int) -> Box:
+    """The box in the dtype and on the device of `default [D]`; `UsageError` unless it fits D and the batch, is finite
+    and has no negative radius."""
+    parts = Box(*(torch.as_tensor(part) for part in box))
+    sizes = [list(part.shape) for part in parts]
+    if any(len(size) != 2 or size[1] != len(default) or size[0] not in (1, batch) for size in sizes):
+        rows = "1" if batch == 1 else f"1 or {batch}"
+        raise UsageError(
+            f"a box has a center and a radius [{rows}, {len(default)}] each, not {sizes[0]} and {sizes[1]}"
+        )
+    if not all(bool(part.isfinite().all()) for part in parts):
+        raise UsageError("the center and the radius of a box must be finite")
+    if bool((parts.radius < 0).any()):
+        raise UsageError("the radius of a box must be at least 0 in every coefficient")
+    return Box(*(part.to(default) for part in parts))
+
+
 class TransformRules(NamedTuple):
-    """The functions that graphs call: `apply(coefficients, image, *parts)` is the perturbed image `[B, *S]`;
-    `ibp` and `ssip` take `(image, *parts, center, radius)` and `upper` a form in front of these."""
+    """The functions that graphs call, of a map that is affine in the coefficients once the image `[B, *S]` is known.
+
+    `apply(coefficients [B, D], image, *parts)` is its value `[B, *S]`. `ibp` and `ssip` take
+    `(image, *parts, center, radius)`, the box `[1 or B, D]`, and give the value's exact `Interval` and `Symbolic` over
+    it. `rsip(form, image, *parts)` is a `Form` over the value as one over the coefficients, `coef [B, K, D]`.
+    """
 
     apply: Callable[..., Tensor]
     ibp: Callable[..., Interval]
     ssip: Callable[..., Symbolic]
-    upper: Callable[..., Tensor]
+    rsip: Callable[..., Form]
 
 
 class Transform(nn.Module):
