@@ -6,7 +6,8 @@ The unknown is `t` in `[-1, 1]^D`; the perturbation maps it to physical coeffici
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, cat, eye, maximum, minimum
@@ -72,6 +73,18 @@ def intersect(a: Interval, b: Interval | Symbolic) -> Interval:
         b = concretise(b)
     lower, upper = maximum(a.lower, b.lower), minimum(a.upper, b.upper)
     return Interval(minimum(lower, upper), maximum(lower, upper))
+
+
+def narrowed(found: Interval, known: Mapping[str, Interval] | None, name: str) -> Interval:
+    """An interval moved into what is known of the value of that name, if anything is; an end that is NaN is not known.
+
+    Unlike those of `intersect` the ends never leave what is known, however they are rounded.
+    """
+    if known is None or name not in known:
+        return found
+    low = known[name].lower.nan_to_num(-math.inf, math.inf, -math.inf)
+    high = known[name].upper.nan_to_num(math.inf, math.inf, -math.inf)
+    return Interval(*(minimum(maximum(end, low), high) for end in found))
 
 
 def merge(a: Form, b: Form) -> Form:

@@ -12,8 +12,8 @@ import robnet_fx
 from robnet_fx import BiasField, UsageError, WhiteNoise
 from robnet_fx.algebra.domains import Symbolic
 from robnet_fx.bounds import anchors, rows
-from robnet_fx.bounds.generator import Generator
 from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.bounds.plan import plan
 from robnet_fx.bounds.rows import Anchored, parallel
 from robnet_fx.testing import check_sound
 from tests.soundness import draws
@@ -48,7 +48,7 @@ def compiled(model: nn.Module, method: str = "rsip-anchored", perturbation=FIELD
 
 
 def anchored_values(net: BoundedModel) -> list[str]:
-    found = Generator(net.perturbed, net.method).anchors
+    found = plan(net.perturbed, net.method).anchors
     return [node.name for node in net.perturbed.graph.nodes if node in found]
 
 

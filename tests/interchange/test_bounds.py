@@ -12,7 +12,7 @@ from onnx import helper
 from torch import nn
 
 from robnet_fx import BiasField, UnsupportedError, UnsupportedOpError, UsageError, bound
-from robnet_fx.bounds.model import margin_spec, other_classes
+from robnet_fx.bounds.evaluate import margin_spec, other_classes
 from robnet_fx.interchange import bounds as export_bounds
 from robnet_fx.interchange.bounds import write_bounds
 from tests.onnx_files import Residual, by_hand, convnet, settled
