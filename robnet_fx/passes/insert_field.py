@@ -7,6 +7,7 @@ from torch import fx
 from robnet_fx.graphs import shape_of
 from robnet_fx.passes.base import PassError, arrived, graph_pass, input_of, is_canonical, is_perturbed, like, put_behind
 from robnet_fx.passes.insert_layout import layout_of
+from robnet_fx.passes.tail import append_tail
 from robnet_fx.perturbations.base import Perturbation
 
 FIELD = "field"  # the sub-module that holds the box, and the node where the coefficients enter
@@ -14,7 +15,8 @@ FIELD = "field"  # the sub-module that holds the box, and the node where the coe
 
 @graph_pass(requires=is_canonical, ensures=is_perturbed)
 def insert_field(module: fx.GraphModule, perturbation: Perturbation) -> None:
-    """The perturbation's `apply` in front of everything (Definition 7 without building W); box and basis as `field`."""
+    """The perturbation's affine entry in front of everything (Definition 7 without building W), and behind it its tail;
+    box and basis as `field`."""
     old, graph = input_of(module), module.graph
     layout = layout_of(module)
     if (found := shape_of(arrived(module))) != layout.image:
@@ -32,4 +34,5 @@ def insert_field(module: fx.GraphModule, perturbation: Perturbation) -> None:
         parts = [graph.get_attr(f"{FIELD}.{name}") for name in transform.part_names]
         args = (coefficients, images, *parts)
         field = like(graph.create_node("call_function", transform.rules.apply, args, name=FIELD), images, "field")
-    put_behind(images, field)
+        value = append_tail(module, field, transform, type(perturbation).__name__)
+    put_behind(images, value)
