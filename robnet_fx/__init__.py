@@ -1,7 +1,8 @@
 """robnet-fx: certified training against bias fields, as a model compiler on torch.fx."""
 
 from robnet_fx.bounds import generate
-from robnet_fx.bounds.model import BoundedModel, bound, margin_bounds
+from robnet_fx.bounds.build import bound, margin_bounds
+from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import Interrupted, RobnetError, UnsupportedError, UnsupportedOpError, UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.perturbations.bias_field import BiasField

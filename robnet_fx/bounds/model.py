@@ -1,10 +1,9 @@
-"""`bound`: trace, transform and generate once; a `BoundedModel` then bounds any batch of images."""
+"""`BoundedModel`: a classifier, a perturbation of its images and the graphs that bound it, for any batch of images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,8 +25,7 @@ from robnet_fx.bounds.evaluate import (
 from robnet_fx.bounds.methods import method_named
 from robnet_fx.bounds.plan import Plan, plan
 from robnet_fx.errors import UsageError
-from robnet_fx.frontend import trace
-from robnet_fx.frontend.outputs import Name, logits_in
+from robnet_fx.frontend.outputs import logits_in
 from robnet_fx.graphs import LAYOUT, MODEL, OUTPUT, shape_of
 from robnet_fx.images.layout import Layout, arrange, channels_first
 from robnet_fx.passes import FIELD, NORMALISATION
@@ -35,53 +33,7 @@ from robnet_fx.passes.base import input_of
 from robnet_fx.passes.head import head_of
 from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbations.base import Box, Perturbation, Transform, check_box
-from robnet_fx.problem import Constants, Problem
-
-
-def bound(
-    model: nn.Module | str | Path,
-    perturbation: Perturbation,
-    method: str = "rsip-ssip",
-    clip: str | None = "relu",
-    mean: Constants = None,
-    std: Constants = None,
-    example: Tensor | None = None,
-    output: Name = None,
-    layout: str | Layout | None = None,
-    flat: str | None = None,
-) -> BoundedModel:
-    """Compile a classifier and a perturbation into the graphs that bound it.
-
-    model: an nn.Module, or the path of an ONNX file. perturbation: `BiasField` or `WhiteNoise`. method: "ibp", "ssip",
-    "rsip-ibp", "rsip-ssip", "rsip-anchored" or "rsip". clip: "relu" (the paper's form), "clamp" or None. mean, std: the
-    normalisation between the clip and the network, one number a channel or one for all. example: images in [0, 1], with
-    the axes that all images have from then on; an ONNX file brings its own shape, and needs an example only where it is
-    flat and its images are not square. output: which tensor is the logits where there are several, as `trace` takes it.
-    layout: the axes of images, "nchw", "nhwc" or "nhw" (grey, no channel axis), needed where neither their sizes nor
-    the network's layers tell them; the field runs over the spatial ones. flat: the order of a flat network's input,
-    "planes" or "pixels". A module is left as it was found, and `net.model` is that very object, but for one in half
-    precision, of which it is a float32 copy. Raises `UsageError` (of it `UnsettledLayout`, where a layout must be said)
-    or `UnsupportedError`, the latter listing every node without a rule.
-    """
-    return BoundedModel(trace(model, example, output, layout, flat), Problem(perturbation, clip, mean, std), method)
-
-
-def margin_bounds(
-    model: nn.Module | str | Path,
-    images: Tensor,
-    labels: Tensor,
-    perturbation: Perturbation,
-    method: str = "rsip-ssip",
-    clip: str | None = "relu",
-    mean: Constants = None,
-    std: Constants = None,
-    output: Name = None,
-    layout: str | Layout | None = None,
-    flat: str | None = None,
-) -> Tensor:
-    """Upper bounds `[B, classes]` of `logit_i - logit_label` over the perturbation, -inf in the label's column."""
-    net = bound(model, perturbation, method, clip, mean, std, images[:2], output, layout, flat)
-    return net.margins(images.to(net.center.dtype), labels)
+from robnet_fx.problem import Problem
 
 
 class BoundedModel(nn.Module):

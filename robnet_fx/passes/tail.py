@@ -82,9 +82,7 @@ def _traced(transform: Transform, example: Tensor, name: str) -> fx.GraphModule:
     made = transform.tail(example)
     if not isinstance(made, Tensor) or made.shape != example.shape:
         given = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
-        raise UsageError(
-            f"the tail of {name} must give a value of the shape {list(example.shape)} it gets, not {given}"
-        )
+        raise UsageError(f"the tail of {name} must give a value of the shape {list(example.shape)}, not {given}")
     try:
         with undisturbed(_Tail(transform)) as guest:
             return trace_module(guest, example)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from robnet_fx import BiasField, UsageError
-from robnet_fx.algebra.domains import Form, Interval, narrowed, upper_over_box
+from robnet_fx.algebra.domains import Form, Interval, upper_over_box
 from robnet_fx.bounds.evaluate import Branch, other_classes
 from robnet_fx.bounds.methods import METHODS
 from robnet_fx.bounds.model import BoundedModel
@@ -134,16 +134,6 @@ def test_rows_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch):
         parts = net.branch(IMAGES, LABELS, box)
     torch.testing.assert_close(parts.upper, whole.upper.detach())
     torch.testing.assert_close(parts.form, whole.form.detach())
-
-
-def test_an_end_that_is_not_known_leaves_the_childs_own():
-    own = Interval(torch.tensor([-1.0, -1.0, torch.nan, 3.0]), torch.tensor([1.0, 1.0, 1.0, 4.0]))
-    known = {"x": Interval(torch.tensor([torch.nan, -0.5, 0.0, 1.0]), torch.tensor([0.5, torch.nan, 0.5, 2.0]))}
-    found = narrowed(own, known, "x")
-    torch.testing.assert_close(found.lower, torch.tensor([-1.0, -0.5, torch.nan, 2.0]), equal_nan=True)
-    torch.testing.assert_close(found.upper, torch.tensor([0.5, 1.0, 0.5, 2.0]))
-    assert narrowed(own, known, "y") is own
-    assert narrowed(own, None, "x") is own
 
 
 def test_what_does_not_fit_is_refused():
