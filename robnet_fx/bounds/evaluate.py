@@ -17,6 +17,7 @@ from robnet_fx.algebra.domains import Interval
 from robnet_fx.bounds.memory import rows_without_gradient
 from robnet_fx.errors import UsageError
 from robnet_fx.machine.precision import bounds_precision
+from robnet_fx.machine.torch_internals import is_compiled, leave_free
 
 
 class Branch(NamedTuple):
@@ -82,14 +83,14 @@ def upper_bounds(
     graph: fx.GraphModule, images: Tensor, specs: tuple[Tensor, ...], box: tuple[Tensor, ...], precision: str | None
 ) -> Iterator[Tensor]:
     """The upper bounds `[B, rows]` of one part of the spec after the other; in a precision they may be compiled."""
-    count, compiled = len(images), precision is not None and graph._compiled_call_impl is not None
+    count, compiled = len(images), precision is not None and is_compiled(graph)
     if compiled and count == 1:  # would be compiled as a case of its own
         images, specs = images.repeat(2, *[1] * (images.dim() - 1)), tuple(part.repeat(2, 1, 1) for part in specs)
     run = graph if precision is not None else graph.forward  # which is never compiled
     for part in specs:
         if compiled:  # else axes that happen to be equally long would be taken for one and the same
             for value, axis in ((images, 0), (part, 0), (part, 1), *((each, 0) for each in box if len(each) > 1)):
-                torch._dynamo.maybe_mark_dynamic(value, axis)
+                leave_free(value, axis)
         with bounds_precision(precision or "float32", images.device):
             upper = run(images, part, *box)
         yield upper[:count].to(images.dtype, copy=compiled)  # CUDA graphs put their next result in the same place

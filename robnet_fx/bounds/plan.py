@@ -57,7 +57,7 @@ class Plan:
 
     def rule(self, node: fx.Node) -> Rule:
         """The rule of a node that `unsupported` let through."""
-        rule = rule_for(node.target)
+        rule = rule_for(node.target, self.method.relaxer)
         assert rule is not None
         return rule
 

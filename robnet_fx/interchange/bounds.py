@@ -6,7 +6,6 @@ exporter does not know; the few backward operations this leaves have their forms
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, islice
@@ -18,7 +17,6 @@ import onnxruntime
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from robnet_fx.algebra import kernels
 from robnet_fx.bounds import method_named
@@ -26,6 +24,7 @@ from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UnsupportedError, UnsupportedOpError, UsageError
 from robnet_fx.frontend.onnx.runtime import TOLERANCE, difference
 from robnet_fx.machine.files import write_atomically
+from robnet_fx.machine.torch_internals import flattened, operations_named
 from robnet_fx.perturbations.base import Box
 
 aten = torch.ops.aten
@@ -125,10 +124,7 @@ def _exported(bounds: nn.Module, inputs: tuple[Tensor, ...], free: bool) -> onnx
     batch, rows = torch.export.Dim("batch"), torch.export.Dim("rows")
     try:
         with kernels.plain():
-            trace = make_fx(
-                _OneBoxEach(bounds), decomposition_table=_TABLE, tracing_mode=mode, _allow_non_fake_inputs=True
-            )
-            flat = trace(*inputs)
+            flat = flattened(_OneBoxEach(bounds), inputs, _TABLE, mode)
         program = torch.onnx.export(
             flat,
             inputs,
@@ -139,7 +135,7 @@ def _exported(bounds: nn.Module, inputs: tuple[Tensor, ...], free: bool) -> onnx
             dynamic_shapes=({0: batch}, {0: batch, 1: rows}, None, None) if free else None,
         )
     except Exception as error:
-        missing = sorted(set(re.findall(r"OpOverload\(op='([\w.:]+)'", str(error))))
+        missing = operations_named(error)
         if missing:
             raise UnsupportedOpError(f"the bounds graph has no ONNX form: {', '.join(missing)}") from error
         raise UnsupportedError(f"torch.onnx cannot export the bounds: {str(error).strip().splitlines()[0]}") from error

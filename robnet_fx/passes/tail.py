@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend.module import trace_module
 from robnet_fx.frontend.running import undisturbed
-from robnet_fx.graphs import MODEL
+from robnet_fx.graphs import MODEL, call, noted
 from robnet_fx.passes.lower import lower
 from robnet_fx.perturbations.base import Transform
 
@@ -38,24 +38,24 @@ def append_tail(module: fx.GraphModule, entry: fx.Node, transform: Transform, na
     if type(transform).tail is Transform.tail:
         return entry
     tail = lower(_traced(transform, _example(transform, entry), name))
+    graph, like = module.graph, entry.meta["val"]
     made: dict[fx.Node, fx.Node] = {}
     for node in tail.graph.nodes:
+        place = {"layer": ("tail", name), "source": node.meta.get("source", "")}
         if node.op == "placeholder":
             made[node] = entry
-        elif node.op == "output":
-            value = made[node.args[0]]
-        else:
-            made[node] = module.graph.node_copy(node, made.__getitem__)
-            made[node].name = f"tail_{node.name}"
-            made[node].meta = {**node.meta, "layer": ("tail", name)}
-            if node.op == "get_attr":
-                made[node].target = _moved(node.target, entry.name)
+        elif node.op == "get_attr":
+            own = graph.create_node("get_attr", _moved(node.target, entry.name), name=f"tail_{node.name}")
+            made[node] = noted(own, like.new_empty(node.meta["shape"], dtype=node.meta["dtype"]), place)
+        elif node.op == "call_function":
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), made.__getitem__)
+            made[node] = call(graph, node.target, args, kwargs, place=place, name=f"tail_{node.name}")
     if "constants" in dict(tail.named_children()):
         transform.add_module("constants", tail.get_submodule("constants"))
-    shaped = module.graph.call_function(aten.reshape.default, (value, [-1, *entry.meta["shape"]]))
-    shaped.name = "tail"
-    shaped.meta = {**entry.meta, "layer": ("tail", name)}
-    return shaped
+    (output,) = tail.graph.find_nodes(op="output")
+    args = made[output.args[0]], [-1, *entry.meta["shape"]]
+    place = {"layer": ("tail", name), "source": ""}
+    return call(graph, aten.reshape.default, args, place=place, name="tail", value=like)
 
 
 def _moved(target: str, entry: str) -> str:
