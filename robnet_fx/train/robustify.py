@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from robnet_fx.bounds.build import bound
 from robnet_fx.bounds.memory import of_training
-from robnet_fx.bounds.model import BoundedModel, bound
+from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import Interrupted, UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.onnx.load import OnnxModel, load_for
