@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from robnet_fx.bounds.memory import available_memory, bytes_text, of_training
+from robnet_fx.bounds.memory import of_training
 from robnet_fx.bounds.model import BoundedModel, bound
 from robnet_fx.errors import Interrupted, UsageError
 from robnet_fx.frontend import trace
@@ -23,8 +23,10 @@ from robnet_fx.frontend.unwrap import to_full_precision, unwrap
 from robnet_fx.images.layout import Layout, axes_of, channels_first
 from robnet_fx.images.pixels import check, subset, to_float
 from robnet_fx.interchange.network import write_onnx
+from robnet_fx.interchange.program import write_program
 from robnet_fx.machine import ranks
 from robnet_fx.machine.device import choose_device
+from robnet_fx.machine.memory import available_memory, bytes_text
 from robnet_fx.machine.precision import training_precision
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.opening.layout_by_labels import settle_by_labels, with_channels_first
@@ -135,8 +137,8 @@ def robustify(
     `precision` is that of training steps (`machine.precision`), and `compiled` has `torch.compile` fuse their bounds;
     what is measured before and after knows neither.
     `out` defaults to `<model>.robust.onnx` beside the model. A new directory under `runs` takes arguments, versions,
-    metrics, checkpoint, certificate and the bounds graph's code; `resume` names such a directory whose run was
-    interrupted, to go on with it under the same arguments.
+    metrics, checkpoint, certificate and the bounds graph as a program with its weights (`interchange.program`);
+    `resume` names such a directory whose run was interrupted, to go on with it under the same arguments.
     The written file, whose properties remember `mean`, `std` and `metadata`, is read back, certified and attacked.
     Raises `UsageError`, `UnsupportedError`, `Interrupted`.
     """
@@ -213,7 +215,7 @@ def robustify(
             "box": box,
         }
         folders.write_json(folder / "arguments.json", {**described, "out": target, "versions": versions()})
-        folders.write_text(folder / "bounds.py", str(net.get_submodule("bounds").code))
+        ranks.by_leader(lambda: write_program(net, folder))
         folders.write_json(folder / "metrics.json", {"before": asdict(before)})
 
     checkpoint = folder / folders.CHECKPOINT
@@ -234,6 +236,7 @@ def robustify(
         after, certificate = _measure(written, test, seed, progress, target)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped after training; {checkpoint} continues the run", checkpoint) from None
+    ranks.by_leader(lambda: write_program(net, folder))  # now with the weights that were trained
     folders.write_text(folder / "certificate.json", certificate.to_json())
     folders.write_json(
         folder / "metrics.json",

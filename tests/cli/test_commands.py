@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import robnet_fx
-from robnet_fx.bounds.memory import bytes_text
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.cli.options import read_eps, read_memory
 from robnet_fx.errors import UsageError
@@ -21,6 +20,7 @@ from robnet_fx.frontend.onnx.load import load_onnx
 from robnet_fx.frontend.onnx.metadata import normalisation_metadata
 from robnet_fx.images.pixels import subset
 from robnet_fx.machine.files import sha256_of_file
+from robnet_fx.machine.memory import bytes_text
 from robnet_fx.rules import registry
 from robnet_fx.zoo.data import load
 
@@ -76,7 +76,7 @@ def test_robustify_then_certify_repeats_the_number(run, model):
     written, folder = (Path(result["files"][name]) for name in ("model", "run"))
     assert written == Path("net.robust.onnx")
     assert result["model_sha256"] == {"before": sha256_of_file(model), "after": sha256_of_file(written)}
-    assert {"arguments.json", "metrics.json", "checkpoint.pt", "certificate.json", "bounds.py"} == {
+    assert {"arguments.json", "metrics.json", "checkpoint.pt", "certificate.json", "bounds.py", "weights.pt"} == {
         path.name for path in folder.iterdir()
     }
     assert load_onnx(written).metadata["robnet_fx.data"] == "digits"
