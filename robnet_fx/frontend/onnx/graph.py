@@ -12,7 +12,6 @@ import operator
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -218,7 +217,6 @@ def _named(module: nn.Module, proto: onnx.NodeProto, name: str) -> nn.Module:
     return module.eval()
 
 
-@cache
 def _class(base: type[nn.Module], kind: str, full: str, name: str | None) -> type[nn.Module]:
     space = {
         "__module__": "onnx",
