@@ -8,7 +8,6 @@ import typer
 
 from robnet_fx.cli import options
 from robnet_fx.errors import UnsupportedError
-from robnet_fx.problem import Problem
 
 
 def check(
@@ -38,12 +37,13 @@ def check(
     """
     from dataclasses import asdict
 
-    from robnet_fx.bounds.memory import available_memory
     from robnet_fx.cli.opened import describe_data, describe_file, open_alone, open_subject
     from robnet_fx.cli.output import announce, show
     from robnet_fx.inspect.coverage import coverage_of
     from robnet_fx.machine.device import choose_device
+    from robnet_fx.machine.memory import available_memory
     from robnet_fx.perturbations.bias_field import BiasField
+    from robnet_fx.problem import Problem
     from robnet_fx.report.coverage import coverage_report
 
     place = choose_device(device)

@@ -9,7 +9,6 @@ import typer
 
 from robnet_fx.cli import options
 from robnet_fx.errors import UsageError
-from robnet_fx.problem import Problem
 
 
 def inspect(
@@ -95,6 +94,7 @@ def _show_stage(
     from robnet_fx.cli.opened import describe_file, normalisation, open_alone, open_subject
     from robnet_fx.cli.output import announce, show
     from robnet_fx.inspect import node_lines, stage_of
+    from robnet_fx.problem import Problem
     from robnet_fx.report.console import results, say
     from robnet_fx.report.tables import graph_table
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from robnet_fx.bounds.memory import available_memory, bytes_text, of_training
+from robnet_fx.bounds.memory import of_training
 from robnet_fx.bounds.model import BoundedModel, bound
 from robnet_fx.errors import Interrupted, UsageError
 from robnet_fx.frontend import trace
@@ -26,6 +26,7 @@ from robnet_fx.interchange.network import write_onnx
 from robnet_fx.interchange.program import write_program
 from robnet_fx.machine import ranks
 from robnet_fx.machine.device import choose_device
+from robnet_fx.machine.memory import available_memory, bytes_text
 from robnet_fx.machine.precision import training_precision
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.opening.layout_by_labels import settle_by_labels, with_channels_first
@@ -33,9 +34,9 @@ from robnet_fx.opening.sanity import check_above_chance, check_weights
 from robnet_fx.perturbations.bias_field import BiasField
 from robnet_fx.problem import Problem
 from robnet_fx.train import run_folder as folders
+from robnet_fx.train.history import History
 from robnet_fx.train.loop import train
 from robnet_fx.train.recipe import Recipe
-from robnet_fx.train.run import History
 from robnet_fx.verify import Certificate, certify
 from robnet_fx.verify.attack import attack
 from robnet_fx.verify.certificate import versions

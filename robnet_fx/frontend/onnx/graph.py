@@ -199,7 +199,7 @@ class GraphReader:
             self.values[output] = Data(first[i], second[i], item, learned, levels)
 
     def _module_name(self, proto: onnx.NodeProto) -> str:
-        name = re.sub(r"\W+", "_", proto.name).strip("_") or f"{proto.op_type.lower()}_{len(self.root._modules)}"
+        name = re.sub(r"\W+", "_", proto.name).strip("_") or f"{proto.op_type.lower()}_{len([*self.root.children()])}"
         name = name if name[0].isalpha() else f"{proto.op_type.lower()}_{name}"
         while hasattr(self.root, name) or hasattr(fx.GraphModule, name) or name in ("training", "graph"):
             name += "_"
@@ -213,7 +213,7 @@ def _named(module: nn.Module, proto: onnx.NodeProto, name: str) -> nn.Module:
     letters, digits and underscores of the node's name; where that is not all of it, the class gives it in full.
     """
     full = f"{proto.op_type} {proto.name}" if proto.name not in ("", name) else proto.op_type
-    module.__class__ = _class(type(module), proto.op_type, full, proto.name or None)
+    module.__class__ = _class(type(module), proto.op_type, full, proto.name or None)  # type: ignore[arg-type]  # classes hash
     return module.eval()
 
 
