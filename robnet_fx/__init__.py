@@ -6,8 +6,10 @@ from robnet_fx.errors import Interrupted, RobnetError, UnsupportedError, Unsuppo
 from robnet_fx.frontend import trace
 from robnet_fx.perturbations.bias_field import BiasField
 from robnet_fx.perturbations.white_noise import WhiteNoise
+from robnet_fx.problem import Problem
 from robnet_fx.train.recipe import Phase, Recipe
 from robnet_fx.train.robustify import robustify
+from robnet_fx.train.settings import Training
 
 __version__ = "0.2.0.dev0"
 
@@ -16,8 +18,10 @@ __all__ = [
     "BoundedModel",
     "Interrupted",
     "Phase",
+    "Problem",
     "Recipe",
     "RobnetError",
+    "Training",
     "UnsupportedError",
     "UnsupportedOpError",
     "UsageError",
