@@ -34,6 +34,7 @@ def attack(
 
     from robnet_fx.cli.opened import open_subject
     from robnet_fx.cli.output import announce, show
+    from robnet_fx.cli.pace import settle_by_network
     from robnet_fx.report.console import notes
     from robnet_fx.report.progress import Bars
     from robnet_fx.report.tables import accuracies
@@ -44,6 +45,7 @@ def attack(
     index, pictures, labels = subject.test_images(limit)
     announce("attack", {**subject.describe(wanted), "search": f"{steps} steps from each of {restarts} starts"})
     net = subject.bound(wanted, perturbation.form, "ibp")  # the cheapest to generate: none is asked for
+    settle_by_network(net.clean, pictures, net.center.device)
 
     found = run_attack(net, pictures, labels, steps=steps, restarts=restarts, seed=seed, progress=Bars(notes()))
     shares = {"clean": float(found.correct.double().mean()), "attacked": found.accuracy}

@@ -38,6 +38,7 @@ def certify(
     from robnet_fx.cli.errors import warn
     from robnet_fx.cli.opened import open_subject
     from robnet_fx.cli.output import announce, show
+    from robnet_fx.cli.pace import settle_by_bounds
     from robnet_fx.errors import RobnetError
     from robnet_fx.opening.sanity import doubt
     from robnet_fx.report.console import notes
@@ -54,6 +55,7 @@ def certify(
     net = subject.bound(wanted, perturbation.form, method)
     shown = describe_method(net.method, net.clip, method, len(net.center))
     announce("certify", {**subject.describe(wanted), "method": f"{shown}, float64"})
+    settle_by_bounds(net, pictures, labels)
     bars = Bars(notes())
 
     certificate = run_certify(

@@ -104,7 +104,9 @@ def robustify(
 
     from robnet_fx.cli.opened import open_subject, usual_method
     from robnet_fx.cli.output import announce, show
+    from robnet_fx.cli.pace import settle_by_network
     from robnet_fx.machine.files import sha256_of_file
+    from robnet_fx.passes.pipeline import clean
     from robnet_fx.report.console import notes
     from robnet_fx.report.panels import describe_method
     from robnet_fx.report.progress import Bars
@@ -120,6 +122,8 @@ def robustify(
     dimensions = wanted.build(subject.layout.image).dimensions
     shown = describe_method(method, perturbation.form, training.method, dimensions)
     announce("robustify", {**subject.describe(wanted), "training": f"{shown}, {training.describe()}"})
+    clean_graph = clean(opened.canonical, opened.mean, opened.std)
+    settle_by_network(clean_graph, subject.data.x_train, opened.device)
     original = sha256_of_file(model.model)
     result = robustify_opened(
         opened,

@@ -110,7 +110,11 @@ SUITES: dict[str, list[list[str]]] = {
     "rules/where.py": [[_AFFINE, "-k", "where or masked"], _MOVES],
     "rules/windows.py": [[_AFFINE, "-k", "windows"]],
     "rules/within.py": [["tests/rules/test_within.py", "-k", "not coefficient and not blocks"]],
-    "train/loss.py": [["tests/train/test_loss.py"]],
+    "train/figures.py": [["tests/train/test_figures.py"]],
+    "train/gradients.py": [["tests/train/test_gradients.py"]],
+    "train/objectives/base.py": [["tests/train/objectives/test_base.py"], ["tests/train/test_gradients.py"]],
+    "train/objectives/equation_6.py": [["tests/train/objectives/test_equation_6.py"]],
+    "verify/climb.py": [["tests/verify/test_climb.py"]],
 }
 
 _PADDING = "more padding at the far end than any window sees"

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from robnet_fx.machine.progress import SILENT
 from robnet_fx.train import Phase, Recipe, train
 from robnet_fx.verify import verdicts
 from robnet_fx.verify.attack import attack
+from tests.mixture import Mixture
 from tests.small import bounded, digits, moody_net, plain_net
 
 X, Y = digits()
@@ -74,6 +76,10 @@ def trained(net: Any, *args: Any, **options: Any) -> tuple[dict[str, torch.Tenso
 def several_steps(folder: Path) -> Any:
     net = exact(fit=200 if ranks.leader() else 0)  # the leader's weights count
     return trained(net, X[:101], Y[:101], RECIPE, validation=VALIDATION, checkpoint=folder / "exact.pt")
+
+
+def another_objective(folder: Path) -> Any:
+    return trained(exact(fit=200), X[:5], Y[:5], replace(RECIPE, batch_size=2), objective=Mixture())
 
 
 def more_ranks_than_images(folder: Path) -> Any:
@@ -172,6 +178,7 @@ def a_rank_that_leaves(folder: Path) -> Any:
 
 JOBS: list[Callable[[Path], Any]] = [
     several_steps,
+    another_objective,
     more_ranks_than_images,
     no_active_sample,
     no_correct_sample,

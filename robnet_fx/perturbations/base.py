@@ -31,6 +31,13 @@ def check_eps(eps: float) -> float:
     return value
 
 
+class Box(NamedTuple):
+    """The coefficients `center + radius * t`, `t` in `[-1, 1]^D`: each `[1 or B, D]`, one for all or one a sample."""
+
+    center: Tensor
+    radius: Tensor
+
+
 class TransformRules(NamedTuple):
     """The functions that graphs call: `apply(coefficients, image, *parts)` is the perturbed image `[B, *S]`;
     `ibp` and `ssip` take `(image, *parts, center, radius)` and `upper` a form in front of these."""

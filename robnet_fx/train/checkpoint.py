@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
-from robnet_fx.machine.files import write_atomically
+from robnet_fx.machine.files import sha256_of_tensors, write_atomically
+from robnet_fx.train.objectives import Objective
+from robnet_fx.train.recipe import MACHINE_ONLY, Recipe
 
-FORMAT = 3
+FORMAT = 4
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -32,6 +37,30 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UsageError(f"{path} is not a checkpoint of this version of robnet-fx")
     return state
+
+
+def settings(
+    net: BoundedModel,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    objective: Objective,
+    validation: tuple[Tensor, Tensor] | None,
+) -> dict[str, str]:
+    """What must not change between a run and its continuation; how much memory there is may, and how many threads."""
+    parts = {"images": images, "labels": labels}
+    if validation is not None:
+        parts |= {"validation images": validation[0], "validation labels": validation[1]}
+    layout = [(name, str(value.dtype), list(value.shape)) for name, value in net.model.state_dict().items()]
+    return {
+        "method": net.method,
+        "clip": str(net.clip),
+        "perturbation": repr(net.perturbation),
+        "objective": repr(objective),
+        "data": sha256_of_tensors(parts),
+        "model": hashlib.sha256(repr(layout).encode()).hexdigest(),
+        **{f"recipe.{name}": repr(value) for name, value in recipe.to_dict().items() if name not in MACHINE_ONLY},
+    }
 
 
 def check_same_run(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
@@ -55,3 +84,10 @@ def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def set_threads(count: int) -> None:
+    """Work on as many threads as a run did so far, since sums are rounded by their number; but never on more than the
+    machine has, and as OMP_NUM_THREADS says where it says something."""
+    if not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(min(count, os.cpu_count() or 1))

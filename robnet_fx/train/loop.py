@@ -14,8 +14,10 @@ from robnet_fx.errors import UsageError
 from robnet_fx.images.pixels import check
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.train import checkpoint as checkpoints
+from robnet_fx.train.history import History
+from robnet_fx.train.objectives import EQUATION_6, Objective
 from robnet_fx.train.recipe import Recipe
-from robnet_fx.train.run import History, Run
+from robnet_fx.train.run import Run
 
 
 def train(
@@ -24,13 +26,15 @@ def train(
     labels: Tensor,
     recipe: Recipe,
     *,
+    objective: Objective = EQUATION_6,
     validation: tuple[Tensor, Tensor] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
     device: torch.device | str | None = None,
 ) -> History:
-    """Train the user's module `net.model` in place for the box of `net.perturbation`, by equation 7.
+    """Train the user's module `net.model` in place for the box of `net.perturbation`, by equation 7: cross entropy and,
+    in robust phases, `recipe.alpha` times the loss of `objective`, equation 6 if not given.
 
     images `[N, C, *spatial]` uint8 or float in [0, 1], labels `[N]` int64. With `validation` (images, labels; never
     the test set) the weights kept are those of the epoch at the full eps with the most certified validation images,
@@ -53,7 +57,7 @@ def train(
     try:
         with _repeatable(net.center.device):
             torch.manual_seed(recipe.seed)
-            run = Run(net, images, labels, recipe, validation, checkpoint)
+            run = Run(net, images, labels, recipe, objective, validation, checkpoint)
             if resume and checkpoint is not None:
                 run.load(checkpoints.load(checkpoint))
             return run.to_the_end(progress)
@@ -64,9 +68,9 @@ def train(
 
 @contextmanager
 def _repeatable(device: torch.device) -> Iterator[None]:
-    """The caller's random numbers are put back at the end; cuDNN repeats itself meanwhile."""
+    """The caller's random numbers and number of threads are put back at the end; cuDNN repeats itself meanwhile."""
     cudnn = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark
+    before, threads = (cudnn.deterministic, cudnn.benchmark), torch.get_num_threads()
     cudnn.deterministic, cudnn.benchmark = True, False
     devices = [device] if device.type == "cuda" else []
     try:
@@ -74,3 +78,5 @@ def _repeatable(device: torch.device) -> Iterator[None]:
             yield
     finally:
         cudnn.deterministic, cudnn.benchmark = before
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)

@@ -28,9 +28,10 @@ from robnet_fx.opening.opened import Opened, open_model
 from robnet_fx.perturbations.base import Perturbation
 from robnet_fx.problem import Problem
 from robnet_fx.train import run_folder as folders
+from robnet_fx.train.history import History
 from robnet_fx.train.loop import train
+from robnet_fx.train.objectives import objective_named
 from robnet_fx.train.prepare import prepare
-from robnet_fx.train.run import History
 from robnet_fx.train.settings import Training
 from robnet_fx.train.written import read_back, target_of, write
 from robnet_fx.verify.certificate import Certificate
@@ -149,6 +150,7 @@ def robustify_opened(
         net,
         *parts.train,
         recipe,
+        objective=objective_named(training.objective),
         validation=parts.validation,
         checkpoint=checkpoint,
         resume=resume is not None,

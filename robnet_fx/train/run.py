@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +14,17 @@ from robnet_fx.errors import Interrupted, RobnetError, UsageError
 from robnet_fx.images.pixels import to_float
 from robnet_fx.machine import allocator as pages
 from robnet_fx.machine import ranks
-from robnet_fx.machine.files import sha256_of_tensors
 from robnet_fx.machine.precision import training_precision
 from robnet_fx.machine.progress import Progress, Task
 from robnet_fx.train import checkpoint as checkpoints
 from robnet_fx.train.augment import augment
+from robnet_fx.train.figures import over_ranks, read
+from robnet_fx.train.gradients import accumulate
+from robnet_fx.train.history import History
 from robnet_fx.train.interrupt import held_back
-from robnet_fx.train.loss import Losses, accumulate
-from robnet_fx.train.recipe import MACHINE_ONLY, Recipe
-from robnet_fx.verify.verdict import classify, verdicts
-
-Pair = tuple[Tensor, Tensor]
-
-
-@dataclass
-class History:
-    """What happened: figures of every epoch, and the epoch (from 0) whose weights were kept.
-
-    `epochs[i]` holds phase, lr, eps at the epoch's end, the mean `standard` and `robust` loss, the shares `clean` and
-    `certified` of the training images as met, and `validation_clean`, `validation_certified` where there is a
-    validation set. `selected` is None if nothing was selected: the weights are the last ones.
-    """
-
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    selected: int | None = None
+from robnet_fx.train.objectives import Objective
+from robnet_fx.train.recipe import Recipe
+from robnet_fx.train.validation import Pair, score, validate
 
 
 class Run:
@@ -54,12 +39,14 @@ class Run:
         images: Tensor,
         labels: Tensor,
         recipe: Recipe,
+        objective: Objective,
         validation: Pair | None,
         checkpoint: Path | None,
     ) -> None:
-        self.net, self.recipe, self.validation, self.checkpoint = net, recipe, validation, checkpoint
+        self.net, self.recipe, self.objective = net, recipe, objective
+        self.validation, self.checkpoint = validation, checkpoint
         self.device = net.center.device
-        self.settings = _settings(net, images, labels, recipe, validation)
+        self.settings = checkpoints.settings(net, images, labels, recipe, objective, validation)
         self.images, self.labels = images.to(self.device), labels.to(self.device, torch.int64)
         self.parameters = [p for p in net.model.parameters() if p.requires_grad]
         if not self.parameters:
@@ -71,7 +58,7 @@ class Run:
         self.loader = torch.Generator().manual_seed(recipe.seed)
         self.loader_state = self.loader.get_state()  # at the start of the epoch: the order of the images follows
         self.epoch = self.step = 0
-        self.sums = [0.0] * 4
+        self.sums: dict[str, float] = {}
         self.active = torch.ones(len(images), dtype=torch.bool, device=self.device)  # when last met
         self.history = History()
         self.best: dict[str, Tensor] | None = None
@@ -119,10 +106,11 @@ class Run:
         own = ranks.part(len(index))
         number = (self.recipe.seed * self.recipe.epochs + self.epoch) * self.steps + self.step
         with ranks.own_random_numbers(number, self.device), training_precision(self.recipe.precision):
-            losses = accumulate(
+            figures = accumulate(
                 self.net,
                 images[own],
                 self.labels[index][own],
+                objective=self.objective,
                 alpha=self.recipe.alpha,
                 robust=setting.phase.robust,
                 frozen=self.recipe.frozen_statistics,
@@ -132,78 +120,41 @@ class Run:
                 batch=len(index),
                 precision=self.recipe.precision,
             )
-        losses = self.summed(losses, own, len(index))
+        figures = over_ranks(figures, own, len(index), self.parameters)
         if not (setting.phase.robust and self.recipe.frozen_statistics):
             ranks.follow(self.net.model.buffers())  # each rank has seen its own part only
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        figures = losses.standard, losses.robust, losses.correct, losses.certified, norm
-        standard, robust, correct, certified, size = torch.stack([f.to(norm.dtype) for f in figures]).tolist()
-        total = standard + self.recipe.alpha * robust
-        if not (math.isfinite(total) and math.isfinite(size)):
+        numbers = read(figures, len(index), self.parameters)
+        if not (math.isfinite(numbers.loss) and math.isfinite(numbers.norm)):
             self.roll_back()
-            raise RobnetError(self.explain_divergence(total, eps, setting.phase.lr))
+            raise RobnetError(self.explain_divergence(numbers.loss, eps, setting.phase.lr))
         with held_back():
             self.optimiser.step()
             self.step += 1
-            count = len(index)
-            step_sums = (standard * count, robust * count, correct, certified)
-            self.sums = [a + b for a, b in zip(self.sums, step_sums, strict=True)]
+            self.sums = {name: self.sums.get(name, 0.0) + value for name, value in numbers.sums.items()}
             if setting.phase.robust:
-                self.active[index] = losses.active
+                self.active[index] = figures.active
             self.undo = None
-        return {"loss": total, "eps": eps, "clean": correct / count, "certified": certified / count}
-
-    def summed(self, losses: Losses, own: slice, count: int) -> Losses:
-        """The whole batch's losses and gradients, from those of every rank's own part of its `count` samples.
-
-        DistributedDataParallel would do so within each backward pass, but a step has several, one for each part of the
-        active samples, and ranks differ in how many. So it is done once, when a rank's gradients are complete.
-        """
-        active = torch.zeros(count, dtype=torch.bool, device=self.device)
-        active[own] = losses.active
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        parts = [losses.standard, losses.robust, losses.correct, losses.certified, active, *gradients]
-        standard, robust, correct, certified, active, *gradients = ranks.total(parts)
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        return Losses(standard, robust, correct, certified, active)
+        return {"loss": numbers.loss, "eps": eps, **numbers.shares}
 
     def end_epoch(self) -> None:
         """Measure, select, and move on to the next epoch, all at once."""
         setting = self.recipe.at(self.epoch, self.steps - 1, self.steps)
         eps = setting.share * self.net.perturbation.eps
         self.net.set_eps(eps)
-        means = [total / len(self.images) for total in self.sums]
         figures: dict[str, Any] = {"phase": setting.phase.name, "lr": setting.phase.lr, "eps": eps}
-        figures |= zip(("standard", "robust", "clean", "certified"), means, strict=True)
-        figures |= self.validate(setting.phase.robust)
-        eligible = setting.phase.robust and setting.share == 1 and self.validation is not None
-        better = eligible and (self.history.selected is None or _score(figures) >= self.best_score())
+        figures |= {name: total / len(self.images) for name, total in self.sums.items()}
+        size, robust = self.recipe.batch_size, setting.phase.robust
+        figures |= validate(self.net, self.validation, robust, size, self.recipe.micro_batch or size)
+        eligible = robust and setting.share == 1 and self.validation is not None
+        selected = self.history.selected
+        better = eligible and (selected is None or score(figures) >= score(self.history.epochs[selected]))
         best = {k: v.detach().clone() for k, v in self.net.model.state_dict().items()} if better else self.best
         with held_back():
             self.history.epochs.append(figures)
             if better:
                 self.history.selected, self.best = self.epoch, best
-            self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0] * 4
+            self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
             self.loader_state = self.loader.get_state()
-
-    def validate(self, robust: bool) -> dict[str, float]:
-        if self.validation is None:
-            return {}
-        images, labels = self.validation
-        if not robust:
-            _, right = classify(self.net, images, labels, batch_size=self.recipe.batch_size)
-            return {"validation_clean": float(right.float().mean())}
-        at_once = self.recipe.micro_batch or self.recipe.batch_size
-        found = verdicts(self.net, images, labels, batch_size=at_once)
-        return {
-            "validation_clean": float(found.correct.float().mean()),
-            "validation_certified": float(found.certified.float().mean()),
-        }
-
-    def best_score(self) -> tuple[float, float]:
-        assert self.history.selected is not None
-        return _score(self.history.epochs[self.history.selected])
 
     def explain_divergence(self, total: float, eps: float, lr: float) -> str:
         kept = (
@@ -235,6 +186,7 @@ class Run:
             "model": self.net.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "random": checkpoints.random_state(self.device),
+            "threads": torch.get_num_threads(),
             "loader": self.loader_state,
             "epoch": self.epoch,
             "step": self.step,
@@ -251,30 +203,9 @@ class Run:
         self.net.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         checkpoints.set_random_state(state["random"], self.device)
+        checkpoints.set_threads(state["threads"])
         self.loader_state = state["loader"]
         self.epoch, self.step, self.sums = state["epoch"], state["step"], state["sums"]
         self.active = state["active"].to(self.device)
         self.history = History(state["history"], state["selected"])
         self.best = state["best"]
-
-
-def _score(figures: dict[str, Any]) -> tuple[float, float]:
-    return figures["validation_certified"], figures["validation_clean"]
-
-
-def _settings(
-    net: BoundedModel, images: Tensor, labels: Tensor, recipe: Recipe, validation: Pair | None
-) -> dict[str, str]:
-    """What must not change between a run and its continuation; how much memory there is may."""
-    parts = {"images": images, "labels": labels}
-    if validation is not None:
-        parts |= {"validation images": validation[0], "validation labels": validation[1]}
-    layout = [(name, str(value.dtype), list(value.shape)) for name, value in net.model.state_dict().items()]
-    return {
-        "method": net.method,
-        "clip": str(net.clip),
-        "perturbation": repr(net.perturbation),
-        "data": sha256_of_tensors(parts),
-        "model": hashlib.sha256(repr(layout).encode()).hexdigest(),
-        **{f"recipe.{name}": repr(value) for name, value in recipe.to_dict().items() if name not in MACHINE_ONLY},
-    }

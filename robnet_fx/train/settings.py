@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from robnet_fx.bounds.methods import method_named
+from robnet_fx.train.objectives import objective_named
 from robnet_fx.train.recipe import Recipe
 
 
@@ -15,12 +16,12 @@ class Training:
 
     epochs: the paper's schedule in that many robust epochs (`Recipe.short`, beginning at the learning rate `lr`), None
     in full. pretrain: as many epochs on the standard loss first, for a model that is not trained yet. method: the
-    bounds trained on; None is "rsip-ssip", or "rsip-ibp" where the coefficients are too many for SSIP. objective: the loss, by
-    name; alpha weighs its robust part. batch_size: images a step. augment: mirror and shift the training images.
-    memory: bytes that a step may take, all that is free if None: what needs more, by the estimate of
-    `robnet_fx.bounds.memory`, is bounded in parts. precision: that of training steps (`machine.precision`). compiled:
-    `torch.compile` fuses their bounds. limit, test_limit: cut the training and the test set to a fixed random choice.
-    seed: of everything random. Raises `UsageError` for values out of range.
+    bounds trained on; None is "rsip-ssip", or "rsip-ibp" where the coefficients are too many for SSIP. objective: the
+    robust loss, by its name in `train.objectives`; alpha: its weight. batch_size: images a step. augment: mirror and
+    shift the training images. memory: bytes that a step may take, all that is free if None: what needs more, by the
+    estimate of `robnet_fx.bounds.memory`, is bounded in parts. precision: that of training steps (`machine.precision`).
+    compiled: `torch.compile` fuses their bounds. limit, test_limit: cut the training and the test set to a fixed random
+    choice. seed: of everything random. Raises `UsageError` for values out of range.
     """
 
     epochs: int | None = None
@@ -42,6 +43,7 @@ class Training:
         """Refuse what a recipe or the methods refuse, before any work."""
         if self.method is not None:
             method_named(self.method)
+        objective_named(self.objective)
         self.recipe()
 
     def recipe(self) -> Recipe:

@@ -15,9 +15,8 @@ from robnet_fx.machine import ranks
 from robnet_fx.machine.precision import full_precision
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.verify.certificate import in_dtype
+from robnet_fx.verify.climb import climb, starting_points
 from robnet_fx.verify.verdict import classify
-
-_FIRST_STEP, _LAST_STEP = 0.5, 0.01  # in units of the radius, shrinking geometrically
 
 
 @dataclass(frozen=True)
@@ -60,50 +59,19 @@ def attack(
     check(images, labels, net.classes)
     if steps < 0 or restarts < 1:
         raise UsageError(f"an attack needs steps >= 0 and restarts >= 1, not {steps} and {restarts}")
-    starts = _starts(len(net.center), restarts, seed).to(net.center)
+    starts = starting_points(len(net.center), restarts, seed).to(net.center)
 
     def search(own: slice) -> tuple[Tensor]:
         pictures, targets, best = images[own], labels[own].to(starts.device), []
         with full_precision(), progress.task("attacking", len(pictures)) as task:
             for part in batches(len(pictures), batch_size):
-                best.append(_climb(net, to_float(pictures[part], net.center), targets[part], starts, steps).cpu())
+                own_pictures = to_float(pictures[part], net.center)
+                best.append(climb(net, own_pictures, targets[part], starts, steps, until_fooled=True).cpu())
                 task.advance(len(best[-1]))
         return (torch.cat(best),)
 
     (worst,) = ranks.spread(len(images), search)
     return _confirm(in_dtype(net, torch.float64), images, labels, worst, batch_size)
-
-
-def _starts(dimensions: int, restarts: int, seed: int) -> Tensor:
-    """`[restarts, D]` in [-1, 1]: the centre, then corners and inner points in turn."""
-    generator = torch.Generator().manual_seed(seed)
-    points = torch.rand(restarts, dimensions, dtype=torch.float64, generator=generator) * 2 - 1
-    points[1::2] = torch.where(points[1::2] < 0, -1.0, 1.0)
-    points[0] = 0
-    return points
-
-
-def _climb(net: BoundedModel, images: Tensor, labels: Tensor, starts: Tensor, steps: int) -> Tensor:
-    """`[B, D]`: the worst point of the unit box that was met."""
-    best = starts[0].repeat(len(images), 1)
-    highest = torch.full((len(images),), -torch.inf, dtype=images.dtype, device=images.device)
-    for start in starts:
-        t = start.repeat(len(images), 1)
-        for step in range(steps + 1):
-            alive = (highest < 0).nonzero().squeeze(1)
-            if not len(alive):
-                return best
-            here = t[alive].requires_grad_()
-            with torch.enable_grad():
-                logits = net.perturbed(net.center + net.radius * here, images[alive])
-                margin = worst_margin(logits, labels[alive])
-                slope = torch.autograd.grad(margin.sum(), here)[0] if step < steps else torch.zeros_like(here)
-            higher = margin.detach() > highest[alive]
-            risen = alive[higher]
-            best[risen], highest[risen] = here.detach()[higher], margin.detach()[higher]
-            size = _FIRST_STEP * (_LAST_STEP / _FIRST_STEP) ** (step / max(steps - 1, 1))
-            t[alive] = (here.detach() + size * slope.sign()).clamp(-1, 1)
-    return best
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from robnet_fx import BiasField, bound
 from robnet_fx.machine.precision import PRECISIONS
 from robnet_fx.train import Phase, Recipe, train
-from robnet_fx.train.loss import accumulate
+from robnet_fx.train.gradients import accumulate
 from robnet_fx.zoo.models import architecture
 from tests.benchmarks import speed
 

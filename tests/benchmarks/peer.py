@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from robnet_fx.bounds.model import margin_spec, other_classes
-from robnet_fx.train.loss import robust_loss
+from robnet_fx.train import robust_loss
 
 if TYPE_CHECKING:
     from tests.benchmarks.speed import Bench

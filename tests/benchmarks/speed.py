@@ -40,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from robnet_fx import BiasField, BoundedModel, bound
 from robnet_fx.machine import allocator as pages
 from robnet_fx.machine.precision import bounds_precision, training_precision
-from robnet_fx.train.loss import accumulate
+from robnet_fx.train.gradients import accumulate
 from robnet_fx.zoo.models import architecture
 
 METHODS = ("ibp", "rsip-ibp", "rsip-ssip")
@@ -79,9 +79,9 @@ class Bench:
     ) -> Tensor:
         self.optimiser.zero_grad()
         labels = self.labels if labels is None else labels
-        losses = accumulate(self.nets[method], self.images, labels, alpha=1.0, likely=likely, precision=precision)
+        figures = accumulate(self.nets[method], self.images, labels, alpha=1.0, likely=likely, precision=precision)
         self.optimiser.step()
-        return losses.active
+        return figures.active
 
     def mix(self) -> tuple[Tensor, Tensor]:
         """Labels of which a share is wrong, the box moved to where the share asked for is certified; who is active."""

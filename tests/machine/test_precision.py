@@ -10,7 +10,7 @@ import torch
 from robnet_fx.errors import UsageError
 from robnet_fx.machine.precision import full_precision, training_precision
 from robnet_fx.train import Phase, Recipe, train
-from robnet_fx.train.loss import accumulate
+from robnet_fx.train.gradients import accumulate
 from robnet_fx.verify import certify
 from tests.small import bounded, digits
 
@@ -39,31 +39,34 @@ def test_products_round_as_said_and_as_before_afterwards(context, inside):
 
 
 def both(dtype=torch.float32):
-    """Losses and gradients of the same batch in both precisions of bounds."""
+    """Figures and gradients of the same batch in both precisions of bounds."""
     x, y = digits()
     made = []
     for precision in ("float32", "bf16"):
         net = bounded(eps=0.4, fit=60).to(dtype)
         net.set_eps(0.4)
         net.model.zero_grad()
-        losses = accumulate(net, (x[:40] / 255).to(dtype), y[:40], alpha=1.0, precision=precision)
-        made.append((losses, torch.cat([p.grad.flatten().double() for p in net.model.parameters()])))
+        figures = accumulate(net, (x[:40] / 255).to(dtype), y[:40], alpha=1.0, precision=precision)
+        made.append((figures, torch.cat([p.grad.flatten().double() for p in net.model.parameters()])))
         net.float()
     return made
 
 
 def test_bfloat16_bounds_are_near_and_their_gradient_points_the_same_way():
     (exact, gradient), (rough, other) = both()
-    assert rough.robust.dtype == exact.robust.dtype == torch.float32
-    assert 0 < abs(rough.robust - exact.robust) < 0.02 * exact.robust
-    assert torch.equal(rough.standard, exact.standard)  # the cross entropy and what is correct are as ever
-    assert rough.correct == exact.correct
+    near, there = rough.losses["robust"], exact.losses["robust"]
+    assert near.dtype == there.dtype == torch.float32
+    assert 0 < abs(near - there) < 0.02 * there
+    assert torch.equal(
+        rough.losses["standard"], exact.losses["standard"]
+    )  # the cross entropy and what is correct are as ever
+    assert rough.counts["clean"] == exact.counts["clean"]
     assert torch.cosine_similarity(gradient, other, dim=0) > 0.99
 
 
 def test_a_network_in_float64_stays_in_it():
     (exact, gradient), (same, other) = both(torch.float64)
-    assert torch.equal(exact.robust, same.robust)
+    assert torch.equal(exact.losses["robust"], same.losses["robust"])
     torch.testing.assert_close(gradient, other, rtol=1e-12, atol=0)
 
 

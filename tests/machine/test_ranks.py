@@ -55,7 +55,14 @@ def close(a, b, tolerance=1e-9):
 
 
 @pytest.mark.parametrize(
-    "job", [pair.several_steps, pair.more_ranks_than_images, pair.no_active_sample, pair.no_correct_sample]
+    "job",
+    [
+        pair.several_steps,
+        pair.another_objective,
+        pair.more_ranks_than_images,
+        pair.no_active_sample,
+        pair.no_correct_sample,
+    ],
 )
 def test_two_processes_train_as_one(both, tmp_path, job):
     first, second = (results[job.__name__] for results in both)

@@ -14,7 +14,7 @@ from robnet_fx.errors import UnsupportedError
 from robnet_fx.frontend.onnx.load import load_onnx
 from robnet_fx.passes.head import Head, head_of
 from robnet_fx.passes.pipeline import clean
-from robnet_fx.train.loss import accumulate
+from robnet_fx.train.gradients import accumulate
 from robnet_fx.verify import certify
 from tests.onnx_files import by_hand, weight
 
@@ -130,10 +130,10 @@ def test_one_number_is_trained_and_certified(name):
     optimiser = torch.optim.Adam(model.parameters(), 0.1)
     for _ in range(40):
         optimiser.zero_grad()
-        losses = accumulate(net, x, labels, alpha=1.0)
+        figures = accumulate(net, x, labels, alpha=1.0)
         optimiser.step()
     certificate = certify(net, x, labels)
-    assert float(losses.standard) < 0.3 and certificate.certified_accuracy > 0.7
+    assert float(figures.losses["standard"]) < 0.3 and certificate.certified_accuracy > 0.7
     assert certificate.document()["remarks"] == net.remarks
 
 

@@ -11,6 +11,7 @@ from robnet_fx.errors import Interrupted, RobnetError, UsageError
 from robnet_fx.machine.progress import SILENT
 from robnet_fx.train import Phase, Recipe, train
 from robnet_fx.train.checkpoint import load
+from tests.mixture import Mixture
 from tests.small import bounded, digits, moody_net
 
 X, Y = digits()
@@ -160,6 +161,8 @@ def test_resume_refuses_another_run(tmp_path):
         train(bounded(), *TRAIN, other, checkpoint=path, resume=True)
     with pytest.raises(UsageError, match=r"recipe\.precision"):
         train(bounded(), *TRAIN, replace(short, precision="bf16"), checkpoint=path, resume=True)
+    with pytest.raises(UsageError, match=r"objective +Equation6\(\) -> Mixture\(share=0.5, steps=2\)"):
+        train(bounded(), *TRAIN, short, checkpoint=path, resume=True, objective=Mixture())
     with pytest.raises(UsageError, match="perturbation"):
         train(bounded(eps=0.2), *TRAIN, short, checkpoint=path, resume=True)
     with pytest.raises(UsageError, match="data"):
@@ -225,6 +228,57 @@ def test_training_changes_the_users_own_parameters():
     train(net, *TRAIN, Recipe((Phase("full", 1, 1e-3),)), validation=VALIDATION)
     assert all(a is b for a, b in zip(net.model.parameters(), parameters, strict=True))
     assert all(not torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
+
+
+def test_any_objective_trains_and_resumes(tmp_path):
+    """Its own figures reach history, checkpoint and progress; the trainer knows none by name."""
+
+    class Seen(Stop):
+        def advance(self, steps=1, **figures):
+            shown.append(figures)
+            super().advance(steps, **figures)
+
+    shown = []
+    common = {"objective": Mixture(), "validation": VALIDATION}
+    net = bounded(eps=0.3)
+    history = train(net, *TRAIN, RECIPE, progress=Seen(-1, press), **common)
+    final = weights(net)
+    names = ["standard", "robust", "adversarial", "surviving", "clean", "certified"]
+    assert [list(e)[3:9] for e in history.epochs] == [names] * 4
+    assert history.epochs[0]["adversarial"] == history.epochs[0]["surviving"] == 0  # a standard phase
+    assert 0 < history.epochs[-1]["certified"] <= history.epochs[-1]["surviving"] <= history.epochs[-1]["clean"]
+    assert all(list(figures) == ["epoch", "loss", "eps", "clean", "certified"] for figures in shown[1:29])
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(Interrupted):
+        train(bounded(eps=0.3), *TRAIN, RECIPE, checkpoint=path, progress=Stop(STEPS + 3, press), **common)
+    assert list(load(path)["sums"]) == names
+    net = bounded(eps=0.3, seed=4)
+    assert train(net, *TRAIN, RECIPE, checkpoint=path, resume=True, **common) == history
+    assert same(weights(net), final)
+
+
+def test_a_run_goes_on_with_its_threads_and_leaves_the_callers(tmp_path, monkeypatch):
+    """Sums are rounded by the number of threads; OMP_NUM_THREADS is the user's word."""
+    path, short = tmp_path / "checkpoint.pt", Recipe((Phase("full", 1, 1e-3),), batch_size=100)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    used, before = [], torch.get_num_threads()
+    original = torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda *args, **options: (used.append(torch.get_num_threads()), original(*args))[1]
+    )
+    try:
+        for saved, variable, expected in ((2, "", 2), (2, "1", 1), (5, "", 3)):
+            torch.set_num_threads(saved)
+            with pytest.raises(Interrupted):
+                train(bounded(), *TRAIN, short, checkpoint=path, progress=Stop(1, press))
+            assert load(path)["threads"] == saved
+            torch.set_num_threads(1)
+            monkeypatch.setenv("OMP_NUM_THREADS", variable)
+            used.clear()
+            train(bounded(), *TRAIN, short, checkpoint=path, resume=True)
+            assert (used, torch.get_num_threads()) == ([expected], 1)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 10, 31])

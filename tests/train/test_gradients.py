@@ -3,41 +3,14 @@ import torch
 from torch import nn
 
 import robnet_fx
-from robnet_fx.train.loss import accumulate, robust_loss
+from robnet_fx.train.gradients import accumulate
 from tests.small import bounded, digits, moody_net, plain_net, quiet_net
-
-INF = torch.inf
-
-
-def test_equation_6_by_hand():
-    margins = torch.tensor([[-INF, 1.0, -2.0], [3.0, -INF, 0.5], [-1.0, -0.1, -INF]])
-    assert robust_loss(margins).item() == pytest.approx((1.0 + 3.5 + 0.0) / 3)
-    assert robust_loss(margins, torch.tensor([True, False, True])).item() == pytest.approx(1.0 / 3)
-    assert robust_loss(margins[:1], batch=8).item() == pytest.approx(1.0 / 8)
-    assert robust_loss(margins[:0], batch=8).item() == 0
-
-
-def test_the_labels_column_and_a_certified_sample_have_finite_zero_gradients():
-    upper = torch.tensor([[1.0, -2.0], [-1.0, -3.0]], requires_grad=True)
-    margins = upper.new_full((2, 3), -INF).scatter(1, torch.tensor([[1, 2], [0, 2]]), upper)
-    robust_loss(margins).backward()
-    assert upper.grad.tolist() == [[0.5, 0.0], [0.0, 0.0]]
-
-
-def test_a_sample_that_is_not_counted_adds_nothing_not_even_its_nan():
-    upper = torch.tensor([[1.0, 2.0], [torch.nan, INF]], requires_grad=True)
-    robust_loss(upper, torch.tensor([True, False])).backward()
-    assert upper.grad.tolist() == [[0.5, 0.5], [0.0, 0.0]]
-
-
-def test_nan_bounds_are_not_hidden():
-    assert robust_loss(torch.tensor([[torch.nan, 1.0]])).isnan()
 
 
 def gradients(net, *args, **options):
     net.model.zero_grad()
-    losses = accumulate(net, *args, **options)
-    return losses, [p.grad.clone() for p in net.model.parameters()]
+    figures = accumulate(net, *args, **options)
+    return figures, [p.grad.clone() for p in net.model.parameters()]
 
 
 def test_misclassified_samples_add_only_their_cross_entropy():
@@ -46,16 +19,19 @@ def test_misclassified_samples_add_only_their_cross_entropy():
     images, labels = x[:40] / 255, y[:40]
     right = net.logits(images).argmax(1) == labels
     assert 0 < right.sum() < 40
-    losses, got = gradients(net, images, labels, alpha=2.0)
+    figures, got = gradients(net, images, labels, alpha=2.0)
     standard = nn.functional.cross_entropy(net.model(images), labels)
     robust = net.margins(images[right], labels[right]).relu().sum() / 40
     assert robust > 0
     net.model.zero_grad()
     (standard + 2.0 * robust).backward()
-    torch.testing.assert_close(losses.standard + 2.0 * losses.robust, standard + 2.0 * robust)
+    torch.testing.assert_close(figures.losses["standard"] + 2.0 * figures.losses["robust"], standard + 2.0 * robust)
     for a, p in zip(got, net.model.parameters(), strict=True):
         torch.testing.assert_close(a, p.grad)
-    assert (int(losses.correct), losses.standard.item()) == (int(right.sum()), pytest.approx(standard.item()))
+    assert (int(figures.counts["clean"]), figures.losses["standard"].item()) == (
+        int(right.sum()),
+        pytest.approx(standard.item()),
+    )
 
 
 def test_no_bounds_are_built_when_no_sample_is_correct(monkeypatch):
@@ -63,16 +39,16 @@ def test_no_bounds_are_built_when_no_sample_is_correct(monkeypatch):
     net = bounded(fit=200)
     wrong = (net.logits(x[:20] / 255).argmax(1) + 1) % 10
     monkeypatch.setattr(net, "margins_in_parts", None)
-    losses = accumulate(net, x[:20] / 255, wrong, alpha=1.0)
-    assert losses.robust == losses.correct == losses.certified == 0
+    figures = accumulate(net, x[:20] / 255, wrong, alpha=1.0)
+    assert figures.losses["robust"] == figures.counts["clean"] == figures.counts["certified"] == 0
 
 
 def test_certified_samples_add_only_their_cross_entropy():
     x, y = digits()
     net = bounded(eps=0.0, fit=200)  # at eps 0 every correct sample is certified
-    losses, got = gradients(net, x[:20] / 255, y[:20], alpha=5.0)
-    assert losses.robust == 0
-    assert losses.certified == losses.correct > 0
+    figures, got = gradients(net, x[:20] / 255, y[:20], alpha=5.0)
+    assert figures.losses["robust"] == 0
+    assert figures.counts["certified"] == figures.counts["clean"] > 0
     _, alone = gradients(net, x[:20] / 255, y[:20], alpha=0.0, robust=False)
     assert all(torch.allclose(a, b) for a, b in zip(got, alone, strict=True))
 
@@ -83,12 +59,12 @@ def test_correct_is_judged_in_eval_mode_and_ties_are_wrong():
     with torch.no_grad():
         net.model[-1].weight.zero_()
         net.model[-1].bias.zero_()
-    losses = accumulate(net, x[:8] / 255, y[:8], alpha=1.0)
-    assert losses.correct == 0  # all logits equal
+    figures = accumulate(net, x[:8] / 255, y[:8], alpha=1.0)
+    assert figures.counts["clean"] == 0  # all logits equal
 
     net = bounded(moody_net, fit=200)
-    losses = accumulate(net, x[:64] / 255, y[:64], alpha=1.0)
-    assert losses.correct == (net.logits(x[:64] / 255).argmax(1) == y[:64]).sum()
+    figures = accumulate(net, x[:64] / 255, y[:64], alpha=1.0)
+    assert figures.counts["clean"] == (net.logits(x[:64] / 255).argmax(1) == y[:64]).sum()
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -131,8 +107,8 @@ def test_normalisation_reaches_the_standard_loss():
     net = robnet_fx.bound(
         plain_net(), robnet_fx.BiasField(0, 0.1), mean=[0.3], std=[0.5], example=torch.rand(2, 1, 8, 8)
     )
-    losses = accumulate(net, images, y[:16], alpha=0.0, robust=False)
-    assert losses.standard.item() == pytest.approx(
+    figures = accumulate(net, images, y[:16], alpha=0.0, robust=False)
+    assert figures.losses["standard"].item() == pytest.approx(
         nn.functional.cross_entropy(plain_net()((images - 0.3) / 0.5), y[:16]).item()
     )
 
@@ -167,11 +143,11 @@ def test_neither_the_guess_nor_the_parts_change_the_gradient(guess, part, rows, 
     (nn.functional.cross_entropy(net.model(images), labels) + 1.5 * margins.relu().sum() / 40).backward()
     expected = [p.grad.clone() for p in net.model.parameters()]
     likely = {"all": None, "none": torch.zeros_like(active), "some": torch.arange(40) % 2 == 0, "right": active}[guess]
-    losses, got = gradients(net, images, labels, alpha=1.5, likely=likely, part=part, rows=rows)
+    figures, got = gradients(net, images, labels, alpha=1.5, likely=likely, part=part, rows=rows)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
-    assert torch.equal(losses.active, active)
-    assert (losses.correct, losses.certified) == (right.sum(), (right & ~active).sum())
+    assert torch.equal(figures.active, active)
+    assert (figures.counts["clean"], figures.counts["certified"]) == (right.sum(), (right & ~active).sum())
 
 
 def test_gradients_are_built_for_active_samples_only(monkeypatch):

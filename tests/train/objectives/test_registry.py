@@ -1,0 +1,30 @@
+import dataclasses
+
+import pytest
+import torch
+
+from robnet_fx.errors import UsageError
+from robnet_fx.train.gradients import accumulate
+from robnet_fx.train.objectives import OBJECTIVES, Equation6, objective_named
+from tests.small import bounded, digits
+
+
+def test_an_objective_is_found_by_name():
+    assert objective_named("equation-6") == Equation6()
+    with pytest.raises(UsageError, match="unknown objective 'equation-5'; known: equation-6"):
+        objective_named("equation-5")
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_is_a_frozen_value_with_what_a_step_needs(name):
+    objective = objective_named(name)
+    assert dataclasses.is_dataclass(objective) and objective == objective_named(name)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        objective.anything = 1
+    assert not {"clean", "certified"} & objective.weights(1.0).keys()
+    x, y = digits()
+    net = bounded(eps=0.3, fit=60)
+    figures = accumulate(net, x[:20] / 255, y[:20], objective=objective, alpha=1.0, part=6)
+    assert list(figures.losses) == list(objective.weights(1.0))
+    assert next(iter(figures.losses)) == "standard"
+    assert all(torch.isfinite(value) and not value.requires_grad for value in figures.losses.values())
