@@ -1,6 +1,6 @@
 """How a command ends badly: one headline on standard error and an exit code, never a traceback unasked.
 
-0 fine, 1 failed, 2 usage, 3 unsupported network, 130 interrupted.
+0 fine, 1 failed, 2 usage, 3 unsupported network, 130 interrupted. PyTorch is loaded where a command starts to run.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import NoReturn, ParamSpec
 import typer
 
 from robnet_fx.errors import Interrupted, RobnetError
-from robnet_fx.machine import ranks
-from robnet_fx.report.console import failures, notes, say
 
 DEBUG_VARIABLE = "ROBNET_FX_DEBUG"
 """Set, the traceback is shown too."""
@@ -31,6 +29,8 @@ def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         with ExitStack() as stack:
             try:
+                from robnet_fx.machine import ranks
+
                 stack.enter_context(ranks.joined())
                 command(*args, **kwargs)
             except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
@@ -48,6 +48,8 @@ def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:
 
 def warn(message: str) -> None:
     """A remark about something that is probably not meant."""
+    from robnet_fx.report.console import notes, say
+
     say(notes(), f"warning: {message}", "yellow")
 
 
@@ -58,6 +60,9 @@ def _how_to_resume(error: RobnetError) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    from robnet_fx.machine import ranks
+    from robnet_fx.report.console import failures, notes, say
+
     console = notes() if code == Interrupted.exit_code else failures()  # Ctrl-C reaches every rank
     if os.environ.get(DEBUG_VARIABLE):
         say(console, traceback.format_exc())

@@ -11,6 +11,7 @@ import typer
 import robnet_fx
 from robnet_fx.cli import attack, certify, check, inspect, robustify, zoo
 from robnet_fx.cli.errors import DEBUG_VARIABLE, reporting_errors
+from robnet_fx.machine.allocator import keep_freed_memory
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -47,6 +48,7 @@ def everywhere(
 
     Exit codes: 0 fine, 1 failed, 2 usage, 3 unsupported network, 130 interrupted.
     """
+    keep_freed_memory()
 
 
 def main() -> None:

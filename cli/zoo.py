@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from robnet_fx.cli import options
-from robnet_fx.report.console import notes, say
 
 
 def list_networks(json: options.Json = False) -> None:
@@ -44,6 +43,7 @@ def export(
 
     Example: `robnet-fx zoo export digits digits.onnx`
     """
+    from robnet_fx.report.console import notes, say
     from robnet_fx.zoo.export import export as write
     from robnet_fx.zoo.models import architecture
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import fx, nn
+
+from robnet_fx.machine.torch_internals import parameters_of
 
 MODEL = "model"  # the sub-module of every graph module that is the user's own module, the very same object
 LAYOUT = "layout"  # in the meta of a canonical graph's input: the `layout.Layout` of its images, or why it is open
@@ -57,8 +58,7 @@ def numel(node: fx.Node) -> int:
 
 def argument(node: fx.Node, name: str, default: Any) -> Any:
     """An argument of an ATen call by its schema name; the default for one of our own operations, which have none."""
-    schema = node.target._schema.arguments if isinstance(node.target, torch._ops.OpOverload) else ()
-    for position, entry in enumerate(schema):
+    for position, entry in enumerate(parameters_of(node.target)):
         if entry.name == name:
             return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)
     return default

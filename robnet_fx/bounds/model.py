@@ -21,6 +21,7 @@ from robnet_fx.frontend.outputs import Name, logits_in
 from robnet_fx.graphs import LAYOUT, MODEL, OUTPUT, shape_of
 from robnet_fx.images.layout import Layout, arrange, channels_first
 from robnet_fx.machine.precision import bounds_precision
+from robnet_fx.machine.torch_internals import is_compiled, leave_free
 from robnet_fx.passes import FIELD, NORMALISATION
 from robnet_fx.passes.base import input_of
 from robnet_fx.passes.head import head_of
@@ -203,7 +204,7 @@ class BoundedModel(nn.Module):
         """
         self._check(images, labels)
         graph, count = self._graph("upper_graph", _upper), len(images)
-        compiled = precision is not None and graph._compiled_call_impl is not None
+        compiled = precision is not None and is_compiled(graph)
         if compiled and count == 1:  # would be compiled as a case of its own
             images, labels = images.repeat(2, *[1] * (images.dim() - 1)), labels.repeat(2)
         spec = margin_spec(labels, other_classes(labels, self.classes), self.classes).to(images.dtype)
@@ -217,7 +218,7 @@ class BoundedModel(nn.Module):
         for part in spec.tensor_split(math.ceil(margins / rows), 1):
             if compiled:  # else axes that happen to be equally long would be taken for one and the same
                 for value, axis in ((images, 0), (part, 0), (part, 1)):
-                    torch._dynamo.maybe_mark_dynamic(value, axis)
+                    leave_free(value, axis)
             with bounds_precision(precision or "float32", images.device):
                 upper = graph(images, part) if precision else graph.forward(images, part)  # forward is never compiled
             yield upper[:count].to(images.dtype, copy=compiled)  # CUDA graphs put their next result in the same place

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from robnet_fx.algebra.ops import cast
 from robnet_fx.errors import UnsupportedError
@@ -26,6 +25,7 @@ from robnet_fx.frontend.places import layer_of, source_line
 from robnet_fx.frontend.places import place_of as place_of
 from robnet_fx.frontend.rewrites import FIRST_RESULTS, REWRITES
 from robnet_fx.graphs import MODEL, argument, prune
+from robnet_fx.machine.torch_internals import parameters_of, read_off_values
 
 aten = torch.ops.aten
 
@@ -264,7 +264,7 @@ class Canonical:
         followed = isinstance(value, Tensor) and value.dtype in _EXACT and node.target not in CASTS
         if followed and argument(node, "dtype", None) is not None:
             kwargs.pop("dtype", None)
-            args = args[: [entry.name for entry in node.target._schema.arguments].index("dtype")]  # type: ignore[union-attr]
+            args = args[: [entry.name for entry in parameters_of(node.target)].index("dtype")]
             if not _value(node.args[0]).is_floating_point() and not self.varies(args[0]):
                 args[0] = self._cast(args[0])
         return tuple(args), kwargs
@@ -327,9 +327,7 @@ class Canonical:
                     f"{arg.name} is a size computed from the batch ({value}); only B itself is known"
                 )
             if isinstance(value, (torch.SymFloat, torch.SymBool)):
-                read = (
-                    "computed from the batch" if not free_unbacked_symbols(value) else "read off the values of an image"
-                )
+                read = "read off the values of an image" if read_off_values(value) else "computed from the batch"
                 raise UnsupportedError(f"{arg.name} is a number {read}, which has no bounds")
             return value if arg not in self.env and isinstance(value, (int, float, bool)) else self.env[arg]
         if isinstance(arg, (list, tuple)):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from robnet_fx.errors import RobnetError, UnsupportedError, UsageError
 from robnet_fx.frontend.places import source_line
+from robnet_fx.machine.torch_internals import depends_on_values
 
 _OF_SHAPES = re.compile(r"\b(shapes?|sizes?|dim|dims|dimensions?|dimensional|channels|broadcast\w*|[1-6]D)\b", re.I)
-_OF_VALUES = re.compile(r"data-dependent|GuardOnDataDependent|unbacked|_local_scalar_dense", re.I)
 _KINDS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 
 
@@ -29,7 +29,7 @@ def refused(error: Exception, model: nn.Module, example: Tensor) -> RobnetError:
 def untraceable(error: Exception, model: nn.Module) -> UnsupportedError:
     """The error for an exception of torch.export, which the model itself does not end in."""
     remedy = ""
-    if _OF_VALUES.search(f"{type(error).__name__} {error}"):
+    if depends_on_values(error):
         remedy = "\n  remedy  let no branch, size or Python number depend on the values of an image"
     head = f"torch.export cannot trace {type(model).__name__} with a free batch size: {summary(error)}"
     return UnsupportedError(f"{head}{_place(error, model)}{remedy}")

@@ -11,15 +11,16 @@ from torch import Tensor, fx, nn
 
 from robnet_fx.errors import RobnetError, UnsupportedError, UsageError
 from robnet_fx.frontend.attention import attention_in_steps
-from robnet_fx.frontend.batch_axis.fixed import fixed_at
 from robnet_fx.frontend.batch_axis.walk import take_apart
 from robnet_fx.frontend.canonical import Canonical
 from robnet_fx.frontend.decompositions import decompositions
 from robnet_fx.frontend.faults import refused, untraceable
 from robnet_fx.frontend.outputs import picking
 from robnet_fx.frontend.parity import check_repeats, check_trace
+from robnet_fx.frontend.places import source_line
 from robnet_fx.frontend.running import Guest, uncollected
 from robnet_fx.graphs import EXAMPLE, MODEL, OUTPUT, derive
+from robnet_fx.machine.torch_internals import fixes_a_size, stack_that_fixes_a_size
 
 
 def trace_module(guest: Guest, example: Tensor) -> fx.GraphModule:
@@ -82,9 +83,9 @@ def _export(guest: Guest, example: Tensor) -> torch.export.ExportedProgram:
     except RobnetError:
         raise
     except Exception as error:
-        if "specialized" not in str(error):
+        if not fixes_a_size(error):
             raise untraceable(error, model) from error
-        source = fixed_at(export)
+        source = source_line(stack_that_fixes_a_size(export))
         raise UnsupportedError(
             f"{type(model).__name__} fixes the batch size to that of the example, and bounds need it free\n"
             + f"  source  {source}\n" * bool(source)

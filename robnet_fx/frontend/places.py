@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import fx
 
+from robnet_fx.machine.torch_internals import layers_around
+
 _NOT_THE_USERS = re.compile(
     f"^<|/onnx2torch/|^{re.escape(str(Path(os.__file__).parent))}/(?!...?.?-packages)|"
     + "|".join("^" + re.escape(str(Path(home).parent)) for home in (torch.__file__, __file__))
@@ -17,7 +19,7 @@ _NOT_THE_USERS = re.compile(
 
 def layer_of(node: fx.Node) -> tuple[str, str]:
     """(path, class) of the innermost layer of the user's model that made the node."""
-    stack = [entry for entry in (node.meta.get("nn_module_stack") or {}).values() if not entry[0].startswith("_empty")]
+    stack = layers_around(node)
     if not stack:
         return "", ""
     path, kind = stack[-1]

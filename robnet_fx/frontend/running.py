@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,13 +17,15 @@ from torch.utils.hooks import RemovableHandle
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.outputs import Name, picking, tensors_of
 from robnet_fx.frontend.parity import difference
-
-_OF_TORCH = (
-    (r".isinstance\(treespec, LeafSpec\). is deprecated", FutureWarning),  # torch.export copies specs of its own
-    (r"The tensor attributes? .* assigned during export", UserWarning),  # what is assigned is put back here
+from robnet_fx.machine.torch_internals import (
+    DATA_OF_TENSOR,
+    forget_backward_hooks,
+    forward_hooks,
+    times_written,
+    without_exports_own_remarks,
 )
+
 _FOR_GRADIENTS = (torch.Tensor.register_hook, torch.Tensor.register_post_accumulate_grad_hook, torch.Tensor.retain_grad)
-_DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 
 
 class Guest:
@@ -36,9 +37,8 @@ class Guest:
         self._kept = _Kept(model)
         self._watched: list[tuple[dict[int, Any], int, _Watched]] = []
         for module in model.modules():
-            module._backward_hooks.clear()
-            module._backward_pre_hooks.clear()
-            for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            forget_backward_hooks(module)
+            for hooks in forward_hooks(module):
                 for key, hook in list(hooks.items()):
                     hooks[key] = watched = _Watched(hook)
                     self._watched.append((hooks, key, watched))
@@ -79,19 +79,10 @@ def undisturbed(model: nn.Module, output: Name = None) -> Iterator[Guest]:
     guest = Guest(model, output)
     try:
         model.eval()
-        with _WithoutGradients(), quiet():
+        with _WithoutGradients(), without_exports_own_remarks():
             yield guest
     finally:
         guest.put_back()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Inside, torch.export's remarks about itself are not shown; every other warning is."""
-    with warnings.catch_warnings():
-        for message, category in _OF_TORCH:
-            warnings.filterwarnings("ignore", message, category)
-        yield
 
 
 @contextmanager
@@ -151,9 +142,9 @@ class _Watched:
     def __call__(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         shown = [tensor for _, tensor in tensors_of((args, kwargs))]
         own = {name: value for name, value in vars(module).items() if isinstance(value, Tensor)}
-        before = [tensor._version for tensor in (*shown, *own.values())]
+        before = [times_written(tensor) for tensor in (*shown, *own.values())]
         result = self.hook(module, *args, **kwargs)
-        written = before != [tensor._version for tensor in (*shown, *own.values())]
+        written = before != [times_written(tensor) for tensor in (*shown, *own.values())]
         replaced = any(vars(module).get(name) is not value for name, value in own.items())
         self.takes_part |= result is not None or written or replaced
         return result
@@ -166,6 +157,6 @@ class _WithoutGradients(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _FOR_GRADIENTS:
             return None if func is torch.Tensor.retain_grad else RemovableHandle(OrderedDict())
-        if func == _DATA:
+        if func == DATA_OF_TENSOR:
             return args[0].detach()
         return func(*args, **(kwargs or {}))

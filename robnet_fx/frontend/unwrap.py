@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend.canonical import HALF
+from robnet_fx.machine.torch_internals import is_persistent, uncompiled
 
 
 def unwrap(model: Any) -> nn.Module:
@@ -24,12 +25,10 @@ def unwrap(model: Any) -> nn.Module:
     """
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
     while True:
-        if isinstance(model, wrappers):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):  # torch.compile
-            model = model._orig_mod
-        else:
+        model = uncompiled(model)
+        if not isinstance(model, wrappers):
             break
+        model = model.module
     if isinstance(model, torch.export.ExportedProgram):
         model = model.module()
         for refused in ("train", "eval"):  # an exported graph is the same in both modes, so calling them does no harm
@@ -86,10 +85,10 @@ def copy_of(model: nn.Module) -> nn.Module:
 def bare(model: nn.Module) -> nn.Module:
     """The model's parameters and buffers under their names and nothing else: all that a graph over it reads."""
     made = nn.Module()
-    for name, parameter in model._parameters.items():
+    for name, parameter in model.named_parameters(recurse=False, remove_duplicate=False):
         made.register_parameter(name, parameter)
-    for name, buffer in model._buffers.items():
-        made.register_buffer(name, buffer, persistent=name not in model._non_persistent_buffers_set)
+    for name, buffer in model.named_buffers(recurse=False, remove_duplicate=False):
+        made.register_buffer(name, buffer, persistent=is_persistent(model, name))
     for name, module in model.named_children():
         made.add_module(name, bare(module))
     return made

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from robnet_fx.algebra.domains import InputShape
@@ -17,6 +16,7 @@ from robnet_fx.frontend import trace
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.graphs import MODEL
 from robnet_fx.images.layout import Layout
+from robnet_fx.machine.torch_internals import Operator
 from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbations.base import Perturbation
 from robnet_fx.problem import Problem
@@ -83,7 +83,7 @@ def operation_name(target: Any) -> str:
     """`aten.conv2d.default`, `rules.relu.ssip`: the operation as a person would say it."""
     if isinstance(target, str):
         return target
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, Operator):
         return str(target)
     return f"{target.__module__}.{target.__qualname__}".removeprefix("robnet_fx.").removeprefix("_operator.")
 

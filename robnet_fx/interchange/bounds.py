@@ -6,7 +6,6 @@ exporter does not know; the few backward operations this leaves have their forms
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, islice
@@ -18,7 +17,6 @@ import onnxruntime
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from robnet_fx.algebra import kernels
 from robnet_fx.bounds import method_named
@@ -26,6 +24,7 @@ from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UnsupportedError, UnsupportedOpError, UsageError
 from robnet_fx.frontend.onnx.runtime import TOLERANCE, difference
 from robnet_fx.machine.files import write_atomically
+from robnet_fx.machine.torch_internals import flattened, operations_named
 
 aten = torch.ops.aten
 
@@ -103,7 +102,7 @@ def _exported(bounds: nn.Module, inputs: tuple[Tensor, Tensor], free: bool) -> o
     batch, rows = torch.export.Dim("batch"), torch.export.Dim("rows")
     try:
         with kernels.plain():
-            flat = make_fx(bounds, decomposition_table=_TABLE, tracing_mode=mode, _allow_non_fake_inputs=True)(*inputs)
+            flat = flattened(bounds, inputs, _TABLE, mode)
         program = torch.onnx.export(
             flat,
             inputs,
@@ -114,7 +113,7 @@ def _exported(bounds: nn.Module, inputs: tuple[Tensor, Tensor], free: bool) -> o
             dynamic_shapes=({0: batch}, {0: batch, 1: rows}) if free else None,
         )
     except Exception as error:
-        missing = sorted(set(re.findall(r"OpOverload\(op='([\w.:]+)'", str(error))))
+        missing = operations_named(error)
         if missing:
             raise UnsupportedOpError(f"the bounds graph has no ONNX form: {', '.join(missing)}") from error
         raise UnsupportedError(f"torch.onnx cannot export the bounds: {str(error).strip().splitlines()[0]}") from error

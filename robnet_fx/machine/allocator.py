@@ -5,19 +5,18 @@ from __future__ import annotations
 import ctypes
 import sys
 
-import torch
-
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # mallopt's numbers
 
 
-def keep(device: torch.device) -> None:
-    """For work on a CPU, ask the C library to keep what it has no use for, up to 2 GiB of it at the end of the heap.
+def keep_freed_memory() -> None:
+    """Ask the C library to keep what the process frees, up to 2 GiB of it at the end of the heap, from now on.
 
-    Bounds allocate and free the same large tensors again and again. What does not fit into the heap as it stands would
-    be mapped anew each time, so nothing is mapped, for as long as the process lives: the heap grows. A training step
-    gains a tenth, a verdict half. Where there is no `mallopt`, nothing happens.
+    For work on a CPU: bounds allocate and free the same large tensors again and again. What does not fit into the heap
+    as it stands would be mapped anew each time, so nothing is mapped, for as long as the process lives: the heap grows.
+    A training step gains a tenth, a verdict half. The command line asks for it; from Python it is yours to ask, since
+    it changes the whole process. Where there is no `mallopt` (not Linux, or not glibc), nothing happens.
     """
-    if device.type != "cpu" or not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux"):
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt

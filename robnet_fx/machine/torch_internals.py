@@ -42,7 +42,7 @@ _EXPORTS_OWN_REMARKS = (
     (r"The tensor attributes? .* assigned during export", UserWarning),  # what is assigned is put back
 )
 _SHAPES = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-_BETWEEN = (logging.__file__, contextlib.__file__)  # frames that are neither the model's nor torch's
+_BETWEEN = (logging.__file__, contextlib.__file__, __file__)  # frames that are neither the model's nor torch's
 _OF_VALUES = re.compile(r"data-dependent|GuardOnDataDependent|unbacked|_local_scalar_dense", re.I)
 
 
@@ -65,37 +65,42 @@ def depends_on_values(error: Exception) -> bool:
     return bool(_OF_VALUES.search(f"{type(error).__name__} {error}"))
 
 
-def stack_that_fixes_a_size(export: Callable[[], Any]) -> list[traceback.FrameSummary]:
-    """Run a failing export again: the frames under which torch first replaces a free size by a number, empty where it
-    does not. Only its log tells the moment."""
+def stack_that_fixes_a_size(export: Callable[[], Any]) -> str:
+    """Run a failing export again: the stack trace under which torch first replaces a free size by a number, empty where
+    it does not. Only its log tells the moment."""
     level, listener = _SHAPES.level, _Listener(_SHAPES.getEffectiveLevel())
     _SHAPES.addFilter(listener)
     _SHAPES.setLevel(logging.INFO)
     try:
         export()
     except Exception:
-        return listener.frames
+        return listener.stack
     finally:
         _SHAPES.setLevel(level)
         _SHAPES.removeFilter(listener)
-    return []
+    return ""
 
 
 class _Listener(logging.Filter):
-    """Notes the frames of the first message that a free size became a number, and keeps back the messages that are
+    """Notes the stack under the first message that a free size became a number, and keeps back the messages that are
     there only because it listens."""
 
     def __init__(self, usual: int) -> None:
         super().__init__()
-        self.usual = usual
-        self.frames: list[traceback.FrameSummary] = []
+        self.usual, self.stack = usual, ""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not self.frames and re.match(r"set_replacement \w+ = \d+ ", record.getMessage()):
+        if not self.stack and re.match(r"set_replacement \w+ = \d+ ", record.getMessage()):
             frames = traceback.extract_stack()
             start = max(i for i, frame in enumerate(frames) if frame.name == stack_that_fixes_a_size.__name__)
-            self.frames = [frame for frame in frames[start:] if frame.filename not in _BETWEEN]
+            model = [frame for frame in frames[start:] if frame.filename not in _BETWEEN]
+            self.stack = "".join(traceback.format_list(model))
         return record.levelno >= self.usual
+
+
+def operations_named(error: Exception) -> list[str]:
+    """The operations that torch.onnx.export says it has no form for, `aten.name.overload` in order: in words alone."""
+    return sorted(set(re.findall(r"OpOverload\(op='([\w.:]+)'", str(error))))
 
 
 def size_expression(size: torch.SymInt) -> Any:

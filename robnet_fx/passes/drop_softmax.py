@@ -8,6 +8,7 @@ from torch import fx
 
 from robnet_fx.errors import UnsupportedError
 from robnet_fx.graphs import prune, shape_of
+from robnet_fx.machine.torch_internals import Operator
 from robnet_fx.passes.base import graph_pass, is_canonical
 from robnet_fx.passes.head import head_of, is_single, last_function, output_of
 
@@ -43,7 +44,7 @@ def drop_softmax(module: fx.GraphModule) -> None:
     prune(module.graph)
 
 
-def _behind(module: fx.GraphModule, last: fx.Node, target: torch._ops.OpOverload, *args: object) -> fx.Node:
+def _behind(module: fx.GraphModule, last: fx.Node, target: Operator, *args: object) -> fx.Node:
     """A call on the output that becomes the output, in the name of the layer that made it."""
     output = module.graph.find_nodes(op="output")[0]
     with module.graph.inserting_before(output):

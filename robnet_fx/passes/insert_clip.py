@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from robnet_fx.machine.torch_internals import Operator
 from robnet_fx.passes.base import arrived, graph_pass, is_canonical, like, put_behind
 
 aten = torch.ops.aten
@@ -17,7 +18,7 @@ def insert_clip(module: fx.GraphModule, clip: str | None) -> None:
         return
     image = arrived(module)
     graph = module.graph
-    steps: list[tuple[torch._ops.OpOverload, tuple[float, ...]]] = [(aten.clamp.default, (0.0, 1.0))]
+    steps: list[tuple[Operator, tuple[float, ...]]] = [(aten.clamp.default, (0.0, 1.0))]
     if clip == "relu":
         steps = [(aten.relu.default, ()), (aten.rsub.Scalar, (1.0,))] * 2
     value = image

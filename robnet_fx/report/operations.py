@@ -14,6 +14,7 @@ from typing import Any
 from robnet_fx.frontend.canonical import SPELLINGS
 from robnet_fx.frontend.decompositions import OURS, PYTORCHS
 from robnet_fx.frontend.rewrites import FIRST_RESULTS, REWRITES
+from robnet_fx.machine.torch_internals import Operator
 from robnet_fx.passes import pipeline  # noqa: F401  (enters every lowering)
 from robnet_fx.passes.lower import lowerings
 from robnet_fx.rules import Rule, family, table
@@ -88,7 +89,7 @@ def _file(module: str) -> str:
 
 def _names(targets: Iterable[Any]) -> str:
     """ATen names without the overload called default; our own operations as `ops.<name>`."""
-    names = (str(t) if hasattr(t, "_schema") else f"ops.{t.__name__}" for t in targets)
+    names = (str(t) if isinstance(t, Operator) else f"ops.{t.__name__}" for t in targets)
     return ", ".join(sorted(name.removesuffix(".default") for name in names))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from robnet_fx.machine.torch_internals import Operator
 from robnet_fx.rules.affine import affine
 from robnet_fx.rules.axes import keeps_batch, needs_axes, positional, rank_of
 from robnet_fx.rules.registry import Refusal, register
@@ -40,7 +41,7 @@ def _indexes_batch(node: fx.Node, bounded: list[fx.Node]) -> str | None:
     return None
 
 
-_MOVES: dict[str, tuple[torch._ops.OpOverload, Refusal]] = {
+_MOVES: dict[str, tuple[Operator, Refusal]] = {
     "expand": (aten.expand.default, _expands_batch),
     "repeat": (aten.repeat.default, _repeats_batch),
     "tile": (aten.tile.default, _repeats_batch),

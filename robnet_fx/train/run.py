@@ -12,7 +12,6 @@ from torch import Tensor
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import Interrupted, RobnetError, UsageError
 from robnet_fx.images.pixels import to_float
-from robnet_fx.machine import allocator as pages
 from robnet_fx.machine import ranks
 from robnet_fx.machine.precision import training_precision
 from robnet_fx.machine.progress import Progress, Task
@@ -52,7 +51,6 @@ class Run:
         if not self.parameters:
             raise UsageError("the model has no parameters to train")
         ranks.follow([*net.model.parameters(), *net.model.buffers()])
-        pages.keep(self.device)
         self.optimiser = torch.optim.Adam(self.parameters)
         self.steps = math.ceil(len(images) / recipe.batch_size)
         self.loader = torch.Generator().manual_seed(recipe.seed)

@@ -99,8 +99,9 @@ def certify(
 
     Worked in `dtype` on a copy of `net` (None: in its own dtype), so the caller's model is left alone. float32 verdicts
     are sound up to rounding only. `model_file` adds the hash of the file that the model came from to that of its
-    weights, and `data_notes` are phrases on how the images were read. On a CPU the process keeps freed memory from then
-    on (`machine.allocator`). Raises `UsageError` for data that does not fit.
+    weights, and `data_notes` are phrases on how the images were read. Raises `UsageError` for data that does not fit.
+
+    On a CPU this is up to twice as fast where the process keeps what it frees: `robnet_fx.keep_freed_memory()`.
     """
     check(images, labels, net.classes)
     if dtype is not None and not dtype.is_floating_point:

@@ -11,7 +11,6 @@ from robnet_fx.algebra.logits import correct
 from robnet_fx.bounds.memory import available_memory, of_verdicts
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.images.pixels import batches, to_float
-from robnet_fx.machine import allocator as pages
 from robnet_fx.machine import ranks
 from robnet_fx.machine.precision import full_precision
 from robnet_fx.machine.progress import SILENT, Progress
@@ -66,7 +65,6 @@ def verdicts(
 
 
 def _verdicts(net: BoundedModel, images: Tensor, labels: Tensor, batch_size: int, progress: Progress) -> Verdicts:
-    pages.keep(net.center.device)
     predicted, right = _classify(net, images, labels, batch_size)
     certified = torch.zeros_like(right)
     margin = torch.full(right.shape, torch.nan, dtype=net.center.dtype)

@@ -26,7 +26,7 @@ from torch import nn
 
 from robnet_fx import BiasField, bound
 from robnet_fx.bounds.memory import available_memory
-from robnet_fx.machine import allocator as pages
+from robnet_fx.machine.allocator import keep_freed_memory
 from tests.benchmarks.coverage import settle
 from tests.benchmarks.speed import peak, start_of_peak
 
@@ -46,7 +46,7 @@ def main() -> None:
     options = parse()
     if options.threads:
         torch.set_num_threads(options.threads)
-    pages.keep(CPU)
+    keep_freed_memory()
     if options.resnet18:
         Console().print(resnet18())
         return

@@ -38,7 +38,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from robnet_fx import BiasField, BoundedModel, bound
-from robnet_fx.machine import allocator as pages
+from robnet_fx.machine.allocator import keep_freed_memory
 from robnet_fx.machine.precision import bounds_precision, training_precision
 from robnet_fx.train.gradients import accumulate
 from robnet_fx.zoo.models import architecture
@@ -192,7 +192,7 @@ def compete(pipe: Connection, network: str, name: str, options: argparse.Namespa
     if options.threads:
         torch.set_num_threads(options.threads)
     if not name.startswith(PEER) or name.endswith(KEPT):
-        pages.keep(torch.device(options.device))
+        keep_freed_memory()
     bench = Bench(network, options.batch, options.device)
     work, device = bench.contender(name), bench.images.device
     held = start_of_peak(device)

@@ -18,6 +18,7 @@ from robnet_fx.algebra.ops import WINDOWED, windowed
 from robnet_fx.frontend.batch_axis.stand_in import Apart, Place, call, sizes
 from robnet_fx.frontend.canonical import CASTS, POOLS_WITH_INDICES
 from robnet_fx.graphs import argument
+from robnet_fx.machine.torch_internals import parameters_of
 
 aten = torch.ops.aten
 
@@ -95,7 +96,7 @@ def _along(work: Apart, node: fx.Node) -> Made:
     target: Any = node.target
     first, *others = work.varying(node)
     place, rank = work.known[first][1], first.meta["val"].dim()
-    entries = [(i, entry) for i, entry in enumerate(target._schema.arguments) if entry.name in _AXES]
+    entries = [(i, entry) for i, entry in enumerate(parameters_of(target)) if entry.name in _AXES]
     if not entries or any(work.known[other][1][1:] != place[1:] for other in others):
         raise work.refusal(node)
     args, gone = list(fx.node.map_arg(node.args, lambda n: work.known[n][0] if n in work.known else n)), 0

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch._dispatch.python import enable_python_dispatcher
-from torch._guards import detect_fake_mode
 
 from robnet_fx.errors import UnsupportedError
 from robnet_fx.frontend.canonical import place_of
+from robnet_fx.machine.torch_internals import size_expression, traced_call
 
 aten = torch.ops.aten
 
@@ -133,10 +132,7 @@ def call(node: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
     """A call on the way to what replaces a traced node, with its place in the model; worked out on fake values."""
     made = node.graph.call_function(target, args, kwargs)
     values, named = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
-    mode = detect_fake_mode(node.meta["val"])
-    assert mode is not None
-    with mode, enable_python_dispatcher():  # in C++ some would fix the batch size
-        made.meta = node.meta | {"val": target(*values, **named)}
+    made.meta = node.meta | {"val": traced_call(target, values, named, node.meta["val"])}
     return made
 
 
@@ -191,10 +187,7 @@ def sizes(value: Any) -> list[Any]:
 def number(argument: Any) -> Any:
     """An argument that may be a size, as a number or an expression."""
     value = argument.meta["val"] if isinstance(argument, fx.Node) else argument
-    if not isinstance(value, torch.SymInt):
-        return value
-    expression = value.node.expr
-    return int(expression) if expression.is_Integer else expression
+    return size_expression(value) if isinstance(value, torch.SymInt) else value
 
 
 def shape_text(node: fx.Node) -> str:

@@ -199,7 +199,7 @@ class GraphReader:
             self.values[output] = Data(first[i], second[i], item, learned, levels)
 
     def _module_name(self, proto: onnx.NodeProto) -> str:
-        name = re.sub(r"\W+", "_", proto.name).strip("_") or f"{proto.op_type.lower()}_{len(self.root._modules)}"
+        name = re.sub(r"\W+", "_", proto.name).strip("_") or f"{proto.op_type.lower()}_{len([*self.root.children()])}"
         name = name if name[0].isalpha() else f"{proto.op_type.lower()}_{name}"
         while hasattr(self.root, name) or hasattr(fx.GraphModule, name) or name in ("training", "graph"):
             name += "_"

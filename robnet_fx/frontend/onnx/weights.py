@@ -69,7 +69,7 @@ class Weights:
                 path = f"{name}.{prefix}{slot}"
                 self.stored[path], self.uses[path] = value.stored, (node.output, index)
         for part in module.modules():
-            for slot in [*part._parameters, *part._buffers]:
+            for slot in _own(part):
                 if (part, slot) not in kept and slot != "num_batches_tracked":  # loading weights asks for this one
                     setattr(part, slot, None)
         return slots
@@ -96,6 +96,11 @@ def begins_learning(node: Node, module: nn.Module) -> bool:
 def _holder(module: nn.Module, role: str) -> tuple[nn.Module | None, str]:
     """The part of a converted module that has the parameter or buffer of this name, and the path to it."""
     for path, part in module.named_modules():
-        if role and (part._parameters.get(role) is not None or part._buffers.get(role) is not None):
+        if role and role in _own(part):
             return part, f"{path}." if path else ""
     return None, ""
+
+
+def _own(module: nn.Module) -> dict[str, Tensor]:
+    """A module's parameters and buffers by name, without those of the modules in it."""
+    return dict([*module.named_parameters("", False, False), *module.named_buffers("", False, False)])

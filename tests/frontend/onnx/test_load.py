@@ -18,7 +18,7 @@ from robnet_fx.frontend import trace
 from robnet_fx.frontend.onnx.load import load_onnx
 from robnet_fx.frontend.onnx.operators import convert
 from robnet_fx.frontend.onnx.runtime import OnnxSession, difference
-from robnet_fx.frontend.running import quiet
+from robnet_fx.machine.torch_internals import without_exports_own_remarks
 from tests.onnx_files import CLASSES, SIZE, Residual, by_hand, convnet, exported, settled, weight
 
 EXPORTS = [(False, opset, dynamic) for opset in (9, 11, 13, 17, 18, 20) for dynamic in (False, True)]
@@ -38,7 +38,7 @@ PUBLIC = [  # file, image shape, parameters
 
 def traced(model, images):
     """The graph torch.export makes of a model with a free batch, and the ATen operations in it."""
-    with quiet():
+    with without_exports_own_remarks():
         program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
         program = program.run_decompositions({})
     return program.module(), {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
