@@ -134,8 +134,8 @@ class Perturbation:
         typer.Option(
             metavar="FILE",
             help="A bias field with a box for every coefficient, from a JSON file: "
-            '{"order": 0, "multiplicative": [[0.9, 1.1]], "additive": [[-0.05, 0.05]]}, (order + 1)^2 pairs of '
-            "[lower, upper] each, one of the two may be left out.",
+            '{"order": 0, "multiplicative": [[0.9, 1.1]], "additive": [[-0.05, 0.05]]}, a [lower, upper] pair '
+            "for each coefficient, the last axis's power growing first; one of the two may be left out.",
             show_default=False,
         ),
     ] = None

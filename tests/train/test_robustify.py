@@ -1,4 +1,5 @@
 import errno
+import inspect
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import robnet_fx
-from robnet_fx import BiasField, Training
+from robnet_fx import BiasField, Problem, Training, WhiteNoise
 from robnet_fx.bounds.memory import of_training
 from robnet_fx.cli.texts import read_memory
 from robnet_fx.errors import Interrupted, RobnetError, UsageError
@@ -37,6 +38,7 @@ class Data:
     x_test: Tensor = X[1500:1600]
     y_test: Tensor = Y[1500:1600]
     name: str = "some digits"
+    notes: tuple[str, ...] = ("the first ones",)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,8 @@ def test_the_whole_job(job, model, tmp_path):
 
     # the numbers are those of the written file, and anyone gets them again from it
     again = robnet_fx.bound(result.out, robnet_fx.BiasField(1, 0.6))
-    certificate = certify(again, X[1500:1600], Y[1500:1600], model_file=result.out)
+    certificate = certify(again, X[1500:1600], Y[1500:1600], model_file=result.out, data_notes=Data.notes)
+    assert certificate.document()["data_notes"] == ["the first ones"]
     assert certificate.certified_accuracy == result.after.certified
     assert certificate.clean_accuracy == result.after.clean
     assert json.loads(certificate.to_json()) == json.loads((result.run / "certificate.json").read_text())
@@ -231,6 +234,36 @@ def test_what_would_help_above_chance_is_a_remark(job, tmp_path, monkeypatch):
     monkeypatch.setattr(type(SILENT), "remark", lambda self, text: said.append(text))
     job(model=Scaled(255, 0), out=tmp_path / "x.onnx", epochs=1, test_limit=10)
     assert len(said) == 1 and "--mean 0 --std 0.0039215686" in said[0]
+
+
+def test_any_perturbation_and_problem(job, tmp_path):
+    problem = Problem(WhiteNoise(0.1), "clamp", mean=0.1, std=(0.9,))
+    result = job(problem=problem, epochs=2, limit=200, test_limit=20)
+    arguments = json.loads((result.run / "arguments.json").read_text())
+    assert arguments["perturbation"] == {"kind": "WhiteNoise", "eps": 0.1} and len(arguments["box"]["center"]) == 64
+    assert arguments["normalisation"] == {"mean": [0.1], "std": [0.9]} and arguments["clip"] == "clamp"
+    assert load_onnx(result.out).metadata["robnet_fx.mean"] == "0.1"
+    assert result.history.epochs[-1]["eps"] == 0.1 and result.certificate.document()["clip"] == "clamp"
+
+
+def test_arguments_are_complete(job):
+    """Everything that `robustify` and its settings take is in arguments.json, by name."""
+    result = job(epochs=1, limit=100, test_limit=5, metadata={"by": "a test"})
+    arguments = json.loads((result.run / "arguments.json").read_text())
+    names = {*inspect.signature(robustify).parameters} - {"problem", "training", "progress"}
+    names |= {field.name for kind in (Training, Problem, BiasField) for field in fields(kind)}
+    assert names <= arguments.keys()
+    assert (arguments["method"], arguments["order"], arguments["eps"]) == ("rsip-ssip", 1, 0.6)
+    assert (arguments["epochs"], arguments["lr"], arguments["metadata"]) == (1, 3e-3, {"by": "a test"})
+    assert (arguments["recipe"]["alpha"], arguments["objective"]) == (1.0, "equation-6")
+
+
+def test_a_model_that_is_open_is_not_opened_again(model, tmp_path, monkeypatch):
+    found = opened.open_model(model, Data())
+    monkeypatch.setattr(opened, "open_model", None)
+    monkeypatch.setattr(module, "open_model", None)
+    result = module.robustify_opened(found, Problem(FIELD), Training(epochs=1, test_limit=5), runs=tmp_path / "runs")
+    assert result.out == tmp_path / "net.robust.onnx" and result.net.model is found.model
 
 
 def test_pretraining_starts_from_nothing(job, tmp_path):
