@@ -35,11 +35,11 @@ def check(
 
     from dataclasses import asdict
 
-    from robnet_fx.bounds.memory import available_memory
     from robnet_fx.cli.opened import Lone, Subject, open_alone, open_subject
     from robnet_fx.cli.output import announce, show
     from robnet_fx.inspect.coverage import coverage_of
     from robnet_fx.machine.device import choose_device
+    from robnet_fx.machine.memory import available_memory
     from robnet_fx.report.coverage import coverage_report
     from robnet_fx.verify.record import about_perturbation, hashes, record
 

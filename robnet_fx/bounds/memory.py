@@ -10,11 +10,8 @@ parts that the rules multiply by: some (D + 2 K + 10) S a node, as measured in `
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 from torch import fx
 
 from robnet_fx.bounds.plan import bounded_inputs, dependent_nodes, relaxed_nodes, widest
@@ -24,9 +21,6 @@ from robnet_fx.passes import FIELD
 
 ROWS_BUDGET = 2**27  # numbers a form of RSIP may have where no gradient needs it whole: 1 GiB in float64
 _USABLE = 0.6  # of the available memory: the heap gets holes (`machine.allocator`), libraries need room, estimates err
-_CGROUP = Path("/sys/fs/cgroup")
-_MEMINFO = Path("/proc/meminfo")
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 @dataclass(frozen=True)
@@ -71,32 +65,6 @@ def of_training(perturbed: fx.GraphModule, rows: int | None = None) -> Memory:
 def rows_without_gradient(widest: int, images: int) -> int:
     """How many rows of RSIP are worked at once where no gradient needs them all; `widest` as of `analysis.widest`."""
     return max(1, ROWS_BUDGET // (max(1, images) * widest))
-
-
-def available_memory(device: torch.device) -> int:
-    """Bytes that can be had on a device now; on a CPU what the system and the process's container leave."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    left = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    try:  # where the system says it, memory that caches would give back counts too
-        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
-        left = [int(lines["MemAvailable"].split()[0]) * 1024]
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        limit, used = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-        left.append(int(limit) - int(used))
-    except (OSError, ValueError):  # no container, or one without a limit
-        pass
-    return max(0, min(left))
-
-
-def bytes_text(size: int) -> str:
-    """1.4 GiB: three digits at most, in powers of 1024 as `--memory` reads its units."""
-    value, unit = float(size), 0
-    while value >= 999.5 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if value >= 9.95 or unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
 def _forward_peak(perturbed: fx.GraphModule, dimensions: int) -> int:

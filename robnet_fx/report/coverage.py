@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Group
 from rich.text import Text
 
-from robnet_fx.bounds.memory import bytes_text
 from robnet_fx.inspect.coverage import Coverage, Gap
+from robnet_fx.machine.memory import bytes_text
 from robnet_fx.report.tables import table
 
 

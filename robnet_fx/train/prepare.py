@@ -8,12 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from robnet_fx.bounds.memory import available_memory, bytes_text, of_training
+from robnet_fx.bounds.memory import of_training
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
 from robnet_fx.images.pixels import check
 from robnet_fx.images.sets import Parts
 from robnet_fx.machine import ranks
+from robnet_fx.machine.memory import available_memory, bytes_text
 from robnet_fx.machine.precision import training_precision
 from robnet_fx.machine.progress import Progress
 from robnet_fx.opening.opened import Opened

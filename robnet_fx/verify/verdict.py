@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from robnet_fx.algebra.logits import correct
-from robnet_fx.bounds.memory import available_memory, of_verdicts
+from robnet_fx.bounds.memory import of_verdicts
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.images.pixels import batches, to_float
 from robnet_fx.machine import ranks
+from robnet_fx.machine.memory import available_memory
 from robnet_fx.machine.precision import full_precision
 from robnet_fx.machine.progress import SILENT, Progress
 

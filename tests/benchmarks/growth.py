@@ -25,8 +25,8 @@ from rich.table import Table
 from torch import nn
 
 from robnet_fx import BiasField, bound
-from robnet_fx.bounds.memory import available_memory
 from robnet_fx.machine.allocator import keep_freed_memory
+from robnet_fx.machine.memory import available_memory
 from tests.benchmarks.coverage import settle
 from tests.benchmarks.speed import peak, start_of_peak
 

@@ -10,8 +10,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from robnet_fx import BiasField, bound
-from robnet_fx.bounds import memory
-from robnet_fx.bounds.memory import Memory, available_memory, of_training, of_verdicts
+from robnet_fx.bounds.memory import Memory, of_training, of_verdicts
 from tests.onnx_files import Residual
 from tests.small import plain_net
 
@@ -72,16 +71,3 @@ def test_weights_with_their_gradients_and_moments_are_counted():
     parameters = sum(p.numel() for p in net.parameters())
     assert of_training(net.perturbed).fixed == 4 * 6 * parameters
     assert of_verdicts(net.perturbed).fixed == 8 * 2 * parameters
-
-
-def test_what_is_available(tmp_path, monkeypatch):
-    device = torch.device("cpu")
-    assert available_memory(device) > 10**7
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    assert available_memory(device) > 10**6
-    (tmp_path / "memory.max").write_text("5000000\n")
-    (tmp_path / "memory.current").write_text("1000000\n")
-    assert available_memory(device) == 4_000_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available_memory(device) > 4_000_000

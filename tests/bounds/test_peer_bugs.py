@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import robnet_fx
 from robnet_fx import BiasField, UnsupportedError
-from robnet_fx.algebra.domains import InputShape, Interval
+from robnet_fx.algebra.domains import InputShape, Interval, form_of
 from robnet_fx.rules import rule_for
 from robnet_fx.testing import all_corners, check_sound
 from tests.soundness import Drawing, draws
@@ -44,9 +44,7 @@ def test_a_constant_before_a_zero_padded_convolution_stays_out_of_the_padding():
 def test_an_always_negative_leaky_unit_keeps_its_slope():
     pre = Interval(torch.full((1, 2), -3.0).double(), torch.full((1, 2), -1.0).double())
     rule = rule_for(aten.leaky_relu.default)
-    got = rule.rsip(
-        robnet_fx.algebra.domains.form_of(torch.eye(2).double().unsqueeze(0)), InputShape((2,)), 0.1, pre=pre
-    )
+    got = rule.rsip(form_of(torch.eye(2).double().unsqueeze(0)), InputShape((2,)), 0.1, pre=pre)
     torch.testing.assert_close(got.coef, 0.1 * torch.eye(2).double().unsqueeze(0))
     torch.testing.assert_close(got.const, torch.zeros(1, 2).double())
     drawing = Drawing(1, 4)

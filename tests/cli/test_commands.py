@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import robnet_fx
-from robnet_fx.bounds.memory import bytes_text
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.cli.texts import read_eps, read_memory
 from robnet_fx.errors import UsageError
@@ -21,6 +20,7 @@ from robnet_fx.frontend.onnx.load import load_onnx
 from robnet_fx.frontend.onnx.metadata import normalisation_metadata
 from robnet_fx.images.pixels import subset
 from robnet_fx.machine.files import sha256_of_file
+from robnet_fx.machine.memory import bytes_text
 from robnet_fx.rules import registry
 from robnet_fx.zoo.data import load
 

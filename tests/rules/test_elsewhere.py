@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map_only
 
-import robnet_fx
+import robnet_fx.verify.certificate
 from robnet_fx import BiasField, WhiteNoise
 from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
 from robnet_fx.bounds.model import BoundedModel
