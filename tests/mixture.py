@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from robnet_fx.algebra.logits import worst_margin
 from robnet_fx.train.objectives import Batch, Found, Objective, Wanted
-from robnet_fx.verify.climb import climb, starting_points
+from robnet_fx.verify.ascent import climb, starting_points
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ SUITES: dict[str, list[list[str]]] = {
     "train/gradients.py": [["tests/train/test_gradients.py"]],
     "train/objectives/base.py": [["tests/train/objectives/test_base.py"], ["tests/train/test_gradients.py"]],
     "train/objectives/equation_6.py": [["tests/train/objectives/test_equation_6.py"]],
-    "verify/climb.py": [["tests/verify/test_climb.py"]],
+    "verify/ascent.py": [["tests/verify/test_ascent.py"]],
 }
 
 _PADDING = "more padding at the far end than any window sees"

@@ -89,5 +89,5 @@ def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
 def set_threads(count: int) -> None:
     """Work on as many threads as a run did so far, since sums are rounded by their number; but never on more than the
     machine has, and as OMP_NUM_THREADS says where it says something."""
-    if not os.environ.get("OMP_NUM_THREADS"):
+    if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(count, os.cpu_count() or 1))

@@ -14,8 +14,8 @@ from robnet_fx.images.pixels import batches, check, to_float
 from robnet_fx.machine import ranks
 from robnet_fx.machine.precision import full_precision
 from robnet_fx.machine.progress import SILENT, Progress
+from robnet_fx.verify.ascent import climb, starting_points
 from robnet_fx.verify.certificate import in_dtype
-from robnet_fx.verify.climb import climb, starting_points
 from robnet_fx.verify.verdict import classify
 
 

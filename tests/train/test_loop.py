@@ -267,13 +267,15 @@ def test_a_run_goes_on_with_its_threads_and_leaves_the_callers(tmp_path, monkeyp
         torch.optim.Adam, "step", lambda *args, **options: (used.append(torch.get_num_threads()), original(*args))[1]
     )
     try:
-        for saved, variable, expected in ((2, "", 2), (2, "1", 1), (5, "", 3)):
+        for saved, variable, expected in ((2, None, 2), (2, "1", 1), (5, None, 3)):
             torch.set_num_threads(saved)
             with pytest.raises(Interrupted):
                 train(bounded(), *TRAIN, short, checkpoint=path, progress=Stop(1, press))
             assert load(path)["threads"] == saved
             torch.set_num_threads(1)
-            monkeypatch.setenv("OMP_NUM_THREADS", variable)
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+            if variable:
+                monkeypatch.setenv("OMP_NUM_THREADS", variable)
             used.clear()
             train(bounded(), *TRAIN, short, checkpoint=path, resume=True)
             assert (used, torch.get_num_threads()) == ([expected], 1)

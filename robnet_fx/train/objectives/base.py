@@ -99,7 +99,7 @@ class Objective:
     def wanted(self, batch: Batch) -> Wanted:
         """Which samples are bounded, and over which boxes: the correct ones over the box that the net has.
 
-        Called once a step, without gradients; the place to look for an adversary (`verify.climb`)."""
+        Called once a step, without gradients; the place to look for an adversary (`verify.ascent`)."""
         return Wanted(batch.right)
 
     def losses(self, found: Found) -> dict[str, Tensor]:

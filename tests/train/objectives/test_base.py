@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 from robnet_fx.perturbations.base import Box
 from robnet_fx.train.gradients import accumulate
 from robnet_fx.train.objectives import Equation6, Found, Objective, Wanted
-from robnet_fx.verify.climb import climb, starting_points
+from robnet_fx.verify.ascent import climb, starting_points
 from tests.mixture import Mixture
 from tests.small import bounded, digits, moody_net
 

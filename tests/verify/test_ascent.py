@@ -5,7 +5,7 @@ import torch
 
 from robnet_fx.algebra.logits import worst_margin
 from robnet_fx.perturbations.base import Box
-from robnet_fx.verify.climb import climb, starting_points
+from robnet_fx.verify.ascent import climb, starting_points
 from tests.small import bounded, digits, moody_net
 
 X, Y = digits()
