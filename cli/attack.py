@@ -58,9 +58,7 @@ def attack(
         "search": {"steps": steps, "restarts": restarts, "seed": seed},
     }
     about = about_problem(net), about_computing(net), hashes(net, model.model, pictures, labels)
-    document = {
-        **record("attack", subject.opened.document(), totals, *about),
-        "samples": [dict(zip(names, (value.tolist() for value in row), strict=True)) for row in columns],
-    }
+    samples = [dict(zip(names, (value.tolist() for value in row), strict=True)) for row in columns]
+    document = record("attack", subject.opened.document(), totals, *about, {"samples": samples})
     title = f"{model.model}: {len(labels)} test images of {subject.data.name}, eps {wanted.eps * 255:.4g}/255"
     show(document, accuracies(title, {"share": shares}), as_json=json, out=out)

@@ -75,8 +75,8 @@ def certify(
             raise RobnetError(
                 f"{contradictions} images are certified and yet fooled: a bug in robnet-fx, please report it"
             )
-        shares["attacked"] = document["attacked_accuracy"] = attacked.accuracy
-    samples = document.pop("samples")
+        shares["attacked"] = attacked.accuracy
+        document = record("certify", document, {"attacked_accuracy": attacked.accuracy})
     what = f"{len(labels)} test images of {subject.data.name}, eps {wanted.eps * 255:.4g}/255"
     title = f"{model.model}: {what}, {net.method}"
-    show({**document, "samples": samples}, accuracies(title, {"share": shares}), as_json=json, out=out)
+    show(document, accuracies(title, {"share": shares}), as_json=json, out=out)

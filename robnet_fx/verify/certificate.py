@@ -72,7 +72,7 @@ class Certificate:
             }
             for index, (label, predicted, correct, certified, margin) in enumerate(columns)
         ]
-        return {**record("certify", totals, self.subject), "samples": samples}
+        return record("certify", totals, self.subject, {"samples": samples})
 
     def to_json(self) -> str:
         """The document as JSON text."""

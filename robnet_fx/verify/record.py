@@ -24,12 +24,16 @@ VERSION = 1
 
 
 def record(command: str, *parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a command (`certify`, `robustify`, ...), its parts in order; of equal keys the first place and the
-    last value count."""
-    whole: dict[str, Any] = {"schema": SCHEMA, "version": VERSION, "command": command}
+    """The record of a command (`certify`, `robustify`, ...), its parts in order, one of which may be a record itself.
+
+    Of equal keys the first place and the last value count; `samples` come last.
+    """
+    head = {"schema": SCHEMA, "version": VERSION, "command": command}
+    whole: dict[str, Any] = dict(head)
     for part in parts:
         whole |= part
-    return {**whole, "versions": versions()}
+    samples = {"samples": whole.pop("samples")} if "samples" in whole else {}
+    return {**whole, **head, "versions": versions(), **samples}
 
 
 def about_perturbation(perturbation: Perturbation) -> dict[str, Any]:

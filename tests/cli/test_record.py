@@ -100,6 +100,8 @@ def test_a_record_keeps_its_order_and_lets_later_parts_overrule():
     made = record("certify", {"a": 1, "b": 2}, {"c": 3, "a": 4})
     assert list(made) == ["schema", "version", "command", "a", "b", "c", "versions"]
     assert made["a"] == 4 and made["versions"]["robnet-fx"]
+    again = record("attack", {**made, "samples": []}, {"d": 5})
+    assert list(again)[-4:] == ["c", "versions", "d", "samples"] and again["command"] == "attack"
 
 
 @pytest.mark.parametrize("command", ["certify", "attack"])
