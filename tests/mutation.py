@@ -56,9 +56,11 @@ SUITES: dict[str, list[list[str]]] = {
     "perturbations/bias_field.py": [
         ["tests/perturbations/test_field.py", "-k", word] for word in ("exact", "box or monomials", "")
     ],
-    "frontend/batch_axis/operations.py": [*([_WINDOWS, "-k", word] for word in ("refused", "windows_is")), [_MERGED]],
+    "frontend/batch_axis/operations.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
+    "frontend/batch_axis/channels.py": [*([_WINDOWS, "-k", word] for word in ("refused", "windows_is")), [_MERGED]],
     "frontend/batch_axis/contractions.py": [[_MERGED, "-k", "put_back"], [_WINDOWS, "-k", "products or refused"]],
     "frontend/batch_axis/walk.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
+    "frontend/batch_axis/moves.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
     "frontend/batch_axis/stand_in.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
     "bounds/anchors.py": [["tests/bounds/test_anchors.py", "-k", "blocks or chain or wide"]],
     "bounds/rows.py": [["tests/bounds/test_anchors.py"], ["tests/bounds/test_bounds.py", "-k", "rsip"]],

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from robnet_fx.graphs import MODEL, derive
+from robnet_fx.graphs import MODEL, NOWHERE, derive, noted
 
 Draw = Callable[..., Tensor]
 
@@ -39,8 +39,7 @@ class Drawing:
 
     def _record(self, node: fx.Node, value: Tensor) -> fx.Node:
         self.values[node] = value
-        node.meta = {"shape": tuple(value.shape[1:]), "dtype": value.dtype, "val": value}
-        return node
+        return noted(node, value, NOWHERE, batch=True)
 
     def shape(self, node: fx.Node) -> tuple[int, ...]:
         return tuple(node.meta["shape"])
@@ -54,8 +53,7 @@ class Drawing:
                 self.model.register_buffer(name, arg)
             node = self.graph.get_attr(f"{MODEL}.{name}")
             self.values[node] = arg
-            node.meta = {"shape": tuple(arg.shape), "dtype": arg.dtype, "val": arg}
-            return node
+            return noted(node, arg, NOWHERE, batch=False)
         if isinstance(arg, (list, tuple)):
             return [self._place(a) for a in arg]
         return arg

@@ -7,7 +7,6 @@ which is which needs no rule that looks at its neighbours.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -50,9 +49,9 @@ def join(tensors: Sequence[Tensor], dim: int) -> Tensor:
 class Windowed:
     """An operation on samples `[N, *S]`, on samples that have several windows each: `[B, windows, *S]`."""
 
-    def __init__(self, target: Any) -> None:
+    def __init__(self, target: Any, name: str) -> None:
         self.target = target
-        self.__name__ = self.__qualname__ = f"{target.__name__.split('.')[0]}_windows"
+        self.__name__ = self.__qualname__ = name
         self.__module__ = __name__
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -62,11 +61,8 @@ class Windowed:
     def __str__(self) -> str:
         return f"{self.target} of windows"
 
-
-@cache
-def windowed(target: Any) -> Windowed:
-    """The operation on windows, one and the same object for every call."""
-    return Windowed(target)
+    def __reduce__(self) -> str:
+        return self.__name__  # pickled by its name, as a function is
 
 
 WINDOWED = (
@@ -81,6 +77,17 @@ WINDOWED = (
     aten.col2im.default,
 )
 """The operations whose axes have a fixed meaning, and that do not work each channel by itself."""
+
+_WINDOWED: dict[Any, Windowed] = {}
+for _target in WINDOWED:  # as functions of this module: `conv2d_windows`, `conv2d_padding_windows`
+    _name, _, _overload = _target.__name__.partition(".")
+    _name = f"{_name}_padding_windows" if _overload == "padding" else f"{_name}_windows"
+    _WINDOWED[_target] = globals()[_name] = Windowed(_target, _name)
+
+
+def windowed(target: Any) -> Windowed:
+    """The operation on windows, of one of `WINDOWED`: one and the same object for every call."""
+    return _WINDOWED[target]
 
 
 def labels(equation: str) -> tuple[list[str], str]:

@@ -11,10 +11,10 @@ from torch import Tensor, fx
 from robnet_fx.algebra import domains
 from robnet_fx.algebra.domains import InputShape
 from robnet_fx.bounds.plan import bounded_inputs
-from robnet_fx.bounds.rows import Anchored, Rows, Tightened
+from robnet_fx.bounds.rows import Anchored, Rows, Tightened, Unstable
 from robnet_fx.graphs import shape_of
 from robnet_fx.passes import FIELD
-from robnet_fx.rules.registry import every_unit
+from robnet_fx.rules.relaxation import every_unit
 
 if TYPE_CHECKING:
     from robnet_fx.bounds.generator import Generator
@@ -151,10 +151,10 @@ class Emitter:
 
     def unstable(self, node: fx.Node) -> Callable[[domains.Interval], Tensor]:
         """Which units of the node's input are worth tightening."""
-        rule, args, kwargs = self.plan.rule(node), node.args[1:], dict(node.kwargs)
+        args, kwargs = node.args[1:], dict(node.kwargs)
         if any(isinstance(arg, fx.Node) for arg in (*args, *kwargs.values())):
             return every_unit
-        return lambda pre: rule.unstable(pre, *args, **kwargs)
+        return Unstable(node.target, self.plan.method.relaxer, args, kwargs)
 
     def backward(self, start: fx.Node, rows: fx.Node, stops: set[fx.Node]) -> fx.Node:
         """The upper bound `[B, K]` of `rows @ value of start`, rows being `[B, K, *S]`."""

@@ -115,6 +115,6 @@ class Generator:
 
     def rule(self, node: fx.Node) -> Rule:
         """The rule of a node that `unsupported` let through."""
-        rule = rule_for(node.target)
+        rule = rule_for(node.target, self.method.relaxer)
         assert rule is not None
         return rule

@@ -5,18 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robnet_fx.errors import UsageError
+from robnet_fx.rules import DEFAULT
 
 
 @dataclass(frozen=True)
 class Method:
     """`symbolic`: `pre` from IBP ∩ SSIP, else from IBP. `backward`: RSIP from the spec to the field; without it the
     spec goes back through the last affine nodes only and is bounded there by the forward domain. `anchored`: SSIP
-    starts anew from RSIP where all paths meet (`anchors.py`). `everywhere`: RSIP for every intermediate layer too."""
+    starts anew from RSIP where all paths meet (`anchors.py`). `everywhere`: RSIP for every intermediate layer too.
+    `relaxer`: whose relaxations, the default ones for what it has none for (`rules.register`)."""
 
     symbolic: bool
     backward: bool
     anchored: bool = False
     everywhere: bool = False
+    relaxer: str = DEFAULT
 
     @property
     def by_rows(self) -> bool:

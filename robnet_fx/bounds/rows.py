@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -11,8 +13,24 @@ from torch import Tensor, fx, nn
 from robnet_fx.algebra import kernels
 from robnet_fx.algebra.domains import Interval, Symbolic, intersect
 from robnet_fx.algebra.kernels import flat
+from robnet_fx.rules import rule_for
 
 _BUDGET = 2**25  # numbers a chunk may hold in its widest layer: 128 MiB in float32
+
+
+@dataclass(frozen=True)
+class Unstable:
+    """Which units of `pre` are worth tightening for an operation: a rule's `unstable`, as a value that can be saved."""
+
+    target: Any
+    relaxer: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __call__(self, pre: Interval) -> Tensor:
+        rule = rule_for(self.target, self.relaxer)
+        assert rule is not None
+        return rule.unstable(pre, *self.args, **self.kwargs)
 
 
 class Rows(nn.Module):

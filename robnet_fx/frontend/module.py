@@ -12,14 +12,14 @@ from torch import Tensor, fx, nn
 from robnet_fx.errors import RobnetError, UnsupportedError, UsageError
 from robnet_fx.frontend.attention import attention_in_steps
 from robnet_fx.frontend.batch_axis.walk import take_apart
-from robnet_fx.frontend.canonical import Canonical
+from robnet_fx.frontend.canonical import canonical
 from robnet_fx.frontend.decompositions import decompositions
 from robnet_fx.frontend.faults import refused, untraceable
 from robnet_fx.frontend.outputs import picking
 from robnet_fx.frontend.parity import check_repeats, check_trace
 from robnet_fx.frontend.places import source_line
 from robnet_fx.frontend.running import Guest, uncollected
-from robnet_fx.graphs import EXAMPLE, MODEL, OUTPUT, derive
+from robnet_fx.graphs import EXAMPLE, MODEL, OUTPUT, PASSES, derive
 from robnet_fx.machine.torch_internals import fixes_a_size, stack_that_fixes_a_size
 
 
@@ -44,18 +44,18 @@ def trace_module(guest: Guest, example: Tensor) -> fx.GraphModule:
         exported = _export(guest, example)
         guest.put_back(tensors_only=True)
         take_apart(exported)
-        canonical = Canonical(exported)
-        graph = canonical.run()
+        made = canonical(exported)
         root = nn.Module()
         root.add_module(MODEL, model)
-        if canonical.constants:
+        if made.constants:
             holder = nn.Module()
-            for name, value in canonical.constants.items():
+            for name, value in made.constants.items():
                 holder.register_buffer(name, value)
             root.add_module("constants", holder)
-        traced = derive(root, graph, "Canonical").eval()
+        traced = derive(root, made.graph, "Canonical").eval()
         traced.graph.find_nodes(op="placeholder")[0].meta |= {EXAMPLE: example[:1].clone(), OUTPUT: guest.path or None}
-        check_trace(traced, exported, canonical.traced, example, expected)
+        traced.meta[PASSES] = ("trace",)
+        check_trace(traced, exported, made.traced, example, expected)
     return traced
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robnet_fx.errors import UnsupportedError, UsageError
-from robnet_fx.frontend.canonical import HALF
+from robnet_fx.frontend.canonical_graph import HALF
 from robnet_fx.machine.torch_internals import is_persistent, uncompiled
 
 

@@ -116,9 +116,11 @@ def read_off_values(number: torch.SymInt | torch.SymFloat | torch.SymBool) -> bo
 
 def traced_call(target: Any, args: Any, kwargs: Any, traced: Any) -> Any:
     """What a call gives on the values of an exported graph, `traced` one of them. Only under the mode that made them do
-    they belong together, and in C++ some operations would fix the batch size."""
+    they belong together, and in C++ some operations would fix the batch size. On tensors of a graph that was not
+    exported it is the call itself."""
     mode = detect_fake_mode(traced)
-    assert mode is not None
+    if mode is None:
+        return target(*args, **kwargs)
     with mode, enable_python_dispatcher():
         return target(*args, **kwargs)
 

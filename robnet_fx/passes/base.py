@@ -1,17 +1,18 @@
-"""What a graph pass is: a function on graphs with a named precondition and postcondition, linted on the way out."""
+"""What a graph pass is: a function on graphs with conditions that are checked on the way in and on the way out."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
 from torch import fx
 
-from robnet_fx.graphs import copy_graph, derive
+from robnet_fx.graphs import PASSES, copied, placeholders
+from robnet_fx.graphs import input_of as input_of
+from robnet_fx.passes.conditions import Condition
 
 P = ParamSpec("P")
-Condition = Callable[[fx.GraphModule], bool]
 Rewrite = Callable[Concatenate[fx.GraphModule, P], None]
 Pass = Callable[Concatenate[fx.GraphModule, P], fx.GraphModule]
 
@@ -21,17 +22,23 @@ class PassError(AssertionError):
 
 
 def graph_pass(requires: Condition, ensures: Condition) -> Callable[[Rewrite[P]], Pass[P]]:
-    """Turn an in-place rewrite into a pass: it gets a copy that shares the sub-modules, and both conditions hold."""
+    """Turn an in-place rewrite into a pass: it gets a copy that shares the sub-modules, and both conditions hold.
+
+    The graph module that it returns remembers in `meta["passes"]` what made it. A pass raises `PassError`, with the
+    passes before it, where a condition does not hold.
+    """
 
     def wrap(rewrite: Rewrite[P]) -> Pass[P]:
         @functools.wraps(rewrite)
         def run(module: fx.GraphModule, *args: P.args, **kwargs: P.kwargs) -> fx.GraphModule:
-            _check(requires, module, rewrite.__name__, "precondition")
-            copy = derive(module, copy_graph(module), type(module).__name__)
+            name = rewrite.__name__
+            check(requires, module, f"pass {name} needs a graph that is {requires.name}")
+            copy = copied(module)
             rewrite(copy, *args, **kwargs)
             copy.graph.lint()
             copy.recompile()
-            _check(ensures, copy, rewrite.__name__, "postcondition")
+            check(ensures, copy, f"pass {name} leaves a graph that is {ensures.name}")
+            copy.meta[PASSES] = (*module.meta.get(PASSES, ()), name)
             return copy
 
         return run
@@ -39,29 +46,21 @@ def graph_pass(requires: Condition, ensures: Condition) -> Callable[[Rewrite[P]]
     return wrap
 
 
-def _check(condition: Condition, module: fx.GraphModule, name: str, kind: str) -> None:
-    if not condition(module):
-        raise PassError(f"{kind} of pass {name} does not hold: {(condition.__doc__ or condition.__name__).strip()}")
+def check(condition: Condition, module: fx.GraphModule, what: str) -> None:
+    """Raise `PassError` where a condition does not hold; `what` says who asks for it."""
+    if fault := condition.fault(module):
+        before = ", ".join(module.meta.get(PASSES, ())) or "none"
+        raise PassError(f"{what}, and this one is not: {fault}\n  passes  {before}")
 
 
-def placeholders(module: fx.GraphModule) -> list[str]:
-    """The names of the graph's inputs, in order."""
-    return [str(node.target) for node in module.graph.nodes if node.op == "placeholder"]
-
-
-def is_canonical(module: fx.GraphModule) -> bool:
-    """The graph has one image placeholder."""
-    return placeholders(module) in (["x"], ["image"])
+def inserted(note: str) -> dict[str, Any]:
+    """The place of a node that no layer of the user's made: a word on where it comes from."""
+    return {"layer": (note, "robnet_fx"), "source": ""}
 
 
 def is_perturbed(module: fx.GraphModule) -> bool:
-    """The graph takes coefficients and an image."""
+    """Whether a graph takes coefficients and an image, as bounds are generated from."""
     return placeholders(module) == ["coefficients", "image"]
-
-
-def input_of(module: fx.GraphModule) -> fx.Node:
-    """The image placeholder."""
-    return [node for node in module.graph.nodes if node.op == "placeholder"][-1]
 
 
 ARRIVED = "channels_first"  # the node that makes of a user's images what the passes work on
@@ -71,13 +70,6 @@ def arrived(module: fx.GraphModule) -> fx.Node:
     """The images `[B, C, *spatial]`: the placeholder itself, or what moves the axes of the user's arrays."""
     image = input_of(module)
     return next((user for user in image.users if user.name == ARRIVED), image)
-
-
-def like(node: fx.Node, model: fx.Node, note: str) -> fx.Node:
-    """Give an inserted node the shape and dtype of `model` and a word on where it comes from."""
-    node.meta = {key: model.meta[key] for key in ("shape", "dtype") if key in model.meta}
-    node.meta["layer"] = (note, "robnet_fx")
-    return node
 
 
 def put_behind(image: fx.Node, value: fx.Node) -> None:

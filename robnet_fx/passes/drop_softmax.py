@@ -3,24 +3,28 @@ logits. One number a sample becomes the logits of two classes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import fx
 
 from robnet_fx.errors import UnsupportedError
-from robnet_fx.graphs import prune, shape_of
-from robnet_fx.machine.torch_internals import Operator
-from robnet_fx.passes.base import graph_pass, is_canonical
-from robnet_fx.passes.head import head_of, is_single, last_function, output_of
+from robnet_fx.graphs import call, prune, shape_of
+from robnet_fx.passes.base import graph_pass
+from robnet_fx.passes.conditions import CANONICAL, Fault, logits
+from robnet_fx.passes.head import head_of, last_function, output_of
 
 aten = torch.ops.aten
 
 
-def _ends_in_logits(module: fx.GraphModule) -> bool:
-    """The network gives at least two logits and does not end in a softmax or sigmoid of them."""
-    return last_function(module) is None and len(shape_of(output_of(module))) == 1 and not is_single(module)
+def no_function_of_logits(module: fx.GraphModule) -> Iterator[Fault]:
+    """The network does not end in a softmax or sigmoid of its logits."""
+    if (found := last_function(module)) is not None:
+        yield "the network ends in logits and not in a function that keeps their order", found[1]
 
 
-@graph_pass(requires=is_canonical, ensures=_ends_in_logits)
+@graph_pass(requires=CANONICAL, ensures=CANONICAL.and_also(logits, no_function_of_logits))
 def drop_softmax(module: fx.GraphModule) -> None:
     """A softmax, log-softmax or sigmoid of the classes at the very end goes; margins of what is left have the same
     signs. One number z a sample becomes `[0, z]`, a probability p `[0, p - 1/2]`: class 1 where it is positive.
@@ -44,13 +48,10 @@ def drop_softmax(module: fx.GraphModule) -> None:
     prune(module.graph)
 
 
-def _behind(module: fx.GraphModule, last: fx.Node, target: Operator, *args: object) -> fx.Node:
+def _behind(module: fx.GraphModule, last: fx.Node, target: Any, *args: object) -> fx.Node:
     """A call on the output that becomes the output, in the name of the layer that made it."""
     output = module.graph.find_nodes(op="output")[0]
     with module.graph.inserting_before(output):
-        made = module.graph.create_node("call_function", target, (last, *args), name="logits")  # type: ignore[arg-type]
-    made.meta = {key: value for key, value in last.meta.items() if key in ("layer", "source", "dtype")}
-    made.meta["val"] = target(last.meta["val"], *args)
-    made.meta["shape"] = tuple(made.meta["val"].shape[1:])
+        made = call(module.graph, target, (last, *args), place=last.meta, name="logits")
     output.args = (made,)
     return made

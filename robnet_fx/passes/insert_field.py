@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from torch import fx
 
-from robnet_fx.graphs import shape_of
-from robnet_fx.passes.base import PassError, arrived, graph_pass, input_of, is_canonical, is_perturbed, like, put_behind
+from robnet_fx.graphs import FIELD, NOWHERE, call, input_of, noted, shape_of
+from robnet_fx.passes.base import PassError, arrived, graph_pass, inserted, put_behind
+from robnet_fx.passes.conditions import CANONICAL, PERTURBED
 from robnet_fx.passes.insert_layout import layout_of
 from robnet_fx.perturbations.base import Perturbation
 
-FIELD = "field"  # the sub-module that holds the box, and the node where the coefficients enter
 
-
-@graph_pass(requires=is_canonical, ensures=is_perturbed)
+@graph_pass(requires=CANONICAL, ensures=PERTURBED)
 def insert_field(module: fx.GraphModule, perturbation: Perturbation) -> None:
     """The perturbation's `apply` in front of everything (Definition 7 without building W); box and basis as `field`."""
     old, graph = input_of(module), module.graph
@@ -21,15 +20,19 @@ def insert_field(module: fx.GraphModule, perturbation: Perturbation) -> None:
         raise PassError(f"the field would lie on {list(found)}, and an image is {list(layout.image)}")
     transform = perturbation.build(layout.image).to(dtype=old.meta["dtype"])
     module.add_module(FIELD, transform)
+    value = old.meta["val"]
     with graph.inserting_before(next(iter(graph.nodes))):
-        coefficients = graph.placeholder("coefficients")
-        coefficients.meta = {"shape": (transform.dimensions,), "dtype": old.meta["dtype"]}
-        image = like(graph.placeholder("image"), old, "image")
+        each = value.new_empty((value.shape[0], transform.dimensions))
+        coefficients = noted(graph.placeholder("coefficients"), each, NOWHERE, batch=True)
+        image = noted(graph.placeholder("image"), value, inserted("image"), batch=True)
     old.replace_all_uses_with(image)
     graph.erase_node(old)
     images = arrived(module)
     with graph.inserting_before(images.next):
-        parts = [graph.get_attr(f"{FIELD}.{name}") for name in transform.part_names]
-        args = (coefficients, images, *parts)
-        field = like(graph.create_node("call_function", transform.rules.apply, args, name=FIELD), images, "field")
+        parts = [
+            noted(graph.get_attr(f"{FIELD}.{name}"), value.new_empty(getattr(transform, name).shape), inserted("field"))
+            for name in transform.part_names
+        ]
+        args, like = (coefficients, images, *parts), images.meta["val"]
+        field = call(graph, transform.rules.apply, args, place=inserted("field"), name=FIELD, value=like)
     put_behind(images, field)

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from robnet_fx.graphs import LAYOUT, shape_of
+from robnet_fx.graphs import LAYOUT, call, input_of, noted, shape_of
 from robnet_fx.images.layout import CHANNELS_FIRST, CHANNELS_LAST, FLAT_PIXELS, Layout, UnsettledLayout
-from robnet_fx.passes.base import ARRIVED, graph_pass, input_of, is_canonical, like, put_behind
+from robnet_fx.passes.base import ARRIVED, graph_pass, inserted, put_behind
+from robnet_fx.passes.conditions import CANONICAL, settled
 
 aten = torch.ops.aten
 
@@ -27,28 +28,26 @@ def layout_of(module: fx.GraphModule, channels: int | None = None) -> Layout:
     return settled
 
 
-@graph_pass(requires=is_canonical, ensures=is_canonical)
+@graph_pass(requires=CANONICAL, ensures=CANONICAL.and_also(settled))
 def insert_layout(module: fx.GraphModule, channels: int | None = None) -> None:
     """Images go in as the user has them (`layout.Layout`); what is put behind them later sees them channels first, and
     the network sees them channels last or flat, if that is what it takes. Raises `UnsettledLayout`."""
     image, layout = input_of(module), layout_of(module, channels)
-    taken = shape_of(image)
+    taken, value = shape_of(image), image.meta["val"]
     last = len(layout.image)
-    value = image
-    steps: list[tuple[str, Any, list[int], tuple[int, ...]]] = []
+    steps: list[tuple[str, Any, list[int]]] = []
     if layout.axes == "nhwc":
-        steps.append((ARRIVED, aten.permute.default, [0, last, *range(1, last)], layout.image))
+        steps.append((ARRIVED, aten.permute.default, [0, last, *range(1, last)]))
     elif layout.axes == "nhw":
-        steps.append((ARRIVED, aten.reshape.default, [-1, *layout.image], layout.image))
+        steps.append((ARRIVED, aten.reshape.default, [-1, *layout.image]))
     if layout.way in (CHANNELS_LAST, FLAT_PIXELS):
-        behind = (*layout.image[1:], layout.image[0])
-        steps.append(("layout", aten.permute.default, [0, *range(2, last + 1), 1], behind))
+        steps.append(("layout", aten.permute.default, [0, *range(2, last + 1), 1]))
     if layout.way not in (CHANNELS_FIRST, CHANNELS_LAST):
-        steps.append(("layout", aten.reshape.default, [-1, *taken], taken))
+        steps.append(("layout", aten.reshape.default, [-1, *taken]))
+    noted(image, value.new_empty((value.shape[0], *layout.given)), inserted("image"), batch=True)
+    image.meta[LAYOUT] = layout
+    made = image
     with module.graph.inserting_before(image.next):
-        for name, target, sizes, shape in steps:
-            made = module.graph.create_node("call_function", target, (value, sizes), name=name)
-            value = like(made, image, "layout")
-            value.meta["shape"] = shape
-    put_behind(image, value)
-    image.meta = {"shape": layout.given, "dtype": image.meta["dtype"], LAYOUT: layout}
+        for name, target, sizes in steps:
+            made = call(module.graph, target, (made, sizes), place=inserted("layout"), name=name)
+    put_behind(image, made)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from robnet_fx.errors import UsageError
-from robnet_fx.graphs import shape_of
-from robnet_fx.passes.base import arrived, graph_pass, is_canonical, like, put_behind
+from robnet_fx.graphs import call, noted, shape_of
+from robnet_fx.passes.base import arrived, graph_pass, inserted, put_behind
+from robnet_fx.passes.conditions import CANONICAL
 from robnet_fx.problem import Constants
 
 aten = torch.ops.aten
@@ -33,9 +34,12 @@ class Normalisation(nn.Module):
         return (images - self.mean) / self.std
 
 
-@graph_pass(requires=is_canonical, ensures=is_canonical)
+@graph_pass(requires=CANONICAL, ensures=CANONICAL)
 def insert_normalisation(module: fx.GraphModule, mean: Constants, std: Constants) -> None:
-    """Images in [0, 1] go in; the network sees `(image - mean) / std`, one number a channel or one for all."""
+    """Images in [0, 1] go in; the network sees `(image - mean) / std`, one number a channel or one for all. Nothing is
+    inserted where neither is given. Raises `UsageError` for constants that do not fit."""
+    if mean is None and std is None:
+        return
     image = arrived(module)
     shape, dtype = shape_of(image), image.meta["dtype"]
     shift = per_channel("mean", mean, shape).to(dtype)
@@ -43,13 +47,12 @@ def insert_normalisation(module: fx.GraphModule, mean: Constants, std: Constants
     if bool((scale <= 0).any()):
         raise UsageError("std must be positive")
     module.add_module(NORMALISATION, Normalisation(shift, scale))
-    graph = module.graph
+    graph, place = module.graph, inserted("normalisation")
+    value = image
     with graph.inserting_before(image.next):
-        value = image
-        for name, target in (("mean", aten.sub.Tensor), ("std", aten.div.Tensor)):
-            constant = graph.get_attr(f"{NORMALISATION}.{name}")
-            value = graph.create_node("call_function", target, (value, constant), name=f"normalise_{name}")
-            like(value, image, "normalisation")
+        for name, target, constant in (("mean", aten.sub.Tensor, shift), ("std", aten.div.Tensor, scale)):
+            held = noted(graph.get_attr(f"{NORMALISATION}.{name}"), image.meta["val"].new_empty(constant.shape), place)
+            value = call(graph, target, (value, held), place=place, name=f"normalise_{name}")
     put_behind(image, value)
 
 

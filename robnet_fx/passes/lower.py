@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from robnet_fx.algebra.ops import matrix_product, product, within
-from robnet_fx.graphs import prune, shape_of
-from robnet_fx.passes.base import graph_pass, is_canonical
+from robnet_fx.graphs import argument, call, prune, shape_of
+from robnet_fx.passes.base import graph_pass
+from robnet_fx.passes.conditions import CANONICAL, Fault
 
 aten = torch.ops.aten
 
@@ -46,15 +47,9 @@ class Builder:
         self.module, self.graph, self.node, self.bounded = module, module.graph, node, bounded
 
     def call(self, target: Any, *args: Any) -> fx.Node:
-        """`target(*args)` as a node with its shape, from the layer of the lowered node."""
-        name = getattr(target, "__name__", str(target)).split(".")[0].strip("_")
-        made = self.graph.create_node("call_function", target, args, name=name)
-        made.meta = {key: value for key, value in self.node.meta.items() if key in ("layer", "source", "dtype")}
-        value = target(*fx.node.map_arg(args, lambda n: n.meta["val"]))
-        made.meta["val"] = value
-        dependent = any(n in self.bounded for n in made.all_input_nodes)
-        made.meta["shape"] = tuple(value.shape[1:]) if dependent else tuple(value.shape)
-        if dependent:
+        """`target(*args)` as a node, in the name of the lowered node's layer."""
+        made = call(self.graph, target, args, place=self.node.meta)
+        if any(n in self.bounded for n in made.all_input_nodes):
             self.bounded.add(made)
         return made
 
@@ -83,13 +78,15 @@ class Builder:
         return self.call(aten.mul.Tensor, *((x, y) if self.depends(x) else (y, x)))
 
 
-def _nothing_left(module: fx.GraphModule) -> bool:
+def nothing_composite(module: fx.GraphModule) -> Iterator[Fault]:
     """No composite operation of bounded values is left."""
     bounded = _bounded(module)
-    return not any(n in bounded and n.target in _COMPOSITE for n in module.graph.nodes)
+    for node in module.graph.nodes:
+        if node in bounded and node.target in _COMPOSITE:
+            yield f"{node.target} of what depends on the image is written out", node
 
 
-@graph_pass(requires=is_canonical, ensures=_nothing_left)
+@graph_pass(requires=CANONICAL, ensures=CANONICAL.and_also(nothing_composite))
 def lower(module: fx.GraphModule) -> None:
     """Replace composite operations of bounded values, front to back, until none is left."""
     bounded = _bounded(module)
@@ -155,17 +152,22 @@ def _affine(build: Builder, x: fx.Node, weight: Any, bias: Any) -> fx.Node:
     return x if bias is None else build.call(aten.add.Tensor, x, bias)
 
 
+def _affine_and_eps(node: fx.Node) -> tuple[Any, Any, float]:
+    return argument(node, "weight", None), argument(node, "bias", None), argument(node, "eps", 1e-5)
+
+
 @lowers(aten.layer_norm.default)
 def _layer_norm(build: Builder, node: fx.Node) -> fx.Node:
-    x, shape, weight, bias, eps = (*node.args, None, None, 1e-5)[:5] if len(node.args) < 5 else node.args[:5]
-    axes = list(range(-len(shape), 0))  # type: ignore[arg-type]
-    return _affine(build, _standardise(build, x, axes, eps), weight, bias)  # type: ignore[arg-type]
+    x: Any = node.args[0]
+    axes = list(range(-len(node.args[1]), 0))  # type: ignore[arg-type]
+    weight, bias, eps = _affine_and_eps(node)
+    return _affine(build, _standardise(build, x, axes, eps), weight, bias)
 
 
 @lowers(aten.group_norm.default)
 def _group_norm(build: Builder, node: fx.Node) -> fx.Node:
-    x, groups, weight, bias, eps = (*node.args, None, None, 1e-5)[:5] if len(node.args) < 5 else node.args[:5]
-    return _grouped(build, x, groups, weight, bias, eps)
+    weight, bias, eps = _affine_and_eps(node)
+    return _grouped(build, node.args[0], node.args[1], weight, bias, eps)
 
 
 @lowers(aten.instance_norm.default)

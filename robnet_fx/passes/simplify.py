@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import fx
 
 from robnet_fx.graphs import prune, shape_of
 from robnet_fx.passes.base import graph_pass
+from robnet_fx.passes.conditions import ANY, Fault
 
 aten = torch.ops.aten
 
 
-def _any_graph(module: fx.GraphModule) -> bool:
-    """Any graph."""
-    return True
-
-
-def _no_idle_reshape(module: fx.GraphModule) -> bool:
+def no_idle_reshape(module: fx.GraphModule) -> Iterator[Fault]:
     """No reshape reads a reshape or keeps its input's shape."""
-    return not any(_is_reshape(n) and (_is_reshape(_source(n)) or _keeps(n)) for n in module.graph.nodes)
+    for node in module.graph.nodes:
+        if _is_reshape(node) and (_is_reshape(_source(node)) or _keeps(node)):
+            yield "no reshape reads a reshape or keeps its input's shape", node
 
 
-@graph_pass(requires=_any_graph, ensures=_no_idle_reshape)
+@graph_pass(requires=ANY, ensures=ANY.and_also(no_idle_reshape))
 def simplify(module: fx.GraphModule) -> None:
     """Merge chains of reshapes, drop those that do nothing, and remove dead nodes."""
     for node in module.graph.nodes:

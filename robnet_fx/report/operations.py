@@ -11,16 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from robnet_fx.frontend.canonical import SPELLINGS
 from robnet_fx.frontend.decompositions import OURS, PYTORCHS
 from robnet_fx.frontend.rewrites import FIRST_RESULTS, REWRITES
+from robnet_fx.frontend.spellings import SPELLINGS
 from robnet_fx.machine.torch_internals import Operator
 from robnet_fx.passes import pipeline  # noqa: F401  (enters every lowering)
 from robnet_fx.passes.lower import lowerings
-from robnet_fx.rules import Rule, family, table
-
-_KINDS = {"affine": "affine", "relaxation": "elementwise", "product": "product", "maxpool": "maximum",
-          "logsumexp": "softmax", "softmax": "softmax", "windows": "affine", "within": "range"}  # fmt: skip
+from robnet_fx.rules import family, table
 
 _HEAD = """\
 # Operations
@@ -67,13 +64,8 @@ def _rules() -> list[tuple[str, ...]]:
     for (module, name), targets in sorted(entered.items()):
         rule = table()[targets[0]]
         inputs = "several" if rule.joint else "one of " * (len(rule.inputs) > 1) + ", ".join(map(str, rule.inputs))
-        rows.append((name, _names(targets), _kind(rule), inputs, _file(module)))
+        rows.append((name, _names(targets), rule.kind, inputs, _file(module)))
     return rows
-
-
-def _kind(rule: Rule) -> str:
-    """By the helper that made it."""
-    return _KINDS[Path(rule.ssip.__code__.co_filename).stem]
 
 
 def _by_file(entries: Mapping[Any, Callable[..., Any]]) -> list[tuple[str, list[Any]]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, contract, fold, unfold
-from robnet_fx.rules.registry import Refusal, Rule, named
+from robnet_fx.rules.registry import Refusal, Rule
 
 Function = Callable[..., Tensor]
 
@@ -79,10 +79,10 @@ def affine(
 
     return Rule(
         name,
-        named(ibp, name, "ibp"),
-        named(ssip, name, "ssip"),
-        named(rsip, name, "rsip"),
-        affine=True,
+        ibp,
+        ssip,
+        rsip,
+        "affine",
         inputs=inputs,
         joint=joint,
         sums=sums,

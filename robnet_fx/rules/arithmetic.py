@@ -9,7 +9,7 @@ import torch
 
 from robnet_fx.algebra.domains import Interval
 from robnet_fx.rules.affine import affine
-from robnet_fx.rules.registry import named, register
+from robnet_fx.rules.registry import register
 
 aten = torch.ops.aten
 
@@ -24,7 +24,7 @@ _ADD = affine(
 )
 
 
-def _add_ibp(x: Any, y: Any, *, alpha: float = 1) -> Interval:
+def add_ibp(x: Any, y: Any, *, alpha: float = 1) -> Interval:
     """Ends are added to ends: a middle would lose the eps of a normalisation to a wide variance, and with it that
     what goes into the root is positive."""
     (low, high), (first, last) = ((end, end) if not isinstance(end, Interval) else end for end in (x, y))
@@ -33,8 +33,9 @@ def _add_ibp(x: Any, y: Any, *, alpha: float = 1) -> Interval:
     return Interval(low + alpha * first, high + alpha * last)
 
 
-register(replace(_ADD, ibp=named(_add_ibp, "add", "ibp")), aten.add.Tensor, aten.add.Scalar)
+register(__name__, replace(_ADD, ibp=add_ibp), aten.add.Tensor, aten.add.Scalar)
 register(
+    __name__,
     affine(
         "sub",
         lambda x, y, *, alpha=1: x - alpha * y,
@@ -47,6 +48,7 @@ register(
     aten.sub.Scalar,
 )
 register(
+    __name__,
     affine(
         "rsub",
         lambda x, y, alpha=1: y - alpha * x,
@@ -58,13 +60,15 @@ register(
     aten.rsub.Scalar,
     aten.rsub.Tensor,
 )
-register(affine("neg", torch.neg, abs_f=lambda x: x), aten.neg.default)
+register(__name__, affine("neg", torch.neg, abs_f=lambda x: x), aten.neg.default)
 register(
+    __name__,
     affine("mul", lambda x, c: x * c, abs_f=lambda x, c: abs(x * c), inputs=(0, 1)),
     aten.mul.Tensor,
     aten.mul.Scalar,
 )
 register(
+    __name__,
     affine("div", lambda x, c: x / c, abs_f=lambda x, c: x / abs(c)),
     aten.div.Tensor,
     aten.div.Scalar,

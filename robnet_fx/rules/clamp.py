@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from robnet_fx.algebra.domains import Interval
+from robnet_fx.rules.elementwise import elementwise
 from robnet_fx.rules.registry import Rule, register
-from robnet_fx.rules.relaxation import Band, Lines, chord, elementwise, enclose, monotone
+from robnet_fx.rules.relaxation import Band, Lines, Relaxation, centred, chord, monotone, spread
 
 aten = torch.ops.aten
 
@@ -41,16 +42,18 @@ def clamp_rule(name: str, limits: Limits) -> Rule:
         low, high = limits(*args, **kwargs)
         return monotone(lambda x: x.clamp(low, high))(pre)
 
-    def band(pre: Interval, *args: Any, **kwargs: Any) -> Band:
+    def offsets(pre: Interval, slope: Tensor, *args: Any, **kwargs: Any) -> Interval:
+        """Lines of a given slope touch at the ends or at a kink."""
         low, high = limits(*args, **kwargs)
-
-        def f(x: Tensor) -> Tensor:
-            return x.clamp(low, high)
-
-        inside = ((pre.lower >= low) & (pre.upper <= high)).to(pre.lower.dtype)
-        slope = torch.where(unstable(pre, *args, **kwargs), chord(f, pre), inside)
         kinks = [torch.full_like(slope, kink) for kink in (low, high) if math.isfinite(kink)]
-        return enclose(f, pre, slope, kinks)
+        return spread(lambda x: x.clamp(low, high), pre, slope, kinks)
+
+    def band(pre: Interval, *args: Any, **kwargs: Any) -> Band:
+        """Of the chord's slope; flat outside the limits, along x between them."""
+        low, high = limits(*args, **kwargs)
+        inside = ((pre.lower >= low) & (pre.upper <= high)).to(pre.lower.dtype)
+        slope = torch.where(unstable(pre, *args, **kwargs), chord(lambda x: x.clamp(low, high), pre), inside)
+        return centred(slope, offsets(pre, slope, *args, **kwargs))
 
     def lines(pre: Interval, *args: Any, **kwargs: Any) -> Lines:
         """Each side takes the flat line, or the line from the near kink to the far end where that cuts off more."""
@@ -67,7 +70,7 @@ def clamp_rule(name: str, limits: Limits) -> Rule:
         upper_slope = torch.where(stop - lower > upper - stop, climb, 0.0)
         return Lines(lower_slope, first - lower_slope * start, upper_slope, last - upper_slope * stop)
 
-    return elementwise(name, reach, band, lines, unstable)
+    return elementwise(name, Relaxation(reach, band, lines, unstable, offsets))
 
 
 def _ratio(rise: Tensor, run: Tensor) -> Tensor:
@@ -75,8 +78,8 @@ def _ratio(rise: Tensor, run: Tensor) -> Tensor:
     return torch.where(positive, rise / torch.where(positive, run, 1.0), 0.0)
 
 
-register(clamp_rule("clamp", _clamp_limits), aten.clamp.default)
-register(clamp_rule("clamp_min", lambda low: (low, math.inf)), aten.clamp_min.default)
-register(clamp_rule("clamp_max", lambda high: (-math.inf, high)), aten.clamp_max.default)
-register(clamp_rule("hardtanh", _hardtanh_limits), aten.hardtanh.default)
-register(clamp_rule("relu6", _relu6_limits), aten.relu6.default)
+register(__name__, clamp_rule("clamp", _clamp_limits), aten.clamp.default)
+register(__name__, clamp_rule("clamp_min", lambda low: (low, math.inf)), aten.clamp_min.default)
+register(__name__, clamp_rule("clamp_max", lambda high: (-math.inf, high)), aten.clamp_max.default)
+register(__name__, clamp_rule("hardtanh", _hardtanh_limits), aten.hardtanh.default)
+register(__name__, clamp_rule("relu6", _relu6_limits), aten.relu6.default)

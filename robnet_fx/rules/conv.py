@@ -85,8 +85,8 @@ for _dims, _conv, _transposed in (
     (3, F.conv3d, F.conv_transpose3d),
 ):
     _name = f"conv{_dims}d"
-    register(affine(_name, **_plain(_conv, _transposed, _dims)), getattr(aten, _name).default)
-    register(affine(f"{_name}_padding", **_by_autograd(_conv)), getattr(aten, _name).padding)
+    register(__name__, affine(_name, **_plain(_conv, _transposed, _dims)), getattr(aten, _name).default)
+    register(__name__, affine(f"{_name}_padding", **_by_autograd(_conv)), getattr(aten, _name).padding)
     _overload = "default" if _dims == 1 else "input"
     _packet = getattr(aten, f"conv_transpose{_dims}d")
-    register(affine(f"conv_transpose{_dims}d", **_by_autograd(_transposed)), getattr(_packet, _overload))
+    register(__name__, affine(f"conv_transpose{_dims}d", **_by_autograd(_transposed)), getattr(_packet, _overload))

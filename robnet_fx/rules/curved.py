@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from robnet_fx.algebra.domains import Interval
+from robnet_fx.rules.elementwise import elementwise
 from robnet_fx.rules.registry import Rule
-from robnet_fx.rules.relaxation import Band, Lines, between, chord, elementwise, enclose
+from robnet_fx.rules.relaxation import Band, Function, Lines, Relaxation, between, chord, enclose, tilted
 
-Function = Callable[[Tensor], Tensor]
 Turns = Callable[[Tensor, Interval], Sequence[Tensor]]
 
 _ULPS = 8.0
@@ -105,7 +105,10 @@ def curved(name: str, curve: Callable[..., Curve]) -> Rule:
         low, high = curve(*args, **kwargs).bent
         return (pre.upper > pre.lower) & (pre.lower < high) & (pre.upper > low)
 
-    return elementwise(name, reach, band, lines, unstable)
+    def offsets(pre: Interval, slope: Tensor, *args: Any, **kwargs: Any) -> Interval:
+        return offsets_of(curve(*args, **kwargs), pre, slope)
+
+    return elementwise(name, Relaxation(reach, band, lines, unstable, offsets))
 
 
 def reach_of(curve: Curve, pre: Interval) -> Interval:
@@ -141,13 +144,21 @@ def lines_of(curve: Curve, pre: Interval) -> Lines:
     return Lines(*best(offset - error, 1.0), *best(offset + error, -1.0))
 
 
+def offsets_of(curve: Curve, pre: Interval, slope: Tensor) -> Interval:
+    """The interval of f(x) - slope * x over `pre`, for any slope."""
+    return tilted(_fitted(curve, slope, *_regular(curve, pre)), pre, slope)
+
+
 def _bands(curve: Curve, pre: Interval, parts: Sequence[tuple[float, float]]) -> Band:
-    """`[N, B, *S]`: for each of the parts of `pre` the tightest band of the slope between its ends; where f is not
-    finite the one of slope 0 that always holds."""
+    """`[N, B, *S]`: for each of the parts of `pre` the tightest band of the slope between its ends."""
     defined, finite, inner = _regular(curve, pre)
     width = inner.upper - inner.lower
     spans = (Interval(inner.lower + first * width, inner.upper - (1 - last) * width) for first, last in parts)
-    slope = torch.stack([chord(curve.f, span) for span in spans])
+    return _fitted(curve, torch.stack([chord(curve.f, span) for span in spans]), defined, finite, inner)
+
+
+def _fitted(curve: Curve, slope: Tensor, defined: Tensor, finite: Tensor, inner: Interval) -> Band:
+    """The tightest band of a slope; where f is not finite the one of slope 0 that always holds."""
     turns, slack = _turns(curve, slope, inner)
     slope, offset, error = enclose(curve.f, inner, slope, turns + _constants(curve.kinks, slope))
     size = curve.noise + offset.abs() + error + slope.abs() * torch.maximum(-inner.lower, inner.upper)

@@ -40,6 +40,7 @@ def _tensordot(x: Tensor, y: Tensor, dims: Sequence[int], others: Sequence[int])
 
 
 register(
+    __name__,
     affine(
         "einsum",
         lambda equation, operands: torch.einsum(equation, list(operands)),
@@ -51,6 +52,7 @@ register(
     aten.einsum.default,
 )
 register(
+    __name__,
     affine(
         "tensordot",
         _tensordot,

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from robnet_fx.algebra.domains import Interval
-from robnet_fx.rules.curved import Curve, band_of, curved, lines_of, reach_of
+from robnet_fx.rules.curved import Curve, band_of, curved, lines_of, offsets_of, reach_of
+from robnet_fx.rules.elementwise import elementwise
 from robnet_fx.rules.registry import register
-from robnet_fx.rules.relaxation import Band, Function, Lines, elementwise
+from robnet_fx.rules.relaxation import Band, Function, Lines, Relaxation
 
 aten = torch.ops.aten
 
@@ -26,12 +27,12 @@ def _logarithm(f: Function, base: float = math.e, shift: float = 0.0) -> Curve:
 _LOG, _LOG1P = _logarithm(torch.log), _logarithm(torch.log1p, shift=1.0)
 _LOG2, _LOG10 = _logarithm(torch.log2, 2), _logarithm(torch.log10, 10)
 
-register(curved("exp", lambda: _EXP), aten.exp.default)
-register(curved("expm1", lambda: _EXPM1), aten.expm1.default)
-register(curved("log", lambda: _LOG), aten.log.default)
-register(curved("log1p", lambda: _LOG1P), aten.log1p.default)
-register(curved("log2", lambda: _LOG2), aten.log2.default)
-register(curved("log10", lambda: _LOG10), aten.log10.default)
+register(__name__, curved("exp", lambda: _EXP), aten.exp.default)
+register(__name__, curved("expm1", lambda: _EXPM1), aten.expm1.default)
+register(__name__, curved("log", lambda: _LOG), aten.log.default)
+register(__name__, curved("log1p", lambda: _LOG1P), aten.log1p.default)
+register(__name__, curved("log2", lambda: _LOG2), aten.log2.default)
+register(__name__, curved("log10", lambda: _LOG10), aten.log10.default)
 
 
 def _elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Curve:
@@ -52,9 +53,9 @@ def _selu() -> Curve:
     return _elu(1.6732632423543772, 1.0507009873554805)
 
 
-register(curved("elu", _elu), aten.elu.default)
-register(curved("celu", _celu), aten.celu.default)
-register(curved("selu", _selu), aten.selu.default)
+register(__name__, curved("elu", _elu), aten.elu.default)
+register(__name__, curved("celu", _celu), aten.celu.default)
+register(__name__, curved("selu", _selu), aten.selu.default)
 
 
 def _softplus(beta: float = 1.0) -> Curve:
@@ -96,9 +97,17 @@ def softplus_lines(pre: Interval, beta: float = 1.0, threshold: float = 20.0) ->
     return Lines(lower_slope, lower_offset - high, upper_slope, upper_offset - low)
 
 
-register(elementwise("softplus", softplus_reach, softplus_band, softplus_lines), aten.softplus.default)
+def softplus_offsets(pre: Interval, slope: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Interval:
+    """The curve's offsets, less what the straight part lacks."""
+    lower, upper = offsets_of(_softplus(beta), pre, slope)
+    low, high = _drop(pre, beta, threshold)
+    return Interval(lower - high, upper - low)
+
+
+_SOFTPLUS = Relaxation(softplus_reach, softplus_band, softplus_lines, offsets=softplus_offsets)
+register(__name__, elementwise("softplus", _SOFTPLUS), aten.softplus.default)
 
 _LOG_SIGMOID = Curve(  # f' = sigmoid(-x)
     torch.nn.functional.logsigmoid, lambda slope, pre: [-torch.logit(slope)], most=0.0, noise=0.0
 )
-register(curved("log_sigmoid", lambda: _LOG_SIGMOID), aten.log_sigmoid.default)
+register(__name__, curved("log_sigmoid", lambda: _LOG_SIGMOID), aten.log_sigmoid.default)

@@ -41,4 +41,4 @@ _CURVES = {
     ),
 }
 
-register(curved("gelu", lambda approximate="none": _CURVES[approximate]), aten.gelu.default)
+register(__name__, curved("gelu", lambda approximate="none": _CURVES[approximate]), aten.gelu.default)

@@ -34,8 +34,8 @@ _ASINH = Curve(torch.asinh, _both(lambda slope, pre: [torch.sqrt(slope**-2 - 1)]
 _ACOSH = Curve(_acosh, lambda slope, pre: [torch.sqrt(slope**-2 + 1)], start=1.0, least=0.0, noise=0.0)
 _ATANH = Curve(torch.atanh, _both(lambda slope, pre: [torch.sqrt(1 - 1 / slope)]), start=-1.0, stop=1.0, noise=0.0)
 
-register(curved("sinh", lambda: _SINH), aten.sinh.default)
-register(curved("cosh", lambda: _COSH), aten.cosh.default)
-register(curved("asinh", lambda: _ASINH), aten.asinh.default)
-register(curved("acosh", lambda: _ACOSH), aten.acosh.default)
-register(curved("atanh", lambda: _ATANH), aten.atanh.default)
+register(__name__, curved("sinh", lambda: _SINH), aten.sinh.default)
+register(__name__, curved("cosh", lambda: _COSH), aten.cosh.default)
+register(__name__, curved("asinh", lambda: _ASINH), aten.asinh.default)
+register(__name__, curved("acosh", lambda: _ACOSH), aten.acosh.default)
+register(__name__, curved("atanh", lambda: _ATANH), aten.atanh.default)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from robnet_fx.algebra.domains import Interval
+from robnet_fx.rules.elementwise import elementwise
 from robnet_fx.rules.registry import Rule, register
-from robnet_fx.rules.relaxation import Band, Lines, chord, elementwise, enclose
+from robnet_fx.rules.relaxation import Band, Lines, Relaxation, centred, chord, spread
 
 aten = torch.ops.aten
 
@@ -33,15 +34,16 @@ def bent(name: str, left: Callable[..., Tensor]) -> Rule:
     def branch(right: Tensor, a: Tensor) -> Tensor:
         return torch.where(right, torch.ones_like(a), a)
 
+    def offsets(pre: Interval, slope: Tensor, *args: Any) -> Interval:
+        """Lines of a given slope touch at the ends or at the kink."""
+        a = left(pre.lower, *args)
+        return spread(lambda x: apply(x, a), pre, slope, [torch.zeros_like(slope)])
+
     def band(pre: Interval, *args: Any) -> Band:
         """Between the chord and its parallel through the kink."""
         a = left(pre.lower, *args)
-
-        def f(x: Tensor) -> Tensor:
-            return apply(x, a)
-
-        slope = torch.where(unstable(pre), chord(f, pre), branch(pre.lower >= 0, a))
-        return enclose(f, pre, slope, [torch.zeros_like(slope)])
+        slope = torch.where(unstable(pre), chord(lambda x: apply(x, a), pre), branch(pre.lower >= 0, a))
+        return centred(slope, offsets(pre, slope, *args))
 
     def lines(pre: Interval, *args: Any) -> Lines:
         """One line is the chord, the other, on the far side of the kink, the branch that is longer."""
@@ -56,7 +58,7 @@ def bent(name: str, left: Callable[..., Tensor]) -> Rule:
             torch.where(convex, offset + error, zero),
         )
 
-    return elementwise(name, reach, band, lines, unstable)
+    return elementwise(name, Relaxation(reach, band, lines, unstable, offsets))
 
 
 def _per_channel(x: Tensor, weight: Tensor) -> Tensor:
@@ -66,6 +68,6 @@ def _per_channel(x: Tensor, weight: Tensor) -> Tensor:
     return weight.to(x.dtype).expand_as(x)
 
 
-register(bent("leaky_relu", lambda x, slope=0.01: torch.full_like(x, slope)), aten.leaky_relu.default)
-register(bent("prelu", _per_channel), aten.prelu.default, aten._prelu_kernel.default)
-register(bent("abs", lambda x: -torch.ones_like(x)), aten.abs.default)
+register(__name__, bent("leaky_relu", lambda x, slope=0.01: torch.full_like(x, slope)), aten.leaky_relu.default)
+register(__name__, bent("prelu", _per_channel), aten.prelu.default, aten._prelu_kernel.default)
+register(__name__, bent("abs", lambda x: -torch.ones_like(x)), aten.abs.default)

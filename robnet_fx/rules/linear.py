@@ -12,6 +12,7 @@ from robnet_fx.rules.registry import register
 aten = torch.ops.aten
 
 register(
+    __name__,
     affine(
         "linear",
         F.linear,
@@ -29,6 +30,7 @@ def _addmm(bias: Tensor, x: Tensor, weight: Tensor, *, beta: float = 1, alpha: f
 
 
 register(
+    __name__,
     affine(
         "addmm",
         _addmm,
@@ -49,6 +51,7 @@ def _contracts_batch(node: fx.Node, bounded: list[fx.Node]) -> str | None:
 
 # Radii and slacks are non-negative, so taking |.| of both factors is |W| whichever of them is the constant.
 register(
+    __name__,
     affine(
         "matmul",
         torch.matmul,

@@ -17,7 +17,7 @@ from torch import Tensor
 from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, contract
 from robnet_fx.rules.axes import keeps_batch
 from robnet_fx.rules.curved import rounding
-from robnet_fx.rules.registry import Rule, named, register
+from robnet_fx.rules.registry import Rule, register
 from robnet_fx.rules.softmax import WIDEST, bend_of
 
 aten = torch.ops.aten
@@ -34,7 +34,8 @@ class Box(NamedTuple):
     known: Tensor
 
 
-def _ibp(x: Interval, axes: list[int], keepdim: bool = False) -> Interval:
+def ibp(x: Interval, axes: list[int], keepdim: bool = False) -> Interval:
+    """The interval: that of the ends."""
     low, high = (end.logsumexp(axes, keepdim) for end in x)
     return Interval(low - rounding(1 + low.abs()), high + rounding(1 + high.abs()))
 
@@ -51,9 +52,10 @@ def _box(pre: Interval, axes: list[int]) -> Box:
     return Box(centre, radius, share, value, noise, known)
 
 
-def _ssip(x: Symbolic, axes: list[int], keepdim: bool = False, *, pre: Interval) -> Symbolic:
+def ssip(x: Symbolic, axes: list[int], keepdim: bool = False, *, pre: Interval) -> Symbolic:
+    """About the tangent at the centre, or a constant where that has less slack."""
     axes = _from_end(axes, x.const)
-    box, level = _box(pre, axes), _ibp(pre, axes, True)
+    box, level = _box(pre, axes), ibp(pre, axes, True)
     bend = bend_of(box.share, box.radius, axes)
     slack = (box.share * x.slack).sum(axes, keepdim=True) + bend / 2 + box.noise
     most = (level.upper - level.lower) / 2
@@ -68,9 +70,10 @@ def _ssip(x: Symbolic, axes: list[int], keepdim: bool = False, *, pre: Interval)
     return made if keepdim else Symbolic(*(part.squeeze(axes) for part in made))
 
 
-def _rsip(form: Form, x: InputShape, axes: list[int], keepdim: bool = False, *, pre: Interval) -> Form:
+def rsip(form: Form, x: InputShape, axes: list[int], keepdim: bool = False, *, pre: Interval) -> Form:
+    """The chords' tangent from above and the tangent from below, or the ends where `pre` is too wide."""
     axes = _from_end(axes, pre.lower)
-    box, level = _box(pre, axes), _ibp(pre, axes, True)
+    box, level = _box(pre, axes), ibp(pre, axes, True)
     heights = box.centre + _log_cosh(box.radius)
     height = heights.logsumexp(axes, keepdim=True)
     slope = (heights - height).exp() * _flattening(box.radius)
@@ -99,7 +102,7 @@ def _flattening(radius: Tensor) -> Tensor:
 
 
 register(
-    Rule("logsumexp", named(_ibp, "logsumexp", "ibp"), named(_ssip, "logsumexp", "ssip"),
-         named(_rsip, "logsumexp", "rsip"), affine=False, supports=keeps_batch(1)),
+    __name__,
+    Rule("logsumexp", ibp, ssip, rsip, "softmax", supports=keeps_batch(1)),
     aten.logsumexp.default,
-)  # fmt: skip
+)

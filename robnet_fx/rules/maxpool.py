@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, fold, unfold
 from robnet_fx.rules.conv import each
-from robnet_fx.rules.registry import Rule, named, register
+from robnet_fx.rules.registry import Rule, register
 from robnet_fx.rules.relaxation import Lines, through
 
 aten = torch.ops.aten
@@ -26,7 +26,6 @@ def max_pool_rule(dims: int, pool: Callable[..., Tensor]) -> Rule:
     x_j <= max <= x_j + max(0, highest upper bound of x_i - x_j), which SSIP can tell from its coefficients, and, for
     RSIP, max <= the chord of max(x_j, U) over `pre`.
     """
-    name = f"max_pool{dims}d"
 
     def ibp(x: Interval, *args: Any) -> Interval:
         return Interval(pool(x.lower, *args), pool(x.upper, *args))
@@ -77,8 +76,7 @@ def max_pool_rule(dims: int, pool: Callable[..., Tensor]) -> Rule:
             return "it pools without a channel axis"
         return None
 
-    return Rule(name, named(ibp, name, "ibp"), named(ssip, name, "ssip"), named(rsip, name, "rsip"), affine=False,
-                supports=refusal)  # fmt: skip
+    return Rule(f"max_pool{dims}d", ibp, ssip, rsip, "maximum", supports=refusal)
 
 
 def windows(
@@ -119,6 +117,6 @@ def _take(stacked: Tensor, index: Tensor) -> Tensor:
     return stacked.gather(1, index).squeeze(1)
 
 
-register(max_pool_rule(1, F.max_pool1d), aten.max_pool1d.default)
-register(max_pool_rule(2, F.max_pool2d), aten.max_pool2d.default)
-register(max_pool_rule(3, F.max_pool3d), aten.max_pool3d.default)
+register(__name__, max_pool_rule(1, F.max_pool1d), aten.max_pool1d.default)
+register(__name__, max_pool_rule(2, F.max_pool2d), aten.max_pool2d.default)
+register(__name__, max_pool_rule(3, F.max_pool3d), aten.max_pool3d.default)

@@ -64,4 +64,4 @@ _MOVES: dict[str, tuple[Operator, Refusal]] = {
     "cumsum": (aten.cumsum.default, keeps_batch(1)),
 }
 for _name, (_target, _refusal) in _MOVES.items():
-    register(affine(_name, _target, supports=_refusal), _target)
+    register(__name__, affine(_name, _target, supports=_refusal), _target)

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from robnet_fx.algebra.domains import Interval
 from robnet_fx.rules.affine import affine
-from robnet_fx.rules.registry import named, register
+from robnet_fx.rules.registry import register
 
 aten = torch.ops.aten
 
@@ -43,7 +43,7 @@ def _abs(x: Tensor, weight: Tensor | None, bias: Any, mean: Any, var: Tensor, tr
     return x * _per_channel(_scale(weight, var, eps).abs(), x)
 
 
-def _ibp(x: Interval, *args: Any) -> Interval:
+def batch_norm_ibp(x: Interval, *args: Any) -> Interval:
     """Ends map to ends. Around a middle they would round apart where they are equal: the zeros of a ReLU in front tie
     in a max pooling behind, and another runtime would follow another one."""
     ends = _batch_norm(x.lower, *args), _batch_norm(x.upper, *args)
@@ -62,4 +62,4 @@ _RULE = affine(
     transpose=lambda g, x, *args: _lin(g, *args),
     supports=_in_training,
 )
-register(replace(_RULE, ibp=named(_ibp, "batch_norm", "ibp")), aten.batch_norm.default)
+register(__name__, replace(_RULE, ibp=batch_norm_ibp), aten.batch_norm.default)

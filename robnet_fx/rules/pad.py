@@ -28,8 +28,9 @@ def _pad_lin(x: Tensor, widths: Sequence[int], mode: str = "constant", value: fl
     return F.pad(x, list(widths), mode, 0.0 if mode == "constant" else None)
 
 
-register(affine("pad", _pad, lin=_pad_lin, supports=_touches_batch), aten.pad.default)
+register(__name__, affine("pad", _pad, lin=_pad_lin, supports=_touches_batch), aten.pad.default)
 register(
+    __name__,
     affine(
         "constant_pad",
         lambda x, widths, value=0: F.pad(x, list(widths), "constant", value),
@@ -41,6 +42,7 @@ register(
 for _dims in (1, 2, 3):
     for _mode, _stem in (("reflect", "reflection_pad"), ("replicate", "replication_pad")):
         register(
+            __name__,
             affine(f"{_stem}{_dims}d", lambda x, widths, mode=_mode: F.pad(x, list(widths), mode)),
             getattr(aten, f"{_stem}{_dims}d").default,
         )

@@ -56,6 +56,6 @@ def _no_pole(pre: Interval) -> Tensor:
 
 _TAN = Curve(torch.tan, _tan_turns, fits=_no_pole)
 
-register(curved("sin", lambda: _SIN), aten.sin.default)
-register(curved("cos", lambda: _COS), aten.cos.default)
-register(curved("tan", lambda: _TAN), aten.tan.default)
+register(__name__, curved("sin", lambda: _SIN), aten.sin.default)
+register(__name__, curved("cos", lambda: _COS), aten.cos.default)
+register(__name__, curved("tan", lambda: _TAN), aten.tan.default)

@@ -23,10 +23,14 @@ for _dims, _pool, _adaptive in (
     (2, F.avg_pool2d, F.adaptive_avg_pool2d),
     (3, F.avg_pool3d, F.adaptive_avg_pool3d),
 ):
-    register(affine(f"avg_pool{_dims}d", _pool, supports=_negative_divisor), getattr(aten, f"avg_pool{_dims}d").default)
+    register(
+        __name__,
+        affine(f"avg_pool{_dims}d", _pool, supports=_negative_divisor),
+        getattr(aten, f"avg_pool{_dims}d").default,
+    )
     _names = [f"adaptive_avg_pool{_dims}d"] + [f"_adaptive_avg_pool{_dims}d"] * (_dims > 1)
-    register(affine(_names[0], _adaptive), *(getattr(aten, name).default for name in _names))
+    register(__name__, affine(_names[0], _adaptive), *(getattr(aten, name).default for name in _names))
 
 
-register(affine("mean", torch.mean, supports=keeps_batch(1)), aten.mean.dim)
-register(affine("sum", torch.sum, supports=keeps_batch(1)), aten.sum.dim_IntList)
+register(__name__, affine("mean", torch.mean, supports=keeps_batch(1)), aten.mean.dim)
+register(__name__, affine("sum", torch.sum, supports=keeps_batch(1)), aten.sum.dim_IntList)

@@ -43,8 +43,8 @@ def _power(p: float) -> Curve:
     )
 
 
-register(curved("pow", _power), aten.pow.Tensor_Scalar)
-register(curved("square", lambda: _power(2)), aten.square.default)
-register(curved("sqrt", lambda: _power(0.5)), aten.sqrt.default)
-register(curved("rsqrt", lambda: _power(-0.5)), aten.rsqrt.default)
-register(curved("reciprocal", lambda: _power(-1)), aten.reciprocal.default)
+register(__name__, curved("pow", _power), aten.pow.Tensor_Scalar)
+register(__name__, curved("square", lambda: _power(2)), aten.square.default)
+register(__name__, curved("sqrt", lambda: _power(0.5)), aten.sqrt.default)
+register(__name__, curved("rsqrt", lambda: _power(-0.5)), aten.rsqrt.default)
+register(__name__, curved("reciprocal", lambda: _power(-1)), aten.reciprocal.default)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, contract
 from robnet_fx.algebra.ops import matrix_product, product
-from robnet_fx.rules.registry import Rule, named, register
+from robnet_fx.rules.registry import Rule, register
 
 Pair = tuple[Interval, Interval]
 
@@ -39,8 +39,7 @@ def bilinear(
         left, right = _pull(times, form.coef, xc, yc)
         return Form(left, form.const + const), Form(right, torch.zeros_like(const))
 
-    return Rule(name, named(ibp, name, "ibp"), named(ssip, name, "ssip"), named(rsip, name, "rsip"), affine=False,
-                inputs=(0, 1), joint=True)  # fmt: skip
+    return Rule(name, ibp, ssip, rsip, "product", inputs=(0, 1), joint=True)
 
 
 def _centre(x: Interval) -> tuple[Tensor, Tensor]:
@@ -71,5 +70,5 @@ def _matrix_corners(x: Interval, y: Interval) -> Interval:
     return Interval(middle - reach, middle + reach)
 
 
-register(bilinear("product", torch.mul, _elementwise_corners), product)
-register(bilinear("matrix_product", torch.matmul, _matrix_corners), matrix_product)
+register(__name__, bilinear("product", torch.mul, _elementwise_corners), product)
+register(__name__, bilinear("matrix_product", torch.matmul, _matrix_corners), matrix_product)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx
 
-from robnet_fx.algebra.domains import Interval
+from robnet_fx.rules.relaxation import Relaxation, every_unit
 
 Refusal = Callable[[fx.Node, "list[fx.Node]"], str | None]
 
-
-def every_unit(pre: Interval, *args: Any, **kwargs: Any) -> Tensor:
-    """The units whose `pre` matters to a rule: by default all that can move."""
-    return pre.upper > pre.lower
+DEFAULT = "default"  # the relaxer that has a rule for every operation
 
 
 @dataclass(frozen=True)
@@ -25,23 +22,32 @@ class Rule:
 
     `ibp(*args)` has an `Interval` for each bounded input and returns one; `ssip(*args)` has a `Symbolic`;
     `rsip(form, *args)` has an `InputShape`, takes the `Form` over the op's value and returns that over its input, or a
-    tuple of them in the order of the bounded inputs. A rule that is not `affine` relaxes: its `ibp` is given `pre`
-    for its input, and `ssip` and `rsip` get it as keyword `pre`.
+    tuple of them in the order of the bounded inputs. `kind` is "affine", or says what relaxes the operation: its `ibp`
+    is then given `pre` for its input, and `ssip` and `rsip` get it as keyword `pre`.
     `supports(node, bounded)` may refuse a node with a reason. `inputs` are the argument positions that may be bounded,
     `joint` whether more than one may be at once, and `sums` says that a number adds up many inputs by weights of either
-    sign. `unstable(pre, *args)` marks units whose `pre` is worth tightening.
+    sign. An elementwise operation has its `relaxation`, and its `rsip` takes `slopes` from outside.
     """
 
     name: str
     ibp: Callable[..., Any]
     ssip: Callable[..., Any]
     rsip: Callable[..., Any]
-    affine: bool
+    kind: str
     inputs: tuple[int, ...] = (0,)
     joint: bool = False
     sums: bool = False
     supports: Refusal | None = None
-    unstable: Callable[..., Tensor] = field(default=every_unit)
+    relaxation: Relaxation | None = None
+
+    @property
+    def affine(self) -> bool:
+        """Whether SSIP and RSIP lose nothing, and need no `pre`."""
+        return self.kind == "affine"
+
+    def unstable(self, pre: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """The units whose `pre` is worth tightening: by default all that can move."""
+        return (self.relaxation.unstable if self.relaxation else every_unit)(pre, *args, **kwargs)
 
     def refusal(self, node: fx.Node, bounded: list[fx.Node]) -> str | None:
         """Why this rule cannot take the node, or None."""
@@ -61,22 +67,52 @@ def _mentions(arg: Any, nodes: list[fx.Node]) -> bool:
 
 
 _TABLE: dict[Any, Rule] = {}
+_RELAXERS: dict[tuple[str, Any], Rule] = {}  # of the other relaxers
 _FAMILY: dict[Any, str] = {}
 
 
-def register(rule: Rule, *targets: Any) -> Rule:
-    """Enter `rule` for each ATen operation; a second rule for one operation is refused."""
+def register(home: str, rule: Rule, *targets: Any, relaxer: str = DEFAULT) -> Rule:
+    """Enter `rule` for each ATen operation; a second rule for one operation and relaxer is refused.
+
+    `home` is the module that calls, its `__name__`. The rule's functions become attributes of it, under the names that
+    generated code prints: `<rule>_ssip`, or `ssip` for the rule that is named like the module. Where there is no such
+    module, graphs work and print all the same, and cannot be pickled.
+    The rules of another `relaxer` than the default stand in for the default ones where a method asks for it; what an
+    operation takes at all is for the default one to say.
+    """
     for target in targets:
-        if target in _TABLE:
-            raise ValueError(f"{target} already has the rule {_TABLE[target].name}")
-        _TABLE[target] = rule
-        _FAMILY[target] = sys._getframe(1).f_globals.get("__name__", "")  # the module that calls
+        if (known := _TABLE.get(target) if relaxer == DEFAULT else _RELAXERS.get((relaxer, target))) is not None:
+            raise ValueError(f"{target} already has the rule {known.name}")
+    _publish(home, rule)
+    for target in targets:
+        if relaxer == DEFAULT:
+            _TABLE[target], _FAMILY[target] = rule, home
+        else:
+            _RELAXERS[relaxer, target] = rule
     return rule
 
 
-def rule_for(target: Any) -> Rule | None:
-    """The rule of an operation, or None."""
-    return _TABLE.get(target)
+def _publish(home: str, rule: Rule) -> None:
+    """Make the rule's functions attributes of their module."""
+    prefix = "" if home.rpartition(".")[2] == rule.name else f"{rule.name}_"
+    module = sys.modules.get(home)
+    for kind in ("ibp", "ssip", "rsip"):
+        function, name = getattr(rule, kind), prefix + kind
+        if getattr(module, name, function) is not function:
+            raise ValueError(f"{home}.{name} is another function already")
+        function.__module__, function.__name__, function.__qualname__ = home, name, name
+        if module is not None:
+            setattr(module, name, function)
+
+
+def rule_for(target: Any, relaxer: str = DEFAULT) -> Rule | None:
+    """The rule of an operation, the default one where the relaxer has none of its own, or None."""
+    return _RELAXERS.get((relaxer, target)) or _TABLE.get(target)
+
+
+def relaxers() -> set[str]:
+    """The names of all relaxers."""
+    return {DEFAULT, *(relaxer for relaxer, _ in _RELAXERS)}
 
 
 def family(target: Any) -> str:
@@ -85,12 +121,5 @@ def family(target: Any) -> str:
 
 
 def table() -> dict[Any, Rule]:
-    """A copy of the op table."""
+    """A copy of the op table, of the default rules."""
     return dict(_TABLE)
-
-
-def named(function: Callable[..., Any], rule: str, kind: str) -> Callable[..., Any]:
-    """Give a rule's function the name that generated code prints: `robnet_fx.rules.<rule>.<kind>`."""
-    function.__module__ = f"robnet_fx.rules.{rule}"
-    function.__name__ = function.__qualname__ = kind
-    return function

@@ -1,16 +1,19 @@
-"""Elementwise operations: from a pair of lines that encloses the function over `pre`, all three rules follow."""
+"""What encloses an elementwise function over `pre`, as a value: its range, parallel lines, a pair of lines.
+
+`pre` is the interval `[B, *S]` of the function's input; slopes and offsets have its shape.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from robnet_fx.algebra import kernels
-from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
-from robnet_fx.rules.registry import Rule, every_unit, named
+from robnet_fx.algebra.domains import Form, Interval
 
 Function = Callable[[Tensor], Tensor]
 
@@ -32,43 +35,50 @@ class Lines(NamedTuple):
     upper_offset: Tensor
 
 
-def elementwise(
-    name: str,
-    reach: Callable[..., Interval],
-    band: Callable[..., Band],
-    lines: Callable[..., Lines] | None = None,
-    unstable: Callable[..., Tensor] = every_unit,
-) -> Rule:
-    """The rule of an elementwise f. Each function takes `(pre, *the node's other arguments)`.
+class Slopes(NamedTuple):
+    """Slopes from outside for the lower and the upper line, each `[B or 1, *S]`: any numbers give lines that hold."""
 
-    `reach` is the interval of f over `pre`, `band` the parallel enclosure SSIP uses, and `lines` the enclosure RSIP
-    uses (default: the band's two edges).
+    lower: Tensor
+    upper: Tensor
+
+
+def every_unit(pre: Interval, *args: Any, **kwargs: Any) -> Tensor:
+    """The units whose `pre` matters to a rule: by default all that can move."""
+    return pre.upper > pre.lower
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """How an elementwise f is enclosed. Each function takes `(pre, *the node's other arguments)`.
+
+    `reach` is the interval of f over `pre`, `band` the parallel enclosure SSIP uses, `lines` the enclosure RSIP uses
+    (default: the band's two edges), and `unstable` marks the units whose `pre` is worth tightening.
+    `offsets(pre, slope, *the other arguments)` is the interval of f(x) - slope * x for any slope: its ends are the
+    offsets of the tightest lines of that slope (default: of lines that hold, from the band).
     """
 
-    def ibp(pre: Interval, *args: Any, **kwargs: Any) -> Interval:
-        return reach(pre, *args, **kwargs)
+    reach: Callable[..., Interval]
+    band: Callable[..., Band]
+    lines: Callable[..., Lines] | None = None
+    unstable: Callable[..., Tensor] = every_unit
+    offsets: Callable[..., Interval] | None = None
 
-    def ssip(x: Symbolic, *args: Any, pre: Interval, **kwargs: Any) -> Symbolic:
-        slope, offset, error = band(pre, *args, **kwargs)
-        coef = kernels.scale(x.coef, slope)
-        return Symbolic(coef, torch.addcmul(offset, slope, x.const), torch.addcmul(error, slope.abs(), x.slack))
+    def enclosure(self, pre: Interval, *args: Any, slopes: Slopes | None = None, **kwargs: Any) -> Lines:
+        """The lines RSIP uses, or the tightest ones of slopes from outside."""
+        if slopes is not None:
+            lower, upper = (slope.expand_as(pre.lower) for slope in slopes)
+            below, above = (self.leaves(pre, slope, *args, **kwargs) for slope in (lower, upper))
+            return Lines(lower, below.lower, upper, above.upper)
+        if self.lines is not None:
+            return self.lines(pre, *args, **kwargs)
+        slope, offset, error = self.band(pre, *args, **kwargs)
+        return Lines(slope, offset - error, slope, offset + error)
 
-    def rsip(form: Form, x: InputShape, *args: Any, pre: Interval, **kwargs: Any) -> Form:
-        if lines is None:
-            slope, offset, error = band(pre, *args, **kwargs)
-            enclosure = Lines(slope, offset - error, slope, offset + error)
-        else:
-            enclosure = lines(pre, *args, **kwargs)
-        return through(form, enclosure)
-
-    return Rule(
-        name,
-        named(ibp, name, "ibp"),
-        named(ssip, name, "ssip"),
-        named(rsip, name, "rsip"),
-        affine=False,
-        unstable=unstable,
-    )
+    def leaves(self, pre: Interval, slope: Tensor, *args: Any, **kwargs: Any) -> Interval:
+        """An interval of f(x) - slope * x over `pre`."""
+        if self.offsets is not None:
+            return self.offsets(pre, slope, *args, **kwargs)
+        return tilted(self.band(pre, *args, **kwargs), pre, slope)
 
 
 def through(form: Form, lines: Lines) -> Form:
@@ -99,8 +109,8 @@ def between(point: Tensor, first: Tensor, last: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(point, first), last)
 
 
-def enclose(f: Function, pre: Interval, slope: Tensor, turns: list[Tensor]) -> Band:
-    """The tightest band of a given slope: `f(x) - slope * x` has its extremes at the ends of `pre` or at `turns`.
+def spread(f: Function, pre: Interval, slope: Tensor, turns: list[Tensor]) -> Interval:
+    """The interval of f(x) - slope * x, whose extremes lie at the ends of `pre` or at `turns`.
 
     `turns` are the points where f'(x) = slope, or where f has a kink; one outside `pre` is moved to its end, which is
     harmless. Where f is smooth they may be detached: the extreme value does not move with them to first order.
@@ -110,4 +120,23 @@ def enclose(f: Function, pre: Interval, slope: Tensor, turns: list[Tensor]) -> B
     highest, lowest = gaps[0], gaps[0]
     for gap in gaps[1:]:
         highest, lowest = torch.maximum(highest, gap), torch.minimum(lowest, gap)
+    return Interval(lowest, highest)
+
+
+def enclose(f: Function, pre: Interval, slope: Tensor, turns: list[Tensor]) -> Band:
+    """The tightest band of a given slope, from the points where f(x) - slope * x may have its extremes (`spread`)."""
+    return centred(slope, spread(f, pre, slope, turns))
+
+
+def centred(slope: Tensor, offsets: Interval) -> Band:
+    """The band of lines with these offsets."""
+    lowest, highest = offsets
     return Band(slope, (highest + lowest) / 2, (highest - lowest) / 2)
+
+
+def tilted(band: Band, pre: Interval, slope: Tensor) -> Interval:
+    """The interval of f(x) - slope * x that a band of another slope leaves: its own, and (band.slope - slope) x."""
+    turn = band.slope - slope
+    ends = [torch.where(turn == 0, 0.0, turn * end) for end in pre]  # an end may be infinite
+    lower = band.offset - band.error + torch.minimum(*ends)
+    return Interval(lower, band.offset + band.error + torch.maximum(*ends))

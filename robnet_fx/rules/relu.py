@@ -7,13 +7,15 @@ from torch import Tensor
 
 from robnet_fx.algebra import kernels
 from robnet_fx.algebra.domains import Interval
+from robnet_fx.rules.elementwise import elementwise
 from robnet_fx.rules.registry import register
-from robnet_fx.rules.relaxation import Band, Lines, elementwise, monotone
+from robnet_fx.rules.relaxation import Band, Lines, Relaxation, monotone, spread
 
 aten = torch.ops.aten
 
 
-def _unstable(pre: Interval) -> Tensor:
+def unstable(pre: Interval) -> Tensor:
+    """Where the kink lies inside."""
     return (pre.lower < 0) & (pre.upper > 0)
 
 
@@ -31,4 +33,10 @@ def lines(pre: Interval) -> Lines:
     return Lines(lower, None, slope, offset)
 
 
-register(elementwise("relu", monotone(torch.relu), band, lines, _unstable), aten.relu.default)
+def offsets(pre: Interval, slope: Tensor) -> Interval:
+    """Lines of a given slope touch at the ends or at the kink: below, of a slope in [0, 1], at the kink, offset 0."""
+    return spread(torch.relu, pre, slope, [torch.zeros_like(slope)])
+
+
+RELU = Relaxation(monotone(torch.relu), band, lines, unstable, offsets)
+register(__name__, elementwise("relu", RELU), aten.relu.default)

@@ -36,7 +36,7 @@ for _name in (
 ):
     _target = getattr(aten, _name).vec
     _dims = next(dims for dims in (1, 2, 3) if f"{dims}d" in _name)
-    register(affine(_name.strip("_"), _in_any_dtype(_target), supports=needs_axes(_dims + 1)), _target)
+    register(__name__, affine(_name.strip("_"), _in_any_dtype(_target), supports=needs_axes(_dims + 1)), _target)
 
 
 def _absolute(upsample: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -63,4 +63,4 @@ def _absolute(upsample: Callable[..., Tensor]) -> Callable[..., Tensor]:
 for _target in (aten.upsample_bicubic2d.vec, aten._upsample_bicubic2d_aa.vec):
     _name = _target.__name__.split(".")[0].strip("_")
     _f = _in_any_dtype(_target)
-    register(affine(_name, _f, abs_f=_absolute(_f), supports=needs_axes(3)), _target)
+    register(__name__, affine(_name, _f, abs_f=_absolute(_f), supports=needs_axes(3)), _target)

@@ -28,14 +28,17 @@ def _permute_refusal(node: fx.Node, bounded: list[fx.Node]) -> str | None:
 
 
 register(
+    __name__,
     affine("reshape", torch.reshape, transpose=lambda g, x, shape: g.reshape(g.shape[0], *x.dims)),
     aten.reshape.default,
 )
 register(
+    __name__,
     affine("permute", torch.permute, transpose=_permute_transpose, supports=_permute_refusal),
     aten.permute.default,
 )
 register(
+    __name__,
     affine(
         "transpose",
         torch.transpose,
@@ -44,8 +47,8 @@ register(
     ),
     aten.transpose.int,
 )
-register(affine("slice", aten.slice.Tensor, supports=keeps_batch(1)), aten.slice.Tensor)
-register(affine("select", torch.select, supports=keeps_batch(1)), aten.select.int)
+register(__name__, affine("slice", aten.slice.Tensor, supports=keeps_batch(1)), aten.slice.Tensor)
+register(__name__, affine("select", torch.select, supports=keeps_batch(1)), aten.select.int)
 
 
 def _cat_refusal(node: fx.Node, bounded: list[fx.Node]) -> str | None:
@@ -63,7 +66,8 @@ def _all_bounded(node: fx.Node, bounded: list[fx.Node]) -> str | None:
 
 
 register(
+    __name__,
     affine("cat", lambda tensors, dim=0: torch.cat(list(tensors), dim), joint=True, supports=_all_bounded),
     aten.cat.default,
 )
-register(affine("join", join, joint=True, offset=(0,), supports=_cat_refusal), join)
+register(__name__, affine("join", join, joint=True, offset=(0,), supports=_cat_refusal), join)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from robnet_fx.algebra.domains import Interval
-from robnet_fx.rules.curved import Curve, Function, curved
+from robnet_fx.rules.curved import Curve, curved
 from robnet_fx.rules.registry import register
+from robnet_fx.rules.relaxation import Function
 
 aten = torch.ops.aten
 
@@ -53,7 +54,7 @@ _TANH = _s_shaped(torch.tanh, -1.0, 1.0, _tanh_turn)
 _ERF = _s_shaped(torch.erf, -1.0, 1.0, _erf_turn)
 _ATAN = _s_shaped(torch.atan, -math.pi / 2, math.pi / 2, _atan_turn)
 
-register(curved("sigmoid", lambda: _SIGMOID), aten.sigmoid.default)
-register(curved("tanh", lambda: _TANH), aten.tanh.default)
-register(curved("erf", lambda: _ERF), aten.erf.default)
-register(curved("atan", lambda: _ATAN), aten.atan.default)
+register(__name__, curved("sigmoid", lambda: _SIGMOID), aten.sigmoid.default)
+register(__name__, curved("tanh", lambda: _TANH), aten.tanh.default)
+register(__name__, curved("erf", lambda: _ERF), aten.erf.default)
+register(__name__, curved("atan", lambda: _ATAN), aten.atan.default)

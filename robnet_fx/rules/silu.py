@@ -45,7 +45,7 @@ _HARDSWISH = Curve(  # between the kinks x (x + 3) / 6, with f' = (2 x + 3) / 6
 )
 _HARDSIGMOID = Curve(F.hardsigmoid, nowhere, kinks=(-3.0, 3.0), least=0.0, most=1.0, bent=(-3.0, 3.0))
 
-register(curved("silu", lambda: _SILU), aten.silu.default)
-register(curved("mish", lambda: _MISH), aten.mish.default)
-register(curved("hardswish", lambda: _HARDSWISH), aten.hardswish.default)
-register(curved("hardsigmoid", lambda: _HARDSIGMOID), aten.hardsigmoid.default)
+register(__name__, curved("silu", lambda: _SILU), aten.silu.default)
+register(__name__, curved("mish", lambda: _MISH), aten.mish.default)
+register(__name__, curved("hardswish", lambda: _HARDSWISH), aten.hardswish.default)
+register(__name__, curved("hardsigmoid", lambda: _HARDSIGMOID), aten.hardsigmoid.default)

@@ -20,7 +20,7 @@ from torch import Tensor
 from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, contract
 from robnet_fx.rules.axes import keeps_batch
 from robnet_fx.rules.curved import rounding
-from robnet_fx.rules.registry import Rule, named, register
+from robnet_fx.rules.registry import Rule, register
 from robnet_fx.rules.relaxation import between
 
 aten = torch.ops.aten
@@ -36,11 +36,13 @@ class Tangent(NamedTuple):
     error: Tensor
 
 
-def _ibp(x: Interval, axis: int, *_: Any) -> Interval:
+def ibp(x: Interval, axis: int, *_: Any) -> Interval:
+    """The interval of each number, from the ends of its logit less the others'."""
     return _interval(*_logits(x, axis))
 
 
-def _ssip(x: Symbolic, axis: int, *_: Any, pre: Interval) -> Symbolic:
+def ssip(x: Symbolic, axis: int, *_: Any, pre: Interval) -> Symbolic:
+    """About the tangent at the centre, or a constant where that has less slack."""
     axis = _from_end(axis, x.const)
     level, line = _interval(*_logits(pre, axis)), _tangent(pre, axis)
     share = line.share
@@ -57,7 +59,8 @@ def _ssip(x: Symbolic, axis: int, *_: Any, pre: Interval) -> Symbolic:
     )
 
 
-def _rsip(form: Form, x: InputShape, axis: int, *_: Any, pre: Interval) -> Form:
+def rsip(form: Form, x: InputShape, axis: int, *_: Any, pre: Interval) -> Form:
+    """By the same band as SSIP."""
     axis = _from_end(axis, pre.lower)
     level, line = _interval(*_logits(pre, axis)), _tangent(pre, axis)
     most = (level.upper - level.lower) / 2
@@ -151,8 +154,8 @@ def _largest(x: Tensor, axis: int) -> Tensor:
 
 
 register(
-    Rule("softmax", named(_ibp, "softmax", "ibp"), named(_ssip, "softmax", "ssip"), named(_rsip, "softmax", "rsip"),
-         affine=False, supports=keeps_batch(1)),
+    __name__,
+    Rule("softmax", ibp, ssip, rsip, "softmax", supports=keeps_batch(1)),
     aten.softmax.int,
     aten._softmax.default,
-)  # fmt: skip
+)

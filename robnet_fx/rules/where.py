@@ -21,12 +21,14 @@ def _fills_infinity(node: fx.Node, bounded: list[fx.Node]) -> str | None:
 
 
 register(
+    __name__,
     affine("where", torch.where, inputs=(1, 2), joint=True, offset=(1, 2), supports=_fills_infinity),
     aten.where.self,
     aten.where.ScalarOther,
     aten.where.ScalarSelf,
 )
 register(
+    __name__,
     affine("masked_fill", lambda x, mask, value: torch.where(mask, value, x), offset=(2,), supports=_fills_infinity),
     aten.masked_fill.Scalar,
     aten.masked_fill.Tensor,

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, fold, unfold
 from robnet_fx.algebra.ops import WINDOWED, windowed
-from robnet_fx.rules.registry import Rule, named, register, rule_for
+from robnet_fx.rules import conv, moves, norm  # noqa: F401  (they enter the rules of samples)
+from robnet_fx.rules.registry import Rule, register, rule_for
 
 aten = torch.ops.aten
 
@@ -36,9 +37,7 @@ def windows_of(rule: Rule) -> Rule:
         coef = made.coef.reshape(*form.coef.shape[:3], *made.coef.shape[2:])
         return Form(coef, form.const + made.const.reshape(form.coef.shape[:3]).sum(2))
 
-    name = f"{rule.name}_windows"
-    return Rule(name, named(ibp, name, "ibp"), named(ssip, name, "ssip"), named(rsip, name, "rsip"), affine=True,
-                sums=rule.sums, supports=rule.supports)  # fmt: skip
+    return Rule(f"{rule.name}_windows", ibp, ssip, rsip, "affine", sums=rule.sums, supports=rule.supports)
 
 
 def _samples(coef: Tensor) -> Tensor:
@@ -49,4 +48,4 @@ def _samples(coef: Tensor) -> Tensor:
 for _target in WINDOWED:
     _rule = rule_for(_target)
     assert _rule is not None
-    register(windows_of(_rule), windowed(_target))
+    register(__name__, windows_of(_rule), windowed(_target))

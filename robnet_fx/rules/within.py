@@ -11,8 +11,9 @@ from torch import Tensor
 from robnet_fx.algebra.domains import Interval, Symbolic
 from robnet_fx.algebra.kernels import reach
 from robnet_fx.algebra.ops import within
-from robnet_fx.rules.registry import named, register
-from robnet_fx.rules.relaxation import Band, elementwise
+from robnet_fx.rules.elementwise import elementwise
+from robnet_fx.rules.registry import register
+from robnet_fx.rules.relaxation import Band, Relaxation
 
 
 def _known(pre: Interval, low: float, high: float) -> Interval:
@@ -30,7 +31,13 @@ def _band(pre: Interval, low: float, high: float) -> Band:
     return Band(slope, torch.where(wide, (lower + upper) / 2, 0.0), torch.where(wide, (upper - lower) / 2, 0.0))
 
 
-def _ssip(x: Symbolic, low: float, high: float, *, pre: Interval) -> Symbolic:
+def _offsets(pre: Interval, slope: Tensor, low: float, high: float) -> Interval:
+    """Of the value itself, which is in the range."""
+    first, last = ((1 - slope) * end for end in _known(pre, low, high))
+    return Interval(torch.minimum(first, last), torch.maximum(first, last))
+
+
+def ssip(x: Symbolic, low: float, high: float, *, pre: Interval) -> Symbolic:
     """By its own width, which may be far beyond that of `pre`; a coefficient may be infinite."""
     lower, upper = _known(pre, low, high)
     keep = reach(x.coef) + x.slack <= (high - low) / 2  # NaN is not
@@ -41,5 +48,5 @@ def _ssip(x: Symbolic, low: float, high: float, *, pre: Interval) -> Symbolic:
     )
 
 
-_rule = elementwise("within", _known, _band, unstable=_leaves)
-register(replace(_rule, ssip=named(_ssip, "within", "ssip")), within)
+_rule = elementwise("within", Relaxation(_known, _band, unstable=_leaves, offsets=_offsets))
+register(__name__, replace(_rule, ssip=ssip, kind="range"), within)

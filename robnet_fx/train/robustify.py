@@ -23,6 +23,8 @@ from robnet_fx.errors import Interrupted
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.images.layout import Layout
 from robnet_fx.images.sets import Data, split
+from robnet_fx.interchange.program import write_program
+from robnet_fx.machine import ranks
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.opening.opened import Opened, open_model
 from robnet_fx.perturbations.base import Perturbation
@@ -82,8 +84,8 @@ def robustify(
     the way is chosen on up to 1000 validation images: those of `data` (`x_val`, `y_val`), else a tenth of the training
     images. What is measured before and after is in float64 and knows nothing of the training's precision.
     `out` defaults to `<model>.robust.onnx` beside the model. A new directory under `runs` takes arguments, versions,
-    metrics, checkpoint, certificate and the bounds graph's code; `resume` names such a directory whose run was
-    interrupted, to go on with it under the same arguments.
+    metrics, checkpoint, certificate and the bounds graph as a program with its weights (`interchange.program`);
+    `resume` names such a directory whose run was interrupted, to go on with it under the same arguments.
     The written file, whose properties remember the normalisation and `metadata`, is read back, certified and attacked.
     Raises `UsageError`, `UnsupportedError`, `Interrupted`.
     """
@@ -142,7 +144,7 @@ def robustify_opened(
             "versions": versions(),
         }
         folders.write_json(folder / "arguments.json", arguments)
-        folders.write_text(folder / "bounds.py", str(net.get_submodule("bounds").code))
+        ranks.by_leader(lambda: write_program(net, folder))
         folders.write_json(folder / "metrics.json", {"before": asdict(before)})
 
     checkpoint = folder / folders.CHECKPOINT
@@ -165,6 +167,7 @@ def robustify_opened(
         )
     except KeyboardInterrupt:
         raise Interrupted(f"stopped after training; {checkpoint} continues the run", checkpoint) from None
+    ranks.by_leader(lambda: write_program(net, folder))  # now with the weights that were trained
     folders.write_text(folder / "certificate.json", certificate.to_json())
     metrics: dict[str, Any] = {"before": asdict(before), "after": asdict(after)}
     folders.write_json(folder / "metrics.json", {**metrics, "selected": history.selected, "epochs": history.epochs})

@@ -76,7 +76,7 @@ def test_robustify_then_certify_repeats_the_number(run, model):
     written, folder = (Path(result["files"][name]) for name in ("model", "run"))
     assert written == Path("net.robust.onnx")
     assert result["model_sha256"] == {"before": sha256_of_file(model), "after": sha256_of_file(written)}
-    assert {"arguments.json", "metrics.json", "checkpoint.pt", "certificate.json", "bounds.py"} == {
+    assert {"arguments.json", "metrics.json", "checkpoint.pt", "certificate.json", "bounds.py", "weights.pt"} == {
         path.name for path in folder.iterdir()
     }
     assert load_onnx(written).metadata["robnet_fx.data"] == "digits"

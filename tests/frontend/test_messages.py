@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 import robnet_fx
 from robnet_fx import RobnetError, UnsupportedError, UsageError
-from robnet_fx.frontend.canonical import Canonical
+from robnet_fx.frontend.canonical_graph import CanonicalGraph
 from robnet_fx.passes.lower import Builder, lowerings
 from robnet_fx.passes.pipeline import clean
 
@@ -126,12 +126,12 @@ class TwoSteps(nn.Module):
 
 
 def test_the_first_node_that_differs_is_named(monkeypatch: pytest.MonkeyPatch):
-    make = Canonical.make
+    make = CanonicalGraph.make
 
-    def wrong(self: Canonical, target: Any, args: Any, kwargs: Any = None) -> fx.Node:
+    def wrong(self: CanonicalGraph, target: Any, args: Any, kwargs: Any = None) -> fx.Node:
         return make(self, aten.sigmoid.default if target is aten.tanh.default else target, args, kwargs)
 
-    monkeypatch.setattr(Canonical, "make", wrong)
+    monkeypatch.setattr(CanonicalGraph, "make", wrong)
     with pytest.raises(UnsupportedError) as caught:
         robnet_fx.trace(TwoSteps(), torch.rand(2, 1, 4))
     first, node, layer, source, reason, _ = str(caught.value).splitlines()

@@ -17,7 +17,7 @@ from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.perturbations.base import Perturbation
 from robnet_fx.problem import Problem
-from robnet_fx.rules import Rule, affine, elementwise, rule_for
+from robnet_fx.rules import Relaxation, Rule, affine, elementwise, rule_for
 from robnet_fx.rules.relaxation import Band
 from tests.elsewhere import ELSEWHERE, Elsewhere, blank
 from tests.rules.cases import CASES, Case
@@ -75,8 +75,8 @@ def planted(constant: Callable[[Tensor], Tensor]) -> list[Rule]:
 
     return [
         affine("planted", lambda x: x + constant(x)),
-        elementwise("planted", lambda pre: pre, band),
-        elementwise("planted", lambda pre: Interval(pre.lower - constant(pre.lower), pre.upper), band),
+        elementwise("planted", Relaxation(lambda pre: pre, band)),
+        elementwise("planted", Relaxation(lambda pre: Interval(pre.lower - constant(pre.lower), pre.upper), band)),
     ]
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import fx
 
-from robnet_fx import BiasField, UnsupportedOpError
+from robnet_fx import BiasField, UnsupportedOpError, rules
 from robnet_fx.algebra.domains import Interval
+from robnet_fx.bounds.methods import METHODS
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.problem import Problem
-from robnet_fx.rules import register, rule_for, table
-from robnet_fx.rules.registry import every_unit, named
+from robnet_fx.rules import Rule, affine, family, leaky, register, registry, relaxers, relu, rule_for, table
+from robnet_fx.rules.relaxation import every_unit
 from tests.soundness import Draw, Drawing, draws
 
 aten = torch.ops.aten
@@ -23,25 +28,74 @@ FIELD = BiasField(0, 0.1)
 def test_a_second_rule_for_one_operation_is_refused():
     rule = rule_for(aten.relu.default)
     with pytest.raises(ValueError, match=r"aten.relu.default already has the rule relu"):
-        register(rule, aten.relu.default)
+        register(__name__, rule, aten.relu.default)
     assert rule_for(aten.lgamma.default) is None
     copy = table()
     copy.clear()
     assert table()
 
 
-def test_every_rule_has_a_name_for_the_code():
+@pytest.mark.parametrize("kind", ["ibp", "ssip", "rsip"])
+def test_every_function_is_where_its_name_says(kind: str):
     for target, rule in table().items():
-        for kind in ("ibp", "ssip", "rsip"):
-            function = getattr(rule, kind)
-            assert function.__module__ == f"robnet_fx.rules.{rule.name}", target
-            assert function.__name__ == function.__qualname__ == kind
+        function = getattr(rule, kind)
+        assert function.__module__ == family(target)
+        assert function.__name__ == function.__qualname__
+        short = family(target) == f"robnet_fx.rules.{rule.name}"
+        assert function.__name__ == (kind if short else f"{rule.name}_{kind}")
+        assert getattr(importlib.import_module(function.__module__), function.__name__) is function
+    assert rule_for(aten.relu.default).ssip is relu.ssip
+    assert rule_for(aten.abs.default).rsip is leaky.abs_rsip
 
 
-def test_named_gives_the_function_back():
-    def function() -> None: ...
+def planted(name: str) -> Rule:
+    return affine(name, lambda x: x)
 
-    assert named(function, "x", "ibp") is function
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_TABLE", "_RELAXERS", "_FAMILY"):
+        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+
+
+def test_two_functions_of_one_name_are_refused(tables, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ValueError, match=r"rules.relu.ibp is another function already"):
+        register("robnet_fx.rules.relu", planted("relu"), aten.lgamma.default)
+    assert rule_for(aten.lgamma.default) is None
+
+
+def test_a_namespace_that_is_no_module_will_do(tables):
+    rule = register("nowhere.planted", planted("planted"), aten.lgamma.default)
+    assert rule_for(aten.lgamma.default) is rule
+    assert (rule.ibp.__module__, rule.ibp.__name__) == ("nowhere.planted", "ibp")
+
+
+def test_a_relaxer_stands_in_where_it_has_a_rule(tables):
+    relu_rule, other = rule_for(aten.relu.default), planted("other")
+    assert relaxers() == {"default"}
+    register("nowhere.other", other, aten.relu.default, relaxer="planted")
+    assert relaxers() == {"default", "planted"}
+    assert rule_for(aten.relu.default, "planted") is other
+    assert rule_for(aten.relu.default) is rule_for(aten.relu.default, "unheard-of") is relu_rule
+    assert rule_for(aten.tanh.default, "planted") is rule_for(aten.tanh.default)
+    assert table()[aten.relu.default] is relu_rule
+    assert family(aten.relu.default) == "robnet_fx.rules.relu"
+    with pytest.raises(ValueError, match=r"aten.relu.default already has the rule other"):
+        register("nowhere.again", planted("again"), aten.relu.default, relaxer="planted")
+
+
+def test_methods_name_relaxers_that_are_there():
+    assert {method.relaxer for method in METHODS.values()} <= relaxers()
+
+
+def test_the_families_are_those_of_the_folder():
+    folder = Path(rules.__file__).parent
+    assert {family(target) for target in table()} <= {f"robnet_fx.rules.{path.stem}" for path in folder.glob("*.py")}
+    order = "import robnet_fx.rules as r; print([rule.name for rule in r.table().values()])"
+    listed = [
+        subprocess.run([sys.executable, "-c", order], capture_output=True, text=True, check=True).stdout for _ in "ab"
+    ]
+    assert listed[0] == listed[1] == f"{[rule.name for rule in table().values()]}\n"
 
 
 def test_every_unit_that_moves_matters_by_default():

@@ -3,8 +3,11 @@ import inspect
 import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, fields
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -95,7 +98,7 @@ def test_the_whole_job(job, model, tmp_path):
     before, after = (onnx.load(p).graph for p in (model, result.out))
     assert [str(x) for x in (*before.input, *before.output)] == [str(x) for x in (*after.input, *after.output)]
 
-    names = {"arguments.json", "bounds.py", "certificate.json", "checkpoint.pt", "metrics.json"}
+    names = {"arguments.json", "bounds.py", "certificate.json", "checkpoint.pt", "metrics.json", "weights.pt"}
     assert {p.name for p in result.run.iterdir()} == names
     arguments = json.loads((result.run / "arguments.json").read_text())
     assert (arguments["eps"], arguments["seed"], arguments["data"]) == (0.6, 0, "some digits")
@@ -104,7 +107,13 @@ def test_the_whole_job(job, model, tmp_path):
     metrics = json.loads((result.run / "metrics.json").read_text())
     assert metrics["after"]["certified"] == result.after.certified
     assert len(metrics["epochs"]) == 4
-    compile((result.run / "bounds.py").read_text(), "bounds.py", "exec")
+
+    np.save(tmp_path / "image.npy", X[1500].numpy() / np.float32(255))
+    command = [sys.executable, "bounds.py", "weights.pt", tmp_path / "image.npy", "0"]
+    printed = subprocess.run(command, cwd=result.run, capture_output=True, text=True, check=True).stdout
+    uppers = torch.tensor([float(line.split()[-1]) for line in printed.splitlines()[1:]])
+    image = torch.from_numpy(np.load(tmp_path / "image.npy"))[None]
+    torch.testing.assert_close(uppers, result.net.margins(image, torch.tensor([0]))[0, 1:].detach().cpu())
 
 
 def test_a_run_directory_is_never_written_over_and_a_run_repeats_itself(job, tmp_path):

@@ -11,13 +11,13 @@ import torch
 from torch import fx
 
 from robnet_fx.algebra.ops import labels
-from robnet_fx.frontend.batch_axis.operations import Made, forms
+from robnet_fx.frontend.batch_axis.operations import Made, on_stand_ins
 from robnet_fx.frontend.batch_axis.stand_in import Apart, Place, call
 
 aten = torch.ops.aten
 
 
-@forms(aten.matmul.default, aten.mm.default, aten.bmm.default)
+@on_stand_ins(aten.matmul.default, aten.mm.default, aten.bmm.default)
 def _matmul(work: Apart, node: fx.Node) -> Made:
     """Batched over the axes in front; of two matrices, one of which has the batch as rows or columns, by label."""
     args: Any = node.args
@@ -34,7 +34,7 @@ def _matmul(work: Apart, node: fx.Node) -> Made:
     return call(node, aten.matmul.default, *(work.aligned(node, n, rank, place) for n in args)), place
 
 
-@forms(aten.addmm.default)
+@on_stand_ins(aten.addmm.default)
 def _addmm(work: Apart, node: fx.Node) -> Made:
     args: Any = node.args
     bias, x, weight = args
@@ -44,7 +44,7 @@ def _addmm(work: Apart, node: fx.Node) -> Made:
     return call(node, aten.add.Tensor, call(node, aten.matmul.default, stand, weight), bias), place
 
 
-@forms(aten.scaled_dot_product_attention.default)
+@on_stand_ins(aten.scaled_dot_product_attention.default)
 def _attention(work: Apart, node: fx.Node) -> Made:
     rank, common = node.meta["val"].dim(), work.common(node)
     place = common._replace(axis=rank + common.axis)
@@ -54,7 +54,7 @@ def _attention(work: Apart, node: fx.Node) -> Made:
     return call(node, node.target, *args, **kwargs), place
 
 
-@forms(aten.einsum.default)
+@on_stand_ins(aten.einsum.default)
 def _einsum(work: Apart, node: fx.Node) -> Made:
     terms, out = labels(str(node.args[0]))
     operands: Any = node.args[1]
@@ -67,7 +67,7 @@ def _einsum(work: Apart, node: fx.Node) -> Made:
     return _contracted(work, node, terms, out.replace(".", fresh), operands)
 
 
-@forms(aten.tensordot.default)
+@on_stand_ins(aten.tensordot.default)
 def _tensordot(work: Apart, node: fx.Node) -> Made:
     args: Any = node.args
     operands, axes = args[:2], args[2:4]

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
+from robnet_fx import graphs
 from robnet_fx.errors import UnsupportedError
-from robnet_fx.frontend.canonical import place_of
-from robnet_fx.machine.torch_internals import size_expression, traced_call
+from robnet_fx.frontend.places import place_of
+from robnet_fx.machine.torch_internals import size_expression
 
 aten = torch.ops.aten
 
@@ -129,11 +130,8 @@ class Apart:
 
 
 def call(node: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    """A call on the way to what replaces a traced node, with its place in the model; worked out on fake values."""
-    made = node.graph.call_function(target, args, kwargs)
-    values, named = fx.node.map_arg((args, kwargs), lambda n: n.meta["val"])
-    made.meta = node.meta | {"val": traced_call(target, values, named, node.meta["val"])}
-    return made
+    """A call on the way to what replaces a traced node, with its place in the model."""
+    return graphs.call(node.graph, target, args, kwargs, place=node.meta)
 
 
 def alone(node: fx.Node, constant: fx.Node) -> fx.Node:

@@ -12,6 +12,7 @@ import operator
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -213,14 +214,26 @@ def _named(module: nn.Module, proto: onnx.NodeProto, name: str) -> nn.Module:
     letters, digits and underscores of the node's name; where that is not all of it, the class gives it in full.
     """
     full = f"{proto.op_type} {proto.name}" if proto.name not in ("", name) else proto.op_type
+    module.__class__ = _class(type(module), proto.op_type, full, proto.name or None)  # type: ignore[arg-type]  # classes hash
+    return module.eval()
+
+
+@cache
+def _class(base: type[nn.Module], kind: str, full: str, name: str | None) -> type[nn.Module]:
     space = {
         "__module__": "onnx",
         "__qualname__": full,
-        "onnx_name": proto.name or None,
+        "onnx_name": name,
         "train": lambda self, mode=True: nn.Module.train(self, False),
+        "__reduce__": lambda self: (_instance, (base, kind, full, name), self.__dict__),  # no module has the class
     }
-    module.__class__ = type(proto.op_type, (type(module),), space)
-    return module.eval()
+    return type(kind, (base,), space)
+
+
+def _instance(*of: Any) -> nn.Module:
+    """What `pickle` fills with an instance's attributes."""
+    made = _class(*of)
+    return made.__new__(made)
 
 
 def _domain(name: str) -> str:
