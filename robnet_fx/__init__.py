@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from robnet_fx.errors import Interrupted, RobnetError, UnsupportedError, UnsupportedOpError, UsageError
+from robnet_fx.version import __version__ as __version__
 
 if TYPE_CHECKING:  # for type checkers and editors, what `_HOMES` says
     from robnet_fx.bounds.generator import generate
@@ -23,8 +24,6 @@ if TYPE_CHECKING:  # for type checkers and editors, what `_HOMES` says
     from robnet_fx.train.settings import Training
     from robnet_fx.verify.attack import attack
     from robnet_fx.verify.certificate import certify
-
-__version__ = "0.2.0.dev0"
 
 __all__ = [
     "BiasField",

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-import robnet_fx
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.machine.files import sha256_of_file, sha256_of_tensors
 from robnet_fx.perturbations.base import Perturbation
+from robnet_fx.version import __version__
 
 SCHEMA = "robnet-fx/record"
 VERSION = 1
@@ -81,7 +81,7 @@ def hashes(
 
 def versions(packages: Sequence[str] = ("torch", "numpy", "onnx", "onnxruntime")) -> dict[str, str]:
     """The versions of Python, of this package and of the installed packages a result depends on."""
-    found = {"python": platform.python_version(), "robnet-fx": robnet_fx.__version__}
+    found = {"python": platform.python_version(), "robnet-fx": __version__}
     for package in packages:
         try:
             found[package] = version(package)
