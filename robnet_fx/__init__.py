@@ -12,8 +12,9 @@ from robnet_fx.errors import Interrupted, RobnetError, UnsupportedError, Unsuppo
 from robnet_fx.version import __version__ as __version__
 
 if TYPE_CHECKING:  # for type checkers and editors, what `_HOMES` says
+    from robnet_fx.bounds.build import bound, margin_bounds
     from robnet_fx.bounds.generator import generate
-    from robnet_fx.bounds.model import BoundedModel, bound, margin_bounds
+    from robnet_fx.bounds.model import BoundedModel
     from robnet_fx.frontend import trace
     from robnet_fx.machine.allocator import keep_freed_memory
     from robnet_fx.perturbations.bias_field import BiasField
@@ -57,11 +58,11 @@ _HOMES = {
     "Training": "train.settings",
     "WhiteNoise": "perturbations.white_noise",
     "attack": "verify.attack",
-    "bound": "bounds.model",
+    "bound": "bounds.build",
     "certify": "verify.certificate",
     "generate": "bounds.generator",
     "keep_freed_memory": "machine.allocator",
-    "margin_bounds": "bounds.model",
+    "margin_bounds": "bounds.build",
     "robustify": "train.robustify",
     "trace": "frontend",
 }
