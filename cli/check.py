@@ -35,7 +35,7 @@ def check(
 
     from dataclasses import asdict
 
-    from robnet_fx.cli.opened import Lone, Subject, open_alone, open_subject
+    from robnet_fx.cli.opened import open_with_or_without_data
     from robnet_fx.cli.output import announce, show
     from robnet_fx.inspect.coverage import coverage_of
     from robnet_fx.machine.device import choose_device
@@ -47,8 +47,7 @@ def check(
     available = available_memory(place)
     heading = {"model": str(model.model), **about_perturbation(wanted), "clip": perturbation.clip}
     try:
-        found: Lone | Subject
-        found = open_alone(model, images) if images.data is None else open_subject(model, images, device=device)
+        found = open_with_or_without_data(model, images, device=device)
         announce("check", found.describe())
         covered = coverage_of(found.canonical, found.problem(wanted, perturbation.form))
     except UnsupportedError as error:  # the front end stops before the operations can be counted

@@ -12,8 +12,8 @@ from robnet_fx.cli.groups import grouped
 from robnet_fx.errors import UsageError
 
 if TYPE_CHECKING:
+    from robnet_fx.cli.one_image import OneImage
     from robnet_fx.cli.opened import Lone, Subject
-    from robnet_fx.perturbations.base import Perturbation
     from robnet_fx.problem import Problem
 
 
@@ -69,16 +69,15 @@ def inspect(
 
     method_named(method or "rsip-ssip")
     if perturbation.given and stage is None and not code:
-        _show_bounds(model, images, image, html, onnx, wanted, perturbation.form, method, json)
-        return
-    found = _open(model, images)
-    _show_stage(found, found.problem(wanted, perturbation.form), method, stage or "source", code, json)
+        from robnet_fx.cli.one_image import open_one_image
 
+        one = open_one_image(model, images, image, wanted, perturbation.form, method)
+        _show_bounds(one, html, onnx, method, json)
+    else:
+        from robnet_fx.cli.opened import open_with_or_without_data
 
-def _open(model: options.Model, images: options.Images) -> Lone | Subject:
-    from robnet_fx.cli.opened import open_alone, open_subject
-
-    return open_alone(model, images) if images.data is None else open_subject(model, images, device="cpu")
+        found = open_with_or_without_data(model, images, device="cpu")
+        _show_stage(found, found.problem(wanted, perturbation.form), method, stage or "source", code, json)
 
 
 def _show_stage(found: Lone | Subject, problem: Problem, asked: str | None, stage: str, code: bool, json: bool) -> None:
@@ -103,20 +102,9 @@ def _show_stage(found: Lone | Subject, problem: Problem, asked: str | None, stag
     show(document, graph_table(f"{path}: {stage}, {len(lines)} nodes", lines), as_json=json)
 
 
-def _show_bounds(
-    model: options.Model,
-    images: options.Images,
-    image: int | None,
-    html: Path | None,
-    onnx: Path | None,
-    perturbation: Perturbation,
-    clip: str | None,
-    asked: str | None,
-    json: bool,
-) -> None:
+def _show_bounds(one: OneImage, html: Path | None, onnx: Path | None, asked: str | None, json: bool) -> None:
     from dataclasses import asdict
 
-    from robnet_fx.cli.one_image import open_one_image
     from robnet_fx.cli.output import announce, show
     from robnet_fx.inspect import survey
     from robnet_fx.report.console import notes, say
@@ -124,7 +112,6 @@ def _show_bounds(
     from robnet_fx.report.tables import survey_table
     from robnet_fx.verify.record import about_computing, about_problem, hashes, record
 
-    one = open_one_image(model, images, image, perturbation, clip, asked)
     line = {"method": describe_method(one.net.method, one.net.clip, asked, len(one.net.center))}
     announce("inspect", {**one.facts, **line})
     found = survey(one.net, one.image)
@@ -143,5 +130,5 @@ def _show_bounds(
         "logits": found.logits,
         "nodes": [asdict(node) for node in found.nodes],
     }
-    about = about_problem(one.net), about_computing(one.net), hashes(one.net, model.model)
+    about = about_problem(one.net), about_computing(one.net), hashes(one.net, one.path)
     show(record("inspect", one.document, *about, own), survey_table(one.title, found), as_json=json)

@@ -175,6 +175,11 @@ def open_alone(model: Model, images: Images) -> Lone:
     return Lone(file, canonical, *normalisation(file, model), unsettled or square)
 
 
+def open_with_or_without_data(model: Model, images: Images, device: str | None) -> Subject | Lone:
+    """The model with its images where a data set is named, else alone."""
+    return open_alone(model, images) if images.data is None else open_subject(model, images, device=device)
+
+
 def usual_method(perturbation: Perturbation, layout: Layout, asked: str | None = None) -> str:
     """The method that was asked for, else the usual one of such a perturbation of such images."""
     if asked is not None:
