@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # for type checkers and editors, what `_HOMES` says
     from robnet_fx.problem import Problem
     from robnet_fx.train.recipe import Phase, Recipe
     from robnet_fx.train.robustify import robustify
+    from robnet_fx.train.settings import Training
     from robnet_fx.verify.attack import attack
     from robnet_fx.verify.certificate import certify
 
@@ -33,6 +34,7 @@ __all__ = [
     "Problem",
     "Recipe",
     "RobnetError",
+    "Training",
     "UnsupportedError",
     "UnsupportedOpError",
     "UsageError",
@@ -53,6 +55,7 @@ _HOMES = {
     "Phase": "train.recipe",
     "Problem": "problem",
     "Recipe": "train.recipe",
+    "Training": "train.settings",
     "WhiteNoise": "perturbations.white_noise",
     "attack": "verify.attack",
     "bound": "bounds.build",
