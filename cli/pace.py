@@ -9,9 +9,9 @@ from torch import Tensor, fx
 
 from robnet_fx.bounds.methods import method_named
 from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.graphs import input_of
 from robnet_fx.images.pixels import to_float
 from robnet_fx.machine import threads
-from robnet_fx.passes.base import input_of
 from robnet_fx.report.console import notes, say
 
 _BOUNDED, _RUN = 8, 64  # images: a second of work at most, but for the deepest networks
