@@ -103,4 +103,4 @@ def test_type_checkers_see_what_is_loaded():
     seen = {alias.name: node.module for node in block.body for alias in node.names}
     assert seen == {name: f"robnet_fx.{home}" for name, home in robnet_fx._HOMES.items()}
     eager = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert set(robnet_fx.__all__) == {*seen, *eager} - {"annotations", "Any", "TYPE_CHECKING"}
+    assert set(robnet_fx.__all__) == {*seen, *eager} - {"annotations", "Any", "TYPE_CHECKING", "__version__"}

@@ -61,6 +61,13 @@ def choose(
     return Choice(chosen, f"{note} ({VARIABLE} would settle it)")
 
 
+def restore(count: int) -> None:
+    """Compute on `count` threads, as earlier work did that goes on, since sums are rounded by their number; but on no
+    more than the machine has, and as `OMP_NUM_THREADS` says where it is set."""
+    if VARIABLE not in os.environ:
+        torch.set_num_threads(min(count, os.cpu_count() or 1))
+
+
 def _compare(step: Callable[[], object], every: int, clock: Callable[[], float]) -> tuple[float, float]:
     """The shortest seconds that `step` takes on one thread and on `every`, the latter infinite if it was broken off.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
-from robnet_fx.machine import threads
 from robnet_fx.machine.files import sha256_of_tensors, write_atomically
 from robnet_fx.train.objectives import Objective
 from robnet_fx.train.recipe import MACHINE_ONLY, Recipe
@@ -85,10 +83,3 @@ def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
-
-
-def set_threads(count: int) -> None:
-    """Work on as many threads as a run did so far, since sums are rounded by their number; but never on more than the
-    machine has, and as OMP_NUM_THREADS says where it says something."""
-    if threads.VARIABLE not in os.environ:
-        torch.set_num_threads(min(count, os.cpu_count() or 1))

@@ -12,7 +12,7 @@ from torch import Tensor
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import Interrupted, RobnetError, UsageError
 from robnet_fx.images.pixels import to_float
-from robnet_fx.machine import ranks
+from robnet_fx.machine import ranks, threads
 from robnet_fx.machine.precision import training_precision
 from robnet_fx.machine.progress import Progress, Task
 from robnet_fx.train import checkpoint as checkpoints
@@ -201,7 +201,7 @@ class Run:
         self.net.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         checkpoints.set_random_state(state["random"], self.device)
-        checkpoints.set_threads(state["threads"])
+        threads.restore(state["threads"])
         self.loader_state = state["loader"]
         self.epoch, self.step, self.sums = state["epoch"], state["step"], state["sums"]
         self.active = state["active"].to(self.device)

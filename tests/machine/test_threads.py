@@ -127,6 +127,17 @@ def test_a_step_that_fails_leaves_the_threads_as_they_were(monkeypatch, failing)
     assert machine.threads == FOUR
 
 
+def test_the_number_of_earlier_work_is_restored_where_it_can_be(monkeypatch):
+    machine = Machine(monkeypatch, constant(0.1, 0.1))
+    monkeypatch.setattr("os.cpu_count", lambda: FOUR)
+    for asked, given in ((2, 2), (64, FOUR), (1, 1)):
+        threads.restore(asked)
+        assert machine.threads == given
+    monkeypatch.setenv(threads.VARIABLE, "1")
+    threads.restore(3)
+    assert machine.threads == 1
+
+
 def test_torch_computes_on_the_number_that_is_returned(monkeypatch):
     monkeypatch.delenv(threads.VARIABLE, raising=False)
     before = torch.get_num_threads()
