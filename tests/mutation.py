@@ -66,10 +66,10 @@ SUITES: dict[str, list[list[str]]] = {
     "bounds/anchors.py": [["tests/bounds/test_anchors.py", "-k", "blocks or chain or wide"]],
     "bounds/rows.py": [["tests/bounds/test_anchors.py"], ["tests/bounds/test_bounds.py", "-k", "rsip"]],
     "algebra/kernels.py": [["tests/algebra/test_kernels.py"]],
-    "perturbations/white_noise.py": [[_FIELD, "-k", "white_noise_are or ball or ramp"], [_FIELD]],
+    "perturbations/white_noise.py": [[_FIELD, "-k", "white_noise_are or ramp"], [_FIELD]],
     "rules/affine.py": [[_AFFINE]],
     "rules/arithmetic.py": [[_AFFINE, "-k", "add or sub or neg or mul or div"], [_REFUSALS]],
-    "rules/axes.py": [_MOVES, [_REFUSALS], [_GRAPHS, "-k", "pixel"]],
+    "rules/refusals.py": [_MOVES, [_REFUSALS], [_GRAPHS, "-k", "pixel"]],
     "rules/clamp.py": [[file, "-k", "clamp or hardtanh or relu6"] for file in (_ELEMENTWISE, _SLOPES)],
     "rules/conv.py": [[_AFFINE, "-k", "conv"]],
     "rules/curved.py": [
