@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from robnet_fx.machine.torch_internals import parameters_of, traced_call
+from robnet_fx.machine.torch_internals import Operator, parameters_of, traced_call
 
 MODEL = "model"  # the sub-module of every graph module that is the user's own module, the very same object
 FIELD = "field"  # the sub-module that holds the box, and the node where the coefficients enter
 LAYOUT = "layout"  # in the meta of a canonical graph's input: the `layout.Layout` of its images, or why it is open
-OPERATION = type(torch.ops.aten.relu.default)  # what every operation of ATen is an instance of
 EXAMPLE = "example"  # there too: an image `[1, *S]` as the network takes it
 OUTPUT = "output"  # there too: where the logits are in what the user's module returns, None if they are all of it
 PASSES = "passes"  # in the meta of a graph module: the names of what made it so far, in order
@@ -64,9 +63,9 @@ def _restored(
 ) -> GraphModule:
     graph = fx.Graph()
     env: dict[str, fx.Node] = {}
-    for op, name, target, args, kwargs, meta in nodes:
+    for op, name, target, args, kwargs, about in nodes:
         env[name] = graph.create_node(op, target, _resolved(args, env), _resolved(kwargs, env), name=name)
-        env[name].meta = meta
+        env[name].meta = about
     made = derive(nn.Module(), graph, kind, **children)
     made.meta = meta
     made.training = training  # of this module alone
@@ -95,7 +94,7 @@ def _reduced(operation: Any) -> tuple[Any, ...]:
     return operator_named, (str(operation),)
 
 
-copyreg.pickle(OPERATION, _reduced)  # else no graph that calls one could be pickled
+copyreg.pickle(Operator, _reduced)  # else no graph that calls one could be pickled
 
 
 def derive(source: nn.Module, graph: fx.Graph, name: str, **more: nn.Module) -> GraphModule:

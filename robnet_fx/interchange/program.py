@@ -16,8 +16,8 @@ from torch import Tensor, fx
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.bounds.rows import Rows, Tightened, Unstable
 from robnet_fx.errors import UsageError
-from robnet_fx.graphs import OPERATION
 from robnet_fx.machine.files import write_atomically
+from robnet_fx.machine.torch_internals import Operator
 
 PROGRAM, WEIGHTS = "bounds.py", "weights.pt"
 
@@ -123,7 +123,7 @@ def _made(name: str, module: Rows, read: dict[str, Any]) -> str:
 
 def _named(function: Any, read: dict[str, Any]) -> str:
     """A function by the name under which it is, or becomes, one of those to import."""
-    if isinstance(function, OPERATION):
+    if isinstance(function, Operator):
         return f"torch.ops.{function}"
     if isinstance(function, Unstable):
         return "Unstable"

@@ -81,6 +81,7 @@ def test_every_graph_is_pickled(canonical: fx.GraphModule, method: str):
             assert (node.op, node.name, node.target) == (other.op, other.name, other.target)
             assert node.meta.keys() == other.meta.keys()
             assert all(node.meta[key] == other.meta[key] for key in ("shape", "dtype", "layer") if key in node.meta)
+        assert again.meta == graph.meta
         again.graph.lint()
     again = pickle.loads(pickle.dumps(net.bounds))
     spec = torch.eye(3).expand(2, -1, -1)
