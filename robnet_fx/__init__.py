@@ -9,10 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from robnet_fx.errors import Interrupted, RobnetError, UnsupportedError, UnsupportedOpError, UsageError
+from robnet_fx.version import __version__ as __version__
 
 if TYPE_CHECKING:  # for type checkers and editors, what `_HOMES` says
+    from robnet_fx.bounds.build import bound, margin_bounds
     from robnet_fx.bounds.generator import generate
-    from robnet_fx.bounds.model import BoundedModel, bound, margin_bounds
+    from robnet_fx.bounds.model import BoundedModel
     from robnet_fx.frontend import trace
     from robnet_fx.machine.allocator import keep_freed_memory
     from robnet_fx.perturbations.bias_field import BiasField
@@ -20,10 +22,9 @@ if TYPE_CHECKING:  # for type checkers and editors, what `_HOMES` says
     from robnet_fx.problem import Problem
     from robnet_fx.train.recipe import Phase, Recipe
     from robnet_fx.train.robustify import robustify
+    from robnet_fx.train.settings import Training
     from robnet_fx.verify.attack import attack
     from robnet_fx.verify.certificate import certify
-
-__version__ = "0.2.0.dev0"
 
 __all__ = [
     "BiasField",
@@ -33,6 +34,7 @@ __all__ = [
     "Problem",
     "Recipe",
     "RobnetError",
+    "Training",
     "UnsupportedError",
     "UnsupportedOpError",
     "UsageError",
@@ -53,13 +55,14 @@ _HOMES = {
     "Phase": "train.recipe",
     "Problem": "problem",
     "Recipe": "train.recipe",
+    "Training": "train.settings",
     "WhiteNoise": "perturbations.white_noise",
     "attack": "verify.attack",
-    "bound": "bounds.model",
+    "bound": "bounds.build",
     "certify": "verify.certificate",
     "generate": "bounds.generator",
     "keep_freed_memory": "machine.allocator",
-    "margin_bounds": "bounds.model",
+    "margin_bounds": "bounds.build",
     "robustify": "train.robustify",
     "trace": "frontend",
 }

@@ -27,8 +27,10 @@ from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.graphs import MODEL
-from robnet_fx.perturbations.base import Perturbation
+from robnet_fx.perturbations.base import Box, Perturbation
 from robnet_fx.problem import Problem
+
+__all__ = ["all_corners", "assert_inside", "check_sound", "corners", "node_values"]
 
 TOLERANCE = 1e-9  # of 1 + |bound|, in float64
 
@@ -87,11 +89,13 @@ def check_sound(
     mean: Any = None,
     std: Any = None,
     climbs: int = 2,
+    box: Box | None = None,
 ) -> dict[str, BoundedModel]:
     """Look for a coefficient that leaves a bound, at any node, by any method; returns the compiled models.
 
-    network: an nn.Module or a canonical graph, in float64. images: `[B, *S]` float64 in [0, 1]; a few are enough. Its
-    parameters stop requiring gradients. Raises `AssertionError` naming method, node and by how much it is left.
+    network: an nn.Module or a canonical graph, in float64. images: `[B, *S]` float64 in [0, 1]; a few are enough. box:
+    another than that of the perturbation's eps, `[1 or B, D]`. The network's parameters stop requiring gradients.
+    Raises `AssertionError` naming method, node and by how much it is left.
     """
     if images.dtype != torch.float64:
         raise UsageError("the harness works in float64: give it model.double() and images.double()")
@@ -104,20 +108,23 @@ def check_sound(
     spec = _rows(net.classes).expand(len(images), -1, -1)
     claims: list[tuple[str, str, Interval]] = []
     for method, other in nets.items():
-        for node, kinds in other.probe(images).items():
+        for node, kinds in other.probe(images, box).items():
             claims += [(node, f"{method}/{kind}", bounds) for kind, bounds in kinds.items()]
-        claims.append(("output", f"{method}/bounds", Interval(*other.get_submodule("bounds")(images, spec))))
+        claims.append(
+            ("output", f"{method}/bounds", Interval(*other.get_submodule("bounds")(images, spec, *box or ())))
+        )
 
+    box = Box(*(part.expand(len(images), -1) for part in box or (net.center, net.radius)))
     dimensions = len(net.center)
     t = torch.cat([torch.zeros(1, dimensions), corners(dimensions), torch.rand(32, dimensions) * 2 - 1]).double()
     index = torch.arange(len(images)).repeat_interleave(len(t))
     t = t.repeat(len(images), 1)
-    values = _values(net, t, images[index], spec[index])
+    values = _values(net, box, t, index, images, spec)
     assert_inside(claims, values, index)
 
     goals = _goals(claims, values, index, climbs)
-    t, index = _climb(net, goals, images, spec)
-    assert_inside(claims, _values(net, t, images[index], spec[index]), index)
+    t, index = _climb(net, box, goals, images, spec)
+    assert_inside(claims, _values(net, box, t, index, images, spec), index)
     return nets
 
 
@@ -139,10 +146,11 @@ def _rows(classes: int) -> Tensor:
     return torch.cat([eye[:1] - eye[1:], eye[-1:], mixed]).unsqueeze(0)
 
 
-def _values(net: BoundedModel, t: Tensor, images: Tensor, spec: Tensor) -> dict[str, Tensor]:
-    values = node_values(net.perturbed, net.center + net.radius * t, images)
+def _values(net: BoundedModel, box: Box, t: Tensor, index: Tensor, images: Tensor, spec: Tensor) -> dict[str, Tensor]:
+    """Every node's value at points `t [N, D]` of the unit box, each of the image and box of its `index [N]`."""
+    values = node_values(net.perturbed, box.center[index] + box.radius[index] * t, images[index])
     last = net.perturbed.graph.find_nodes(op="output")[0].args[0]
-    values["output"] = (spec @ values[last.name].unsqueeze(2)).squeeze(2)
+    values["output"] = (spec[index] @ values[last.name].unsqueeze(2)).squeeze(2)
     return values
 
 
@@ -162,7 +170,7 @@ def _goals(claims: Any, values: dict[str, Tensor], index: Tensor, climbs: int) -
     return goals
 
 
-def _climb(net: BoundedModel, goals: list[tuple[str, int, int, float]], images: Tensor, spec: Tensor) -> Any:
+def _climb(net: BoundedModel, box: Box, goals: list[tuple[str, int, int, float]], images: Tensor, spec: Tensor) -> Any:
     """Normalised gradient ascent for all goals at once, one row each; every point on the way is returned."""
     index = torch.tensor([goal[1] for goal in goals])
     by_node: dict[str, list[int]] = {}
@@ -174,7 +182,7 @@ def _climb(net: BoundedModel, goals: list[tuple[str, int, int, float]], images: 
     path = []
     for step in (2.0, 0.5, 0.25):
         t = t.requires_grad_(True)
-        values = _values(net, t, images[index], spec[index])
+        values = _values(net, box, t, index, images, spec)
         reached = [(flat(values[node], 1)[rows, units[rows]] * signs[rows]).sum() for node, rows in by_node.items()]
         (slope,) = torch.autograd.grad(torch.stack(reached).sum(), t)
         t = (t.detach() + step * slope.sign()).clamp(-1, 1)

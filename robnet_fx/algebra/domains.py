@@ -6,7 +6,8 @@ The unknown is `t` in `[-1, 1]^D`; the perturbation maps it to physical coeffici
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, cat, eye, maximum, minimum
@@ -74,6 +75,18 @@ def intersect(a: Interval, b: Interval | Symbolic) -> Interval:
     return Interval(minimum(lower, upper), maximum(lower, upper))
 
 
+def narrowed(found: Interval, known: Mapping[str, Interval] | None, name: str) -> Interval:
+    """An interval moved into what is known of the value of that name, if anything is; an end that is NaN is not known.
+
+    Unlike those of `intersect` the ends never leave what is known, however they are rounded.
+    """
+    if known is None or name not in known:
+        return found
+    low = known[name].lower.nan_to_num(-math.inf, math.inf, -math.inf)
+    high = known[name].upper.nan_to_num(math.inf, math.inf, -math.inf)
+    return Interval(*(minimum(maximum(end, low), high) for end in found))
+
+
 def merge(a: Form, b: Form) -> Form:
     """Add two forms over one value: what reaches it along two paths is counted along both."""
     return Form(a.coef + b.coef, a.const + b.const)
@@ -82,6 +95,16 @@ def merge(a: Form, b: Form) -> Form:
 def upper_by_interval(form: Form, x: Interval) -> Tensor:
     """`[B, K]`: the largest value of the form while `x` stays in its interval."""
     return contract(form.coef.clamp(min=0), x.upper) + contract(form.coef.clamp(max=0), x.lower) + form.const
+
+
+def or_default(given: Tensor | None, default: Tensor) -> Tensor:
+    """The middle or the half widths of a box: those given, `[1 or B, D]`, or the default `[D]` for all samples."""
+    return default.unsqueeze(0) if given is None else given
+
+
+def upper_over_box(form: Form, center: Tensor, radius: Tensor) -> Tensor:
+    """`[B, K]`: the largest value of a form over coefficients in the box, `g . center + |g| . radius + const`."""
+    return contract(form.coef, center) + contract(form.coef.abs(), radius) + form.const
 
 
 def substitute(form: Form, x: Symbolic) -> Symbolic:

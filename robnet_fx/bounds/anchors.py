@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
+from robnet_fx.bounds.dependence import Dependents
 from robnet_fx.graphs import numel
 from robnet_fx.rules import rule_for
 
@@ -11,17 +12,16 @@ _APART = 3  # weights from one anchor to the next: what a residual block has, an
 _MOST = 2**13  # units of an anchor, each of them two rows of RSIP through everything in front of it
 
 
-def anchors(perturbed: fx.GraphModule, dependent: set[fx.Node], relaxed: set[fx.Node]) -> set[fx.Node]:
+def anchors(dependent: Dependents, relaxed: set[fx.Node]) -> set[fx.Node]:
     """The anchors of a perturbed graph: all paths pass them, weights and relaxations lie between one and the next, a
     relaxation still follows, and of the values in a row between two relaxations they have the fewest units.
     """
-    order = [node for node in perturbed.graph.nodes if node in dependent]
-    place = {node: i for i, node in enumerate(order)}
+    place = {node: i for i, node in enumerate(dependent)}
     found: set[fx.Node] = set()
     best: fx.Node | None = None
     weights = weights_then = read = 0  # since the last anchor, up to the best value, and how far all before are read
     started = False
-    for i, node in enumerate(order):
+    for node, i in place.items():
         if node in relaxed:
             if best is not None:
                 found.add(best)

@@ -4,40 +4,55 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, fx
 
 from robnet_fx.algebra import domains
 from robnet_fx.algebra.domains import InputShape
-from robnet_fx.bounds.plan import bounded_inputs
+from robnet_fx.bounds.plan import Plan
 from robnet_fx.bounds.rows import Anchored, Rows, Tightened, Unstable
-from robnet_fx.graphs import shape_of
+from robnet_fx.graphs import derive, prune, shape_of
 from robnet_fx.passes import FIELD
+from robnet_fx.perturbations.base import Box
 from robnet_fx.rules.relaxation import every_unit
-
-if TYPE_CHECKING:
-    from robnet_fx.bounds.generator import Generator
 
 
 class Emitter:
-    """One graph in the making, with the bounds emitted so far by source node."""
+    """One graph in the making, with the bounds emitted so far by source node.
 
-    def __init__(self, plan: Generator, graph: fx.Graph) -> None:
+    `box` is its center and radius, and `known` the `pre` of boxes around it, where the graph takes them.
+    """
+
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.graph = graph
+        self.graph = fx.Graph()
         self.constants: dict[fx.Node, fx.Node] = {}
         self.ibp: dict[fx.Node, fx.Node] = {}
         self.ssip: dict[fx.Node, fx.Node] = {}
         self.pre: dict[fx.Node, fx.Node] = {}
         self.children: dict[str, Rows] = {}
-        self.box: list[fx.Node] = []
+        self.parts: list[fx.Node] = []
+        self.known: fx.Node | None = None
+        self.box: list[fx.Node]
         self.image: fx.Node
 
     def inputs(self, *names: str) -> list[fx.Node]:
-        made = [self.graph.placeholder(name) for name in names]
-        self.image = made[0]
+        """`image`, what is named, and the box; where none is given the default box is used."""
+        self.image, *made = (self.graph.placeholder(name) for name in ("image", *names))
+        given = [self.graph.placeholder(name, default_value=None) for name in Box._fields]
+        defaults = [self.graph.get_attr(f"{FIELD}.{name}") for name in Box._fields]
+        self.box = [
+            self.call(domains.or_default, f"box_{name}", *pair)
+            for name, *pair in zip(Box._fields, given, defaults, strict=True)
+        ]
         return made
+
+    def finished(self, name: str, result: Any) -> fx.GraphModule:
+        """The graph as a module over the sub-modules of the perturbed one."""
+        self.graph.output(result)
+        prune(self.graph)
+        return derive(self.plan.perturbed, self.graph, name, **self.children)
 
     def call(self, target: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> fx.Node:
         return self.graph.create_node("call_function", target, args, kwargs, name=name)
@@ -66,19 +81,16 @@ class Emitter:
         return place(node.args), {key: place(value) for key, value in node.kwargs.items()}
 
     def field_arguments(self) -> list[fx.Node]:
-        """The image, the perturbation's tensors and its box."""
-        if not self.box:
-            names = [*self.plan.transform.part_names, "center", "radius"]
-            self.box = [self.graph.get_attr(f"{FIELD}.{name}") for name in names]
-        return [self.constant(self.plan.images), *self.box]
+        """The image and the perturbation's tensors."""
+        if not self.parts:
+            self.parts = [self.graph.get_attr(f"{FIELD}.{name}") for name in self.plan.transform.part_names]
+        return [self.constant(self.plan.images), *self.parts]
 
     def forward(self) -> None:
         """IBP and, where the method asks for it, SSIP for every node, and `pre` before every non-affine one."""
-        for node in self.plan.source.graph.nodes:
-            if node not in self.plan.dependent:
-                continue
+        for node in self.plan.dependent:
             if node.name == FIELD:
-                args = self.field_arguments()
+                args = [*self.field_arguments(), *self.box]
                 self.ibp[node] = self.call(self.plan.transform.rules.ibp, f"{node.name}_ibp", *args)
                 if self.plan.symbolic:
                     self.ssip[node] = self.call(self.plan.transform.rules.ssip, f"{node.name}_ssip", *args)
@@ -96,7 +108,7 @@ class Emitter:
 
     def before(self, node: fx.Node) -> Any:
         """`pre` of a non-affine node's input, made where it does not exist yet; a tuple where it has several."""
-        sources = bounded_inputs(node, self.plan.dependent)
+        sources = self.plan.dependent[node]
         for value in sources:
             if value not in self.pre:
                 pre = self.ibp[value]
@@ -104,10 +116,17 @@ class Emitter:
                     if value in self.plan.chained:
                         self.ssip[value] = self.composed(value)
                     pre = self.call(domains.intersect, f"{node.name}_pre", pre, self.ssip[value])
+                pre = self.narrowed(node, value, pre)
                 if self.plan.method.everywhere:
-                    pre = self.tightened(node, value, pre)
+                    pre = self.narrowed(node, value, self.tightened(node, value, pre))
                 self.pre[value] = pre
-        return self.known(sources)
+        return self.before_all(sources)
+
+    def narrowed(self, node: fx.Node, value: fx.Node, pre: fx.Node) -> fx.Node:
+        """`pre` within what is known of the value already."""
+        if self.known is None:
+            return pre
+        return self.call(domains.narrowed, f"{node.name}_pre", pre, self.known, value.name)
 
     def composed(self, value: fx.Node) -> fx.Node:
         """SSIP of a value behind several weights in a row, these multiplied out first."""
@@ -115,7 +134,7 @@ class Emitter:
         total = self.symbolic(self.pulled(value, rows, self.plan.relaxed | self.plan.anchors), f"{value.name}_ssip")
         return self.call(domains.as_value, f"{value.name}_ssip", total, list(shape_of(value)))
 
-    def known(self, sources: list[fx.Node]) -> Any:
+    def before_all(self, sources: list[fx.Node]) -> Any:
         """The `pre` of a node's bounded inputs as its rule takes them."""
         pres = tuple(self.pre[value] for value in sources)
         return pres[0] if len(pres) == 1 else pres
@@ -123,31 +142,32 @@ class Emitter:
     def tightened(self, node: fx.Node, value: fx.Node, pre: fx.Node) -> fx.Node:
         """`pre` intersected with RSIP from this value back to the field."""
         inner, units = self.inner()
-        inner.graph.output(inner.backward(value, units, set()))
-        rows = Tightened(self.plan.finish(inner, "Rsip"), self.plan.widest, self.unstable(node))
+        graph = inner.finished("Rsip", inner.backward(value, units, set()))
+        rows = Tightened(graph, self.plan.widest, self.unstable(node))
         return self.looped(rows, value, pre, f"{node.name}_rsip_pre")
 
     def anchored(self, value: fx.Node) -> fx.Node:
         """SSIP of a value from RSIP back to the field, where that is tighter."""
         inner, units = self.inner()
         ((_, form),) = inner.pulled(value, units, set())
-        box = inner.call(self.plan.transform.rules.ssip, f"{FIELD}_ssip", *inner.field_arguments())
-        inner.graph.output(inner.call(domains.substitute, f"{value.name}_ssip", form, box))
-        rows = Anchored(self.plan.finish(inner, "Rsip"), self.plan.widest)
+        entry = inner.call(self.plan.transform.rules.ssip, f"{FIELD}_ssip", *inner.field_arguments(), *inner.box)
+        graph = inner.finished("Rsip", inner.call(domains.substitute, f"{value.name}_ssip", form, entry))
+        rows = Anchored(graph, self.plan.widest)
         return self.looped(rows, value, self.ssip[value], f"{value.name}_rsip_ssip")
 
     def inner(self) -> tuple[Emitter, fx.Node]:
-        """The graph of a sub-module `(image, rows, *pre known so far)` in the making, and its rows."""
-        inner = Emitter(self.plan, fx.Graph())
-        made = inner.inputs("image", "rows", *(f"{value.name}_pre" for value in self.pre))
-        inner.pre = dict(zip(self.pre, made[2:], strict=True))
-        return inner, made[1]
+        """The graph of a sub-module `(image, rows, center, radius, *pre known so far)` in the making, and its rows."""
+        inner = Emitter(self.plan)
+        inner.image, rows, *inner.box = (inner.graph.placeholder(name) for name in ("image", "rows", *Box._fields))
+        inner.pre = {value: inner.graph.placeholder(f"{value.name}_pre") for value in self.pre}
+        return inner, rows
 
     def looped(self, rows: Rows, value: fx.Node, bounds: fx.Node, name: str) -> fx.Node:
         """The call of a sub-module that loops over the units of `value`, on their bounds so far."""
         child = f"rsip_{value.name}"
         self.children[child] = rows
-        return self.graph.create_node("call_module", child, (self.image, bounds, *self.pre.values()), name=name)
+        args = (self.image, bounds, *self.box, *self.pre.values())
+        return self.graph.create_node("call_module", child, args, name=name)
 
     def unstable(self, node: fx.Node) -> Callable[[domains.Interval], Tensor]:
         """Which units of the node's input are worth tightening."""
@@ -164,7 +184,7 @@ class Emitter:
         """Where `rows @ value of start` ends, at the stops and the field, and the form it is there."""
         pending: dict[fx.Node, list[fx.Node]] = {start: [self.call(domains.form_of, f"{start.name}_rsip", rows)]}
         ends: list[tuple[fx.Node, fx.Node]] = []
-        for node in reversed(self.plan.source.graph.nodes):
+        for node in reversed(self.plan.dependent):
             if node not in pending:
                 continue
             form = self.merged(node, pending.pop(node))
@@ -172,9 +192,9 @@ class Emitter:
                 ends.append((node, form))
                 continue
             rule = self.plan.rule(node)
-            sources = bounded_inputs(node, self.plan.dependent)
+            sources = self.plan.dependent[node]
             args, kwargs = self.arguments(node, lambda n: InputShape(shape_of(n)))
-            extra = {} if rule.affine else {"pre": self.known(sources)}
+            extra = {} if rule.affine else {"pre": self.before_all(sources)}
             made = self.call(rule.rsip, self._fresh(sources[0], pending), form, *args, **kwargs, **extra)
             if len(sources) > 1:
                 parts = [self.item(made, i, self._fresh(source, pending)) for i, source in enumerate(sources)]
@@ -198,14 +218,18 @@ class Emitter:
     def concluded(self, ends: list[tuple[fx.Node, fx.Node]]) -> fx.Node:
         """Bound the forms where they ended: over the box, or by the forward domain the method stands on."""
         if self.plan.method.backward:
-            ((_, form),) = ends
-            return self.call(self.plan.transform.rules.upper, "upper", form, *self.field_arguments())
+            return self.call(domains.upper_over_box, "upper", self.over_coefficients(ends), *self.box)
         pieces = [self.call(domains.upper_by_interval, "by_ibp", form, self.ibp[node]) for node, form in ends]
         upper = self.total(operator.add, "by_ibp", pieces)
         if self.plan.symbolic:
             symbolic = self.call(domains.upper_by_symbolic, "by_ssip", self.symbolic(ends, "by_ssip"))
             upper = self.call(domains.tighter, "upper", upper, symbolic)
         return upper
+
+    def over_coefficients(self, ends: list[tuple[fx.Node, fx.Node]]) -> fx.Node:
+        """The form where RSIP ended, at the perturbation, as one over the coefficients."""
+        ((_, form),) = ends
+        return self.call(self.plan.transform.rules.rsip, "coefficients_rsip", form, *self.field_arguments())
 
     def symbolic(self, ends: list[tuple[fx.Node, fx.Node]], name: str) -> fx.Node:
         """The forms as one symbolic value, from SSIP where they ended."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from robnet_fx.bounds.plan import bounded_inputs, dependent_nodes, relaxed_nodes, widest
+from robnet_fx.bounds.dependence import Dependents, dependents, relaxed_nodes, widest
 from robnet_fx.bounds.weight_chains import chained
 from robnet_fx.graphs import numel, shape_of
 from robnet_fx.passes import FIELD
@@ -46,9 +46,10 @@ class Memory:
 def of_verdicts(perturbed: fx.GraphModule) -> Memory:
     """RSIP-SSIP margins in float64 without gradients: what `certify` computes."""
     dimensions, rows = _sizes(perturbed)
-    rows = min(rows, rows_without_gradient(widest(dependent_nodes(perturbed)), images=1))
-    products = 2 * max(_products(perturbed), default=0)
-    image = max(_forward_peak(perturbed, dimensions) + products, _backward_peak(perturbed, rows))
+    dependent = dependents(perturbed)
+    rows = min(rows, rows_without_gradient(widest(dependent), images=1))
+    products = 2 * max(_products(dependent), default=0)
+    image = max(_forward_peak(dependent, dimensions) + products, _backward_peak(dependent, rows))
     return Memory(8 * 2 * _weights(perturbed), 8 * image)  # |W| too
 
 
@@ -57,8 +58,8 @@ def of_training(perturbed: fx.GraphModule, rows: int | None = None) -> Memory:
     robust training computes."""
     dimensions, margins = _sizes(perturbed)
     rows = rows or margins
-    numbers = sum(numel(node) for node in dependent_nodes(perturbed))
-    image = numbers * (dimensions + 2 * rows + 10) + 2 * sum(_products(perturbed))
+    dependent = dependents(perturbed)
+    image = sum(map(numel, dependent)) * (dimensions + 2 * rows + 10) + 2 * sum(_products(dependent))
     return Memory(4 * 6 * _weights(perturbed), 4 * image)  # |W|, the gradients of both, Adam's two moments
 
 
@@ -67,14 +68,12 @@ def rows_without_gradient(widest: int, images: int) -> int:
     return max(1, ROWS_BUDGET // (max(1, images) * widest))
 
 
-def _forward_peak(perturbed: fx.GraphModule, dimensions: int) -> int:
+def _forward_peak(dependent: Dependents, dimensions: int) -> int:
     """The most numbers that IBP and SSIP keep at once, value by value in the order of the graph."""
-    dependent = dependent_nodes(perturbed)
-    order = [node for node in perturbed.graph.nodes if node in dependent]
-    readers = {node: {user for user in node.users if user in dependent} for node in order}
+    readers = {node: {user for user in node.users if user in dependent} for node in dependent}
     alive = kept = peak = 0
-    for node in order:
-        sources = set(bounded_inputs(node, dependent))
+    for node, inputs in dependent.items():
+        sources = set(inputs)
         alive += numel(node)
         largest = max(map(numel, (node, *sources)))
         peak = max(peak, (dimensions + 4) * alive + kept + dimensions * largest)
@@ -86,25 +85,22 @@ def _forward_peak(perturbed: fx.GraphModule, dimensions: int) -> int:
     return peak
 
 
-def _backward_peak(perturbed: fx.GraphModule, rows: int) -> int:
+def _backward_peak(dependent: Dependents, rows: int) -> int:
     """The most numbers that RSIP keeps at once: all `pre`, the forms at open branches, the work of one relaxation."""
-    dependent = dependent_nodes(perturbed)
     kept = sum(2 * numel(node) for node in dependent)
     waiting: set[fx.Node] = set()
     peak = 0
-    for node in reversed(perturbed.graph.nodes):
-        if node in dependent:
-            waiting.discard(node)
-            largest = max(map(numel, (node, *bounded_inputs(node, dependent))))
-            peak = max(peak, rows * (5 * largest + sum(numel(n) for n in waiting)))
-            waiting.update(bounded_inputs(node, dependent))
+    for node, sources in reversed(dependent.items()):
+        waiting.discard(node)
+        largest = max(map(numel, (node, *sources)))
+        peak = max(peak, rows * (5 * largest + sum(numel(n) for n in waiting)))
+        waiting.update(sources)
     return kept + peak
 
 
-def _products(perturbed: fx.GraphModule) -> list[int]:
+def _products(dependent: Dependents) -> list[int]:
     """How many numbers the products of weights in a row have."""
-    dependent = dependent_nodes(perturbed)
-    return list(chained(perturbed, dependent, relaxed_nodes(dependent)).values())
+    return list(chained(dependent, relaxed_nodes(dependent)).values())
 
 
 def _sizes(perturbed: fx.GraphModule) -> tuple[int, int]:

@@ -1,57 +1,124 @@
-"""What of a perturbed graph depends on the coefficients, and which of it has no bound rule."""
+"""What is settled before bounds are emitted: what depends on the perturbation, and where a method does what."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 from torch import fx
 
-from robnet_fx.graphs import describe, numel, shape_of
+from robnet_fx.bounds.anchors import anchors
+from robnet_fx.bounds.dependence import Dependents, dependents, relaxed_nodes, widest
+from robnet_fx.bounds.methods import Method, method_named
+from robnet_fx.bounds.weight_chains import chained
+from robnet_fx.errors import UnsupportedOpError, UsageError
+from robnet_fx.graphs import describe, shape_of
 from robnet_fx.passes import FIELD
-from robnet_fx.rules import rule_for
+from robnet_fx.passes.base import arrived, is_perturbed
+from robnet_fx.perturbations.base import Transform
+from robnet_fx.rules import Rule, rule_for
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A perturbed graph that every rule can bound, and a method.
+
+    `symbolic` says whether there is SSIP, `images` is the node that the perturbation reads, `output` that of the
+    logits. `relaxed` are the nodes that are not affine, `anchors` those where SSIP starts anew, and `chained` those
+    whose weights are multiplied out first.
+    """
+
+    perturbed: fx.GraphModule
+    method: Method
+    symbolic: bool
+    dependent: Dependents
+    relaxed: set[fx.Node]
+    anchors: set[fx.Node]
+    chained: set[fx.Node]
+    images: fx.Node
+    output: fx.Node
+
+    @property
+    def transform(self) -> Transform:
+        """The perturbation of this graph."""
+        transform = self.perturbed.get_submodule(FIELD)
+        assert isinstance(transform, Transform)
+        return transform
+
+    @cached_property
+    def widest(self) -> int:
+        """Numbers of the largest value that is bounded."""
+        return widest(self.dependent)
+
+    @property
+    def stops(self) -> set[fx.Node]:
+        """Where the backward pass ends besides the perturbation: at the first relaxed nodes met on the way back."""
+        return set() if self.method.backward else self.relaxed
+
+    def rule(self, node: fx.Node) -> Rule:
+        """The rule of a node that `unsupported` let through."""
+        rule = rule_for(node.target, self.method.relaxer)
+        assert rule is not None
+        return rule
+
+
+def plan(perturbed: fx.GraphModule, method: str) -> Plan:
+    """The plan of a perturbed graph `(coefficients, image) -> logits` and the method of that name.
+
+    Raises `UnsupportedOpError` with every node that has no rule, and `UsageError` for another graph, an unknown method,
+    or a perturbation with too many coefficients for forward symbolic bounds.
+    """
+    if not is_perturbed(perturbed):
+        raise UsageError("bounds are generated from a perturbed graph (coefficients, image) -> logits")
+    kind = method_named(method)
+    symbolic = kind.symbolic and _ssip_fits(perturbed, method, kind)
+    if refused := unsupported(perturbed):
+        raise UnsupportedOpError(report(refused))
+    dependent = dependents(perturbed)
+    (output,) = next(node for node in perturbed.graph.nodes if node.op == "output").all_input_nodes
+    if output not in dependent:
+        raise UsageError("the logits do not depend on the image: there is nothing to bound")
+    relaxed = relaxed_nodes(dependent)
+    return Plan(
+        perturbed,
+        kind,
+        symbolic,
+        dependent,
+        relaxed,
+        anchors(dependent, relaxed) if kind.anchored else set(),
+        set(chained(dependent, relaxed)),
+        arrived(perturbed),
+        output,
+    )
+
+
+def _ssip_fits(perturbed: fx.GraphModule, method: str, kind: Method) -> bool:
+    transform = perturbed.get_submodule(FIELD)
+    assert isinstance(transform, Transform)
+    limit = transform.max_ssip_dimensions
+    if limit is None or transform.dimensions <= limit:
+        return True
+    if kind.everywhere:
+        return False  # RSIP tightens every layer anyway; it then starts from IBP
+    raise UsageError(
+        f"method {method} carries one coefficient for each of {transform.dimensions} perturbed pixels and "
+        f"stops at {limit}; use rsip-ibp"
+    )
 
 
 def unsupported(perturbed: fx.GraphModule) -> list[tuple[fx.Node, str]]:
     """Every node that cannot be bounded, with the reason."""
     refused = []
-    dependent = dependent_nodes(perturbed)
-    for node in perturbed.graph.nodes:
-        if node not in dependent or node.name == FIELD:
+    for node, inputs in dependents(perturbed).items():
+        if node.name == FIELD:
             continue
         rule = rule_for(node.target)
-        reason = (
-            f"no bound rule for {node.target}" if rule is None else rule.refusal(node, bounded_inputs(node, dependent))
-        )
+        reason = f"no bound rule for {node.target}" if rule is None else rule.refusal(node, inputs)
         if reason is None and not _has_batch(node):
             reason = "its result does not have the batch as first axis"
         if reason is not None:
             refused.append((node, reason))
     return refused
-
-
-def dependent_nodes(perturbed: fx.GraphModule) -> set[fx.Node]:
-    """The nodes whose value depends on the coefficients."""
-    found: set[fx.Node] = set()
-    for node in perturbed.graph.nodes:
-        if node.op != "output" and (node.name == FIELD or any(source in found for source in node.all_input_nodes)):
-            found.add(node)
-    return found
-
-
-def widest(dependent: set[fx.Node]) -> int:
-    """Numbers of the largest value that depends on the coefficients."""
-    return max(map(numel, dependent))
-
-
-def relaxed_nodes(dependent: set[fx.Node]) -> set[fx.Node]:
-    """Those of the nodes whose rule is not affine."""
-    rules = {node: rule_for(node.target) for node in dependent if node.name != FIELD}
-    return {node for node, rule in rules.items() if rule is not None and not rule.affine}
-
-
-def bounded_inputs(node: fx.Node, dependent: set[fx.Node]) -> list[fx.Node]:
-    """The inputs that depend on the coefficients, in the order of the arguments and as often as they occur."""
-    found: list[fx.Node] = []
-    fx.node.map_arg((node.args, node.kwargs), lambda n: found.append(n) if n in dependent else None)
-    return found
 
 
 def _has_batch(node: fx.Node) -> bool:

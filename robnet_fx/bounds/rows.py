@@ -34,7 +34,8 @@ class Unstable:
 
 
 class Rows(nn.Module):
-    """A loop over rows of RSIP through `graph`, a module `(image, rows, *pre) -> bounds of the rows from above`.
+    """A loop over rows of RSIP through `graph`, a module `(image, rows, center, radius, *pre) -> bounds of the rows
+    from above`.
 
     A row is one unit of the layer, both its signs. `widest` is the size of the widest layer that a row meets.
     """
@@ -55,7 +56,7 @@ class Rows(nn.Module):
 
 
 class Tightened(Rows):
-    """`(image, pre, *earlier pre) -> pre` tightened.
+    """`(image, pre, center, radius, *earlier pre) -> pre` tightened over the box.
 
     A unit that `unstable` leaves out keeps its `pre`, for the relaxation is exact there already; it does so whatever
     its neighbours in the batch need.
@@ -65,12 +66,13 @@ class Tightened(Rows):
         super().__init__(graph, widest)
         self.unstable = unstable
 
-    def forward(self, image: Tensor, pre: Interval, *earlier: Interval) -> Interval:
+    def forward(self, image: Tensor, pre: Interval, center: Tensor, radius: Tensor, *earlier: Interval) -> Interval:
         unstable = flat(self.unstable(pre), 1)
         units = unstable.any(0).nonzero().flatten()
         if not len(units):
             return pre
-        sides = [self.graph(image, rows, *earlier).chunk(2, 1) for rows in self.rows(units, pre.lower)]
+        box = center, radius
+        sides = [self.graph(image, rows, *box, *earlier).chunk(2, 1) for rows in self.rows(units, pre.lower)]
         uppers, negated = (torch.cat(side, 1) for side in zip(*sides, strict=True))
         old = Interval(*(flat(side, 1)[:, units] for side in pre))
         tight = intersect(old, Interval(-negated, uppers))
@@ -78,17 +80,18 @@ class Tightened(Rows):
 
 
 class Anchored(Rows):
-    """`(image, ssip, *earlier pre) -> ssip` with the units' own lines of RSIP where these are tighter.
+    """`(image, ssip, center, radius, *earlier pre) -> ssip` with the units' own lines of RSIP where these are tighter.
 
     A unit without slack is exact already.
     """
 
-    def forward(self, image: Tensor, ssip: Symbolic, *earlier: Interval) -> Symbolic:
+    def forward(self, image: Tensor, ssip: Symbolic, center: Tensor, radius: Tensor, *earlier: Interval) -> Symbolic:
         slack = flat(ssip.slack, 1)
         units = (slack != 0).any(0).nonzero().flatten()
         if not len(units):
             return ssip
-        lines = [parallel(self.graph(image, rows, *earlier)) for rows in self.rows(units, ssip.const)]
+        box = center, radius
+        lines = [parallel(self.graph(image, rows, *box, *earlier)) for rows in self.rows(units, ssip.const)]
         new = Symbolic(*(torch.cat(pieces, -1) for pieces in zip(*lines, strict=True)))
         old = Symbolic(flat(ssip.coef, 2)[..., units], *(flat(part, 1)[:, units] for part in ssip[1:]))
         better = ~(_radius(new) >= _radius(old)) & (old.slack != 0)  # also where the old ones are NaN

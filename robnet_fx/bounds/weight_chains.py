@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from torch import fx
 
-from robnet_fx.bounds.plan import bounded_inputs
+from robnet_fx.bounds.dependence import Dependents
 from robnet_fx.graphs import numel
 from robnet_fx.rules import rule_for
 
 _MOST = 2**20  # numbers of the widest product: 8 MiB a sample in float64
 
 
-def chained(perturbed: fx.GraphModule, dependent: set[fx.Node], relaxed: set[fx.Node]) -> dict[fx.Node, int]:
+def chained(dependent: Dependents, relaxed: set[fx.Node]) -> dict[fx.Node, int]:
     """The values that a relaxation reads with two weights or more since the one before, and how many numbers their
     product has at its widest; without those where it is too large. A single layer in between gains nothing."""
     weights: dict[fx.Node, int] = {}
     widest: dict[fx.Node, int] = {}
-    for node in perturbed.graph.nodes:
-        if node not in dependent:
-            continue
+    for node, sources in dependent.items():
         weights[node], widest[node] = 0, numel(node)
         rule = rule_for(node.target)
         if node not in relaxed and rule is not None:
-            sources = bounded_inputs(node, dependent)
             weights[node] = max(weights[source] for source in sources) + rule.sums
             widest[node] = max(widest[node], *(widest[source] for source in sources))
     read = (node for node in weights if weights[node] > 1 and relaxed.intersection(node.users))

@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from robnet_fx.bounds.dependence import dependents
 from robnet_fx.bounds.memory import Memory, of_training, of_verdicts
 from robnet_fx.bounds.model import remarks
-from robnet_fx.bounds.plan import dependent_nodes, unsupported
+from robnet_fx.bounds.plan import unsupported
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.frontend.places import source_line
@@ -88,7 +89,7 @@ def coverage_of(
 ) -> Coverage:
     """`coverage` of a canonical graph."""
     perturbed = perturb(clean(canonical, problem.mean, problem.std), problem.perturbation, problem.clip)
-    counted = [node for node in dependent_nodes(perturbed) if node.meta.get("layer", ("", ""))[1] != _OURS]
+    counted = [node for node in dependents(perturbed) if node.meta.get("layer", ("", ""))[1] != _OURS]
     gaps = tuple(_gap(node, reason, perturbed) for node, reason in unsupported(perturbed))
     memory = of_verdicts(perturbed), of_training(perturbed), of_training(perturbed, rows=1)
     return Coverage(len(counted), len(counted) - len(gaps), gaps, *memory, remarks(canonical))

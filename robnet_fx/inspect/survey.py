@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, fx
 
 from robnet_fx.algebra.domains import Interval
-from robnet_fx.bounds import METHODS, Generator
+from robnet_fx.bounds import METHODS, generate, generator
+from robnet_fx.bounds.dependence import dependents
 from robnet_fx.bounds.model import BoundedModel
-from robnet_fx.bounds.plan import bounded_inputs, dependent_nodes
+from robnet_fx.bounds.plan import plan
 from robnet_fx.errors import UsageError
 from robnet_fx.graphs import numel, shape_of
 from robnet_fx.inspect.origin import generated_nodes
@@ -82,14 +83,11 @@ def survey(net: BoundedModel, images: Tensor, full: bool | None = None) -> Surve
     sampled = _sampled(net, images)
     chosen = tables[net.method]
     generated = generated_nodes(net.get_submodule("bounds"), set(chosen))  # type: ignore[arg-type]
-    dependent = dependent_nodes(net.perturbed)
     nodes: list[NodeWidths] = []
     looseness: dict[str, float] = {}
-    for node in net.perturbed.graph.nodes:
-        if node.name not in chosen:
-            continue
+    for node, sources in dependents(net.perturbed).items():
         width = _widths(node.name, tables, chosen)
-        inputs = tuple(dict.fromkeys(source.name for source in bounded_inputs(node, dependent)))
+        inputs = tuple(dict.fromkeys(source.name for source in sources))
         best = min(float((upper - lower).mean()) for lower, upper in chosen[node.name].values())
         looseness[node.name] = best / sampled[node.name] if sampled[node.name] > 0 else math.nan
         before = max((looseness[name] for name in inputs), default=math.nan)
@@ -138,7 +136,7 @@ def _probes(net: BoundedModel, images: Tensor, full: bool) -> Iterator[tuple[str
     """Method -> its probe, for the methods whose forward bounds differ."""
     for method in dict.fromkeys(("ibp", "rsip-ssip", net.method, *(["rsip"] if full else []))):
         try:
-            yield method, Generator(net.perturbed, method).probe()(images)
+            yield method, generator.probe(plan(net.perturbed, method))(images)
         except UsageError:  # too many coefficients for SSIP
             if method == net.method:
                 raise
@@ -170,7 +168,7 @@ def _logits(net: BoundedModel, images: Tensor, full: bool) -> dict[str, float]:
         if kind.by_rows and not full and method != net.method:
             continue
         try:
-            lower, upper = Generator(net.perturbed, method).bounds(two_sided=True)(images, spec)
+            lower, upper = generate(net.perturbed, method)(images, spec)
         except UsageError:
             continue
         found[method] = float((upper - lower).mean())

@@ -25,16 +25,18 @@ from robnet_fx.errors import UnsupportedError, UnsupportedOpError, UsageError
 from robnet_fx.frontend.onnx.runtime import TOLERANCE, difference
 from robnet_fx.machine.files import write_atomically
 from robnet_fx.machine.torch_internals import flattened, operations_named
+from robnet_fx.perturbations.base import Box
 
 aten = torch.ops.aten
 
 Sizes = tuple[int | None, int | None]  # (batch, rows), None where free
 
-INPUTS, OUTPUTS = ("image", "spec"), ("lower", "upper")
+INPUTS, OUTPUTS = ("image", "spec", "center", "radius"), ("lower", "upper")
 _DOC = (
-    "Bounds of spec @ logits over a bias field. image [batch, ...] in [0, 1]; spec [batch, rows, classes], a row with "
-    "+1 for a class and -1 for the label bounds that margin. No field of the box fools the network if every upper "
-    "margin is below 0. Computed in float32, rounded to nearest."
+    "Bounds of spec @ logits over a box of coefficients of a perturbation. image [batch, ...] in [0, 1]; spec [batch, "
+    "rows, classes], a row with +1 for a class and -1 for the label bounds that margin. The box is center +- radius, "
+    "[1 or batch, coefficients] each; both have a default and may be left out. No coefficients of the box fool the "
+    "network if every upper margin is below 0. Computed in float32, rounded to nearest."
 )
 
 
@@ -51,18 +53,21 @@ class BoundsFile(NamedTuple):
 def write_bounds(
     net: BoundedModel, out: Path | str, example: Tensor, metadata: Mapping[str, str] | None = None
 ) -> BoundsFile:
-    """Write `net.bounds` with the box it has now: `image`, `spec [batch, rows, classes]` to `lower`, `upper`.
+    """Write `net.bounds`: `image`, `spec [batch, rows, classes]`, `center` and `radius` to `lower`, `upper`.
 
-    net: float32 on a CPU. `example [B, *S]` are images to trace and to compare with. The sizes batch and rows stay
-    free where the rules leave them so; else the file takes one image at a time, and a row for each class but one.
+    The box, `[1 or batch, D]`, may be left out: its default is the box that `net` has now, in initializers that are
+    inputs too, which a runtime may override. net: float32 on a CPU. `example [B, *S]` are images to trace and to
+    compare with. The sizes batch and rows stay free where the rules leave them so; else the file takes one image at a
+    time, and a row for each class but one.
     `metadata` is added to the file's properties. Written whole or not at all, and only if onnxruntime agrees to 1e-4
     (1 + |b|). Raises `UsageError` for the methods that choose rows as they go, "rsip-anchored" and "rsip", and
     `UnsupportedError` naming the operations that ONNX lacks.
     """
     if method_named(net.method).by_rows:
         raise UsageError(f"method {net.method} picks its rows as it goes and has no fixed graph; export rsip-ssip")
-    # Tracing takes equal sizes for one and the same: a size that stays free must not be that of a channel or a class.
-    batch, rows = islice((n for n in count(2) if n not in (*example.shape[1:], net.classes)), 2)
+    # Tracing takes equal sizes for one and the same: a size that stays free must be no channel's, class' or box's.
+    taken = *example.shape[1:], net.classes, len(net.center)
+    batch, rows = islice((n for n in count(2) if n not in taken), 2)
     try:
         data, sizes, worst = _attempt(net, *_inputs(net, example, batch, rows), metadata or {}, free=True)
     except UnsupportedOpError:
@@ -86,8 +91,9 @@ def _attempt(
     """The file's bytes, checked; with sizes left free or fixed to those of the example."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        proto = _exported(net.get_submodule("bounds"), (image, spec), free)
+        proto = _exported(net.get_submodule("bounds"), (image, spec, *_default(net)), free)
     _describe(proto, metadata)
+    _with_default(proto, _default(net))
     data, sizes = proto.SerializeToString(), _sizes(proto)
     if free and sizes[0] is not None:
         raise UnsupportedError("the number of images is fixed by a rule")
@@ -97,12 +103,28 @@ def _attempt(
     return data, sizes, worst
 
 
-def _exported(bounds: nn.Module, inputs: tuple[Tensor, Tensor], free: bool) -> onnx.ModelProto:
+class _OneBoxEach(nn.Module):
+    """Bounds with the box repeated for every sample, which works in a file for one box and for as many as images."""
+
+    def __init__(self, bounds: nn.Module) -> None:
+        super().__init__()
+        self.bounds = bounds
+
+    def forward(self, image: Tensor, spec: Tensor, center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        lower, upper = self.bounds(image, spec, *(part.expand(image.shape[0], -1) for part in (center, radius)))
+        return lower, upper
+
+
+def _default(net: BoundedModel) -> Box:
+    return Box(net.center.unsqueeze(0), net.radius.unsqueeze(0))
+
+
+def _exported(bounds: nn.Module, inputs: tuple[Tensor, ...], free: bool) -> onnx.ModelProto:
     mode: Literal["symbolic", "real"] = "symbolic" if free else "real"
     batch, rows = torch.export.Dim("batch"), torch.export.Dim("rows")
     try:
         with kernels.plain():
-            flat = flattened(bounds, inputs, _TABLE, mode)
+            flat = flattened(_OneBoxEach(bounds), inputs, _TABLE, mode)
         program = torch.onnx.export(
             flat,
             inputs,
@@ -110,7 +132,7 @@ def _exported(bounds: nn.Module, inputs: tuple[Tensor, Tensor], free: bool) -> o
             verbose=False,
             input_names=list(INPUTS),
             output_names=list(OUTPUTS),
-            dynamic_shapes=({0: batch}, {0: batch, 1: rows}) if free else None,
+            dynamic_shapes=({0: batch}, {0: batch, 1: rows}, None, None) if free else None,
         )
     except Exception as error:
         missing = operations_named(error)
@@ -130,6 +152,15 @@ def _describe(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     onnx.helper.set_model_props(proto, dict(metadata))
 
 
+def _with_default(proto: onnx.ModelProto, box: Box) -> None:
+    """The box as initializers that are inputs too, of one row or of as many as there are images."""
+    for value in proto.graph.input:
+        if value.name in Box._fields:
+            value.type.tensor_type.shape.dim[0].dim_param = "boxes"
+    for name, part in zip(Box._fields, box, strict=True):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(part.numpy(force=True), name))
+
+
 def _sizes(proto: onnx.ModelProto) -> Sizes:
     """(batch, rows) as the file fixes them."""
     batch, rows, _ = proto.graph.input[1].type.tensor_type.shape.dim
@@ -142,15 +173,20 @@ def _compare(net: BoundedModel, data: bytes, image: Tensor, spec: Tensor, sizes:
     options.log_severity_level = 4
     batch, rows = sizes
     generator = torch.Generator().manual_seed(1)
-    pairs, worst = [(image, spec)], 0.0
+    asked: list[tuple[Tensor, ...]] = [(image, spec)]
+    worst = 0.0
     for size in [batch] if batch else [1, 5]:
-        other = torch.rand(size, *image.shape[1:], generator=generator)
-        pairs.append((other, torch.randn(size, rows or spec.shape[1] + 2, spec.shape[2], generator=generator)))
+        pair = (
+            torch.rand(size, *image.shape[1:], generator=generator),
+            torch.randn(size, rows or spec.shape[1] + 2, spec.shape[2], generator=generator),
+        )
+        t = torch.rand(size, len(net.center), generator=generator)
+        asked += [pair, (*pair, net.center + net.radius * (1 - t), net.radius * t)]
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        for pair in pairs:
-            found = session.run(list(OUTPUTS), dict(zip(INPUTS, (value.numpy() for value in pair), strict=True)))
-            for ours, theirs in zip(net.get_submodule("bounds")(*pair), found, strict=True):
+        for values in asked:
+            found = session.run(list(OUTPUTS), dict(zip(INPUTS, (value.numpy() for value in values), strict=False)))
+            for ours, theirs in zip(net.get_submodule("bounds")(*values), found, strict=True):
                 worst = max(worst, difference(ours, torch.from_numpy(theirs)))
     except Exception as error:  # onnxruntime has several
         raise UnsupportedError(f"onnxruntime cannot run the bounds graph: {str(error).splitlines()[0]}") from error

@@ -8,12 +8,14 @@ from robnet_fx.graphs import FIELD, NOWHERE, call, input_of, noted, shape_of
 from robnet_fx.passes.base import PassError, arrived, graph_pass, inserted, put_behind
 from robnet_fx.passes.conditions import CANONICAL, PERTURBED
 from robnet_fx.passes.insert_layout import layout_of
+from robnet_fx.passes.tail import append_tail
 from robnet_fx.perturbations.base import Perturbation
 
 
 @graph_pass(requires=CANONICAL, ensures=PERTURBED)
 def insert_field(module: fx.GraphModule, perturbation: Perturbation) -> None:
-    """The perturbation's `apply` in front of everything (Definition 7 without building W); box and basis as `field`."""
+    """The perturbation's affine entry in front of everything (Definition 7 without building W), and behind it its tail;
+    box and basis as `field`."""
     old, graph = input_of(module), module.graph
     layout = layout_of(module)
     if (found := shape_of(arrived(module))) != layout.image:
@@ -35,4 +37,5 @@ def insert_field(module: fx.GraphModule, perturbation: Perturbation) -> None:
         ]
         args, like = (coefficients, images, *parts), images.meta["val"]
         field = call(graph, transform.rules.apply, args, place=inserted("field"), name=FIELD, value=like)
-    put_behind(images, field)
+        tail = append_tail(module, field, transform, type(perturbation).__name__)
+    put_behind(images, tail)

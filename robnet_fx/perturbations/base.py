@@ -1,8 +1,23 @@
 """What a perturbation must offer: a specification a user writes, and the module that enters the graphs.
 
-A perturbation is affine in its coefficients `a` once the image is known. The specification (`BiasField`, `WhiteNoise`)
-is a frozen dataclass; `build(shape)` gives the `Transform` for images of that shape, whose buffers `center` and
-`radius [D]` are the box and are changed in place by `set_eps`, so that a graph is generated once.
+A perturbation turns an image x and D coefficients a into an image, `T(x; a) = tail(entry(x, a))`. The *entry* is
+affine in the coefficients once the image is known, `entry(x, a) = M(x) a + b(x)`, and is bounded exactly. The *tail* is
+made of ordinary torch operations on the entry's value, such as exp, and is bounded by their rules. The paper's field
+and white noise are entries alone. To write another, make one file:
+
+1. Write T as an affine map and what follows it. Gamma is `x^a = exp(a log x)`: the entry is `a log x`, the tail exp.
+2. Write the four functions of `TransformRules` for the entry, at module level, for generated code calls them by name.
+   What depends on the image, as the logarithm here, goes into them; guard what is infinite (`log max(x, 1e-3)`). With
+   M and b: `apply` is `M a + b`; `ibp` is `M center + b` ± `|M| radius`; `ssip` has `M_d radius_d` as coefficient d,
+   `M center + b` as constant and no slack; `rsip` pulls a form back, `<coef, M_d>` for each d and `<coef, b>` into its
+   constant.
+3. Write a `Transform`: `rules` are these functions, `part_names` the tensors that they take between the image and the
+   box (a basis), `box_at(eps)` the box at an eps, with the identity at 0, and `tail(value)` what follows the entry.
+4. Write the specification, a frozen dataclass with `eps` and `build(shape)`, and name it where users look for it.
+
+`robnet_fx.testing.check_sound` then hunts for coefficients that leave a bound. The default box lies in the buffers
+`center` and `radius [D]`, which `set_eps` changes in place, so that a graph is generated once; any other box is an
+argument of the graphs.
 """
 
 from __future__ import annotations
@@ -14,7 +29,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from robnet_fx.algebra.domains import Interval, Symbolic
+from robnet_fx.algebra.domains import Form, Interval, Symbolic
 from robnet_fx.errors import UsageError
 
 
@@ -32,24 +47,46 @@ def check_eps(eps: float) -> float:
 
 
 class Box(NamedTuple):
-    """The coefficients `center + radius * t`, `t` in `[-1, 1]^D`: each `[1 or B, D]`, one for all or one a sample."""
+    """All `center + radius * t` with t in `[-1, 1]^D`; both `[1 or B, D]`, one box for all samples or one for each."""
 
     center: Tensor
     radius: Tensor
 
 
+def check_box(box: Box, default: Tensor, batch: int) -> Box:
+    """The box in the dtype and on the device of `default [D]`; `UsageError` unless it fits D and the batch, is finite
+    and has no negative radius."""
+    parts = Box(*(torch.as_tensor(part) for part in box))
+    sizes = [list(part.shape) for part in parts]
+    if any(len(size) != 2 or size[1] != len(default) or size[0] not in (1, batch) for size in sizes):
+        rows = "1" if batch == 1 else f"1 or {batch}"
+        raise UsageError(
+            f"a box has a center and a radius [{rows}, {len(default)}] each, not {sizes[0]} and {sizes[1]}"
+        )
+    if not all(bool(part.isfinite().all()) for part in parts):
+        raise UsageError("the center and the radius of a box must be finite")
+    if bool((parts.radius < 0).any()):
+        raise UsageError("the radius of a box must be at least 0 in every coefficient")
+    return Box(*(part.to(default) for part in parts))
+
+
 class TransformRules(NamedTuple):
-    """The functions that graphs call: `apply(coefficients, image, *parts)` is the perturbed image `[B, *S]`;
-    `ibp` and `ssip` take `(image, *parts, center, radius)` and `upper` a form in front of these."""
+    """The functions that graphs call, of a map that is affine in the coefficients once the image `[B, *S]` is known.
+
+    `apply(coefficients [B, D], image, *parts)` is its value `[B, *S]`. `ibp` and `ssip` take
+    `(image, *parts, center, radius)`, the box `[1 or B, D]`, and give the value's exact `Interval` and `Symbolic` over
+    it. `rsip(form, image, *parts)` is a `Form` over the value as one over the coefficients, `coef [B, K, D]`.
+    """
 
     apply: Callable[..., Tensor]
     ibp: Callable[..., Interval]
     ssip: Callable[..., Symbolic]
-    upper: Callable[..., Tensor]
+    rsip: Callable[..., Form]
 
 
 class Transform(nn.Module):
-    """The perturbation of one image shape: its box and the tensors `part_names` as buffers, its rules as functions."""
+    """The perturbation of one image shape: its default box and the tensors `part_names` as buffers, the rules of its
+    entry as functions, and its tail."""
 
     center: Tensor
     radius: Tensor
@@ -67,6 +104,12 @@ class Transform(nn.Module):
     @property
     def dimensions(self) -> int:
         return self.center.numel()
+
+    def tail(self, value: Tensor) -> Tensor:
+        """What follows the entry, `[B, *S] -> [B, *S]`: ordinary torch code that is traced into nodes of the graph.
+
+        It works each sample alone and reads nothing but the value and tensors of this module."""
+        return value
 
     def box_at(self, eps: float) -> tuple[Tensor, Tensor]:
         """(center, radius) of the box at another eps; 0 gives the identity."""

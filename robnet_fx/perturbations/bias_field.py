@@ -17,7 +17,7 @@ from robnet_fx.algebra.domains import Form, Interval, Symbolic
 from robnet_fx.errors import UsageError
 from robnet_fx.perturbations.base import Transform, TransformRules, check_eps
 
-Box = Sequence[tuple[float, float]]
+Pairs = Sequence[tuple[float, float]]
 
 _HIGHER_TERMS = (
     15  # the paper divides eps by 15 for all terms but the constant, whatever the order (design: unit of eps)
@@ -39,8 +39,8 @@ class BiasField:
 
     order: int
     eps: float
-    multiplicative: bool | Box = True
-    additive: bool | Box = False
+    multiplicative: bool | Pairs = True
+    additive: bool | Pairs = False
 
     def __post_init__(self) -> None:
         if isinstance(self.order, bool) or not isinstance(self.order, int) or self.order < 0:
@@ -59,7 +59,7 @@ class BiasField:
         return FieldTransform(self, shape)
 
 
-def _pairs(given: Any, name: str) -> Box:
+def _pairs(given: Any, name: str) -> Pairs:
     """An explicit box as plain pairs of numbers, with a warning where it leaves out the identity."""
     try:
         box = tuple((float(lower), float(upper)) for lower, upper in given)
@@ -98,7 +98,7 @@ def monomials(order: int, spatial: tuple[int, ...]) -> Tensor:
     return torch.stack(terms)
 
 
-def _unit_box(given: bool | Box, name: str, terms: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def _unit_box(given: bool | Pairs, name: str, terms: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """(identity, centre offset per eps, radius per eps) of one part of the field."""
     if given is False:
         empty = torch.zeros(0, dtype=torch.float64)
@@ -135,9 +135,9 @@ def apply(coefficients: Tensor, image: Tensor, multiplicative: Tensor, additive:
 
 
 def ibp(image: Tensor, multiplicative: Tensor, additive: Tensor, center: Tensor, radius: Tensor) -> Interval:
-    """Exact interval of every pixel over the box."""
-    middle = apply(center.unsqueeze(0), image, multiplicative, additive)
-    scale, shift = _parts(radius.unsqueeze(0), multiplicative)
+    """Exact interval of every pixel over the box `[1 or B, D]`."""
+    middle = apply(center, image, multiplicative, additive)
+    scale, shift = _parts(radius, multiplicative)
     reach = torch.zeros_like(middle)
     if len(multiplicative):
         reach = reach + image.abs() * _evaluate(scale, multiplicative.abs())
@@ -148,22 +148,20 @@ def ibp(image: Tensor, multiplicative: Tensor, additive: Tensor, center: Tensor,
 
 def ssip(image: Tensor, multiplicative: Tensor, additive: Tensor, center: Tensor, radius: Tensor) -> Symbolic:
     """The perturbed image as an exact symbolic value: Definition 7's W scaled to the unit box, no slack."""
-    const = apply(center.unsqueeze(0), image, multiplicative, additive)
+    const = apply(center, image, multiplicative, additive)
     scale, shift = _parts(radius, multiplicative)
     tail = [1] * (multiplicative.dim() - 1)
     coef = []
     if len(multiplicative):
-        coef.append(image.unsqueeze(1) * (scale.reshape(-1, *tail) * multiplicative))
+        coef.append(image.unsqueeze(1) * (scale.reshape(*scale.shape, *tail) * multiplicative))
     if len(additive):
-        columns = shift.reshape(-1, *tail) * additive
+        columns = shift.reshape(*shift.shape, *tail) * additive
         coef.append(columns.expand(image.shape[0], len(additive), *image.shape[1:]))
     return Symbolic(torch.cat(coef, 1), const, torch.zeros_like(const))
 
 
-def upper(
-    form: Form, image: Tensor, multiplicative: Tensor, additive: Tensor, center: Tensor, radius: Tensor
-) -> Tensor:
-    """`[B, K]`: the form's exact maximum over the box; `g . center + |g| . radius + const`, no W built."""
+def rsip(form: Form, image: Tensor, multiplicative: Tensor, additive: Tensor) -> Form:
+    """The form over the pixels as one over the coefficients: `g_d = sum_s coef_s image_s basis_ds`, no W built."""
     columns = []
     const = form.const
     weighted = form.coef * image.unsqueeze(1)
@@ -173,8 +171,7 @@ def upper(
         const = const + weighted.flatten(2).sum(2)
     if len(additive):
         columns.append(_project(form.coef, additive))
-    g = torch.cat(columns, 2)
-    return g @ center + g.abs() @ radius + const
+    return Form(torch.cat(columns, 2), const)
 
 
 def _project(coef: Tensor, basis: Tensor) -> Tensor:
@@ -191,7 +188,7 @@ class FieldTransform(Transform):
     multiplicative: Tensor
     additive: Tensor
     part_names = ("multiplicative", "additive")
-    rules = TransformRules(apply, ibp, ssip, upper)
+    rules = TransformRules(apply, ibp, ssip, rsip)
 
     def __init__(self, spec: BiasField, shape: tuple[int, ...]) -> None:
         if not 1 <= len(shape) <= 4:

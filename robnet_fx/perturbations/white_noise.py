@@ -36,30 +36,30 @@ def apply(coefficients: Tensor, image: Tensor) -> Tensor:
 
 
 def ibp(image: Tensor, center: Tensor, radius: Tensor) -> Interval:
-    """Exact interval of every pixel over the ball."""
+    """Exact interval of every pixel over the ball, `[1 or B, D]`."""
     middle = apply(center, image)
-    reach = radius.reshape(image.shape[1:])
+    reach = radius.reshape(-1, *image.shape[1:])
     return Interval(middle - reach, middle + reach)
 
 
 def ssip(image: Tensor, center: Tensor, radius: Tensor) -> Symbolic:
     """The noisy image as an exact symbolic value: one coefficient a pixel, no slack."""
     const = apply(center, image)
-    coef = torch.diag(radius).reshape(1, -1, *image.shape[1:]).expand(len(image), *[-1] * image.dim())
-    return Symbolic(coef, const, torch.zeros_like(const))
+    coef = torch.diag_embed(radius).reshape(*radius.shape, *image.shape[1:])
+    return Symbolic(coef.expand(len(image), *[-1] * image.dim()), const, torch.zeros_like(const))
 
 
-def upper(form: Form, image: Tensor, center: Tensor, radius: Tensor) -> Tensor:
-    """`[B, K]`: the form's exact maximum over the ball (Hölder)."""
+def rsip(form: Form, image: Tensor) -> Form:
+    """The form over the pixels as one over the noise, `[B, K, D]`: its own coefficients."""
     g = form.coef.flatten(2)
-    return (g * image.flatten(1).unsqueeze(1)).sum(2) + g @ center + g.abs() @ radius + form.const
+    return Form(g, (g * image.flatten(1).unsqueeze(1)).sum(2) + form.const)
 
 
 class NoiseTransform(Transform):
     """White noise over images of one shape; the box runs over the pixels in row-major order."""
 
     max_ssip_dimensions = MAX_SSIP_DIMENSIONS
-    rules = TransformRules(apply, ibp, ssip, upper)
+    rules = TransformRules(apply, ibp, ssip, rsip)
 
     def __init__(self, eps: float, shape: tuple[int, ...]) -> None:
         self._pixels = math.prod(shape)

@@ -71,6 +71,42 @@ def test_intersect_orders_ends_that_rounding_crossed():
     assert float(got.upper) > 1.0
 
 
+def test_narrowed_moves_an_interval_into_what_is_known():
+    """An end that is no number is not known; an interval beside what is known becomes its nearer end."""
+    nan = torch.nan
+    own = Interval(torch.tensor([-1.0, -1.0, nan, 3.0, -4.0]), torch.tensor([1.0, 1.0, 1.0, 4.0, -3.0]))
+    known = Interval(torch.tensor([nan, -0.5, 0.0, 1.0, 1.0]), torch.tensor([0.5, nan, 0.5, 2.0, 2.0]))
+    got = domains.narrowed(own, {"x": known}, "x")
+    torch.testing.assert_close(got.lower, torch.tensor([-1.0, -0.5, nan, 2.0, 1.0]), equal_nan=True)
+    torch.testing.assert_close(got.upper, torch.tensor([0.5, 1.0, 0.5, 2.0, 1.0]))
+    inf = torch.full((5,), torch.inf)
+    for left in (Interval(-inf, inf), Interval(own.lower * nan, own.upper * nan)):
+        assert_same(domains.narrowed(own, {"x": left}, "x"), own)
+    assert domains.narrowed(own, {"x": known}, "y") is own
+    assert domains.narrowed(own, None, "x") is own
+
+
+def assert_same(a: Interval, b: Interval) -> None:
+    for ours, theirs in zip(a, b, strict=True):
+        torch.testing.assert_close(ours, theirs, equal_nan=True)
+
+
+def test_a_box_is_that_given_or_the_default_for_all():
+    given, default = draws(5)(B, D), draws(6)(D)
+    assert domains.or_default(given, default) is given
+    assert torch.equal(domains.or_default(None, default), default.unsqueeze(0))
+
+
+def test_upper_over_box_is_the_largest_value_at_a_corner():
+    r = draws(7)
+    g = Form(r(B, K, D), r(B, K))
+    for boxes in (1, B):
+        center, radius = r(boxes, D), r(boxes, D).abs()
+        corners = center + radius * all_corners(D).unsqueeze(1)  # [N, 1 or B, D]
+        values = torch.einsum("bkd,nbd->nbk", g.coef, corners.expand(-1, B, -1)) + g.const
+        torch.testing.assert_close(domains.upper_over_box(g, center, radius), values.amax(0))
+
+
 def test_merge_adds_what_came_along_two_paths():
     a, b = form(3), form(4)
     got = domains.merge(a, b)

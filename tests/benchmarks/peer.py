@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from robnet_fx.bounds.model import margin_spec, other_classes
+from robnet_fx.bounds.evaluate import margin_spec, other_classes
 from robnet_fx.train import robust_loss
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import robnet_fx
 from robnet_fx import BiasField, UsageError, WhiteNoise
 from robnet_fx.algebra.domains import Symbolic
 from robnet_fx.bounds import anchors, rows
-from robnet_fx.bounds.generator import Generator
 from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.bounds.plan import plan
 from robnet_fx.bounds.rows import Anchored, parallel
 from robnet_fx.testing import check_sound
 from tests.soundness import draws
@@ -48,7 +48,7 @@ def compiled(model: nn.Module, method: str = "rsip-anchored", perturbation=FIELD
 
 
 def anchored_values(net: BoundedModel) -> list[str]:
-    found = Generator(net.perturbed, net.method).anchors
+    found = plan(net.perturbed, net.method).anchors
     return [node.name for node in net.perturbed.graph.nodes if node in found]
 
 
@@ -126,7 +126,7 @@ class Backward(nn.Module):
         super().__init__()
         self.lines, self.loose = lines, loose
 
-    def forward(self, image: Tensor, units: Tensor) -> Symbolic:
+    def forward(self, image: Tensor, units: Tensor, center: Tensor, radius: Tensor) -> Symbolic:
         coef = (units @ self.lines.coef.transpose(1, 2)).transpose(1, 2)
         const = (units @ self.lines.const.unsqueeze(2)).squeeze(2) + units.abs() @ self.loose
         return Symbolic(coef, const, torch.zeros_like(const))
@@ -137,7 +137,7 @@ def test_the_tighter_lines_are_taken_unit_by_unit():
     slack = torch.tensor([[0, 0.5, 0.5, 0.0], [0.5, 0.5, 0.5, 0.0]]).double()
     old = Symbolic(r(2, 3, 4), r(2, 4), slack)
     loose = torch.tensor([0.1, 0.2, 0.7, 0.0]).double()
-    got = Anchored(Backward(old, loose).eval(), widest=4)(r(2, 1), old)
+    got = Anchored(Backward(old, loose).eval(), widest=4)(r(2, 1), old, r(1, 3), r(1, 3))
     torch.testing.assert_close(got.coef, old.coef)
     torch.testing.assert_close(got.const, old.const)
     torch.testing.assert_close(got.slack, torch.tensor([[0, 0.2, 0.5, 0.0], [0.1, 0.2, 0.5, 0.0]]).double())
@@ -146,7 +146,9 @@ def test_the_tighter_lines_are_taken_unit_by_unit():
 def test_lines_that_are_no_numbers_are_replaced():
     r = draws(5)
     lines, nan = Symbolic(r(1, 3, 2), r(1, 2), torch.zeros(1, 2).double()), torch.full((1, 2), torch.nan).double()
-    got = Anchored(Backward(lines, torch.zeros(2).double()), widest=2)(r(1, 1), lines._replace(slack=nan))
+    got = Anchored(Backward(lines, torch.zeros(2).double()), widest=2)(
+        r(1, 1), lines._replace(slack=nan), r(1, 3), r(1, 3)
+    )
     torch.testing.assert_close(got, lines)
 
 

@@ -14,9 +14,10 @@ from torch import Tensor, fx, nn
 
 import robnet_fx
 from robnet_fx import BiasField, UsageError, WhiteNoise
+from robnet_fx.bounds.evaluate import margin_spec, other_classes
 from robnet_fx.bounds.generator import generate
 from robnet_fx.bounds.methods import METHODS
-from robnet_fx.bounds.model import BoundedModel, margin_spec, other_classes
+from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.perturbations.base import Perturbation
 from robnet_fx.problem import Problem
 from robnet_fx.testing import all_corners, check_sound, node_values

@@ -11,8 +11,8 @@ import torch
 from onnx import helper
 from torch import nn
 
-from robnet_fx import BiasField, UnsupportedError, UnsupportedOpError, UsageError, bound
-from robnet_fx.bounds.model import margin_spec, other_classes
+from robnet_fx import BiasField, UnsupportedError, UnsupportedOpError, UsageError, WhiteNoise, bound
+from robnet_fx.bounds.evaluate import margin_spec, other_classes
 from robnet_fx.interchange import bounds as export_bounds
 from robnet_fx.interchange.bounds import write_bounds
 from tests.onnx_files import Residual, by_hand, convnet, settled
@@ -46,6 +46,36 @@ def test_the_file_certifies_what_the_model_certifies(tmp_path):
         assert_close(theirs, ours)
     margins = net.margins(images, labels)
     assert_close(upper, margins[margins > -torch.inf].reshape(upper.shape))
+
+
+def test_another_box_may_be_given(tmp_path):
+    """One for all images or one for each; without, the box that the file was written with."""
+    net = bounded(fit=200, eps=0.2)
+    images, labels = digits()[0][:5] / 255, digits()[1][:5]
+    write_bounds(net, tmp_path / "bounds.onnx", images)
+    session = onnxruntime.InferenceSession(tmp_path / "bounds.onnx", providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_overridable_initializers()] == ["center", "radius"]
+    spec = margin_spec(labels, other_classes(labels, 10), 10).float()
+    share = torch.rand(5, len(net.center))
+    default = net.center.unsqueeze(0), net.radius.unsqueeze(0)
+    each = net.center + net.radius * (1 - share), net.radius * share
+    upper = {}
+    for name, box in {"default": default, "one": tuple(part[:1] for part in each), "each": each}.items():
+        given = {"image": images, "spec": spec, "center": box[0], "radius": box[1]}
+        found = session.run(["lower", "upper"], {key: value.numpy() for key, value in given.items()})
+        for ours, theirs in zip(net.bounds(images, spec, *box), found, strict=True):
+            assert_close(torch.from_numpy(theirs), ours)
+        upper[name] = torch.from_numpy(found[1])
+    assert torch.equal(upper["default"], run(tmp_path / "bounds.onnx", images.numpy(), spec.numpy())[1])
+    assert not torch.allclose(upper["one"], upper["default"]) and not torch.allclose(upper["each"], upper["one"])
+
+
+def test_white_noise_has_a_box_of_its_own_too(tmp_path):
+    net = bound(plain().eval(), WhiteNoise(0.02), example=torch.rand(2, 3, 8, 8))
+    written = write_bounds(net, tmp_path / "bounds.onnx", torch.rand(2, 3, 8, 8))
+    assert written.difference <= 1e-4
+    session = onnxruntime.InferenceSession(tmp_path / "bounds.onnx", providers=["CPUExecutionProvider"])
+    assert [value.name for value in session.get_overridable_initializers()] == ["center", "radius"]
 
 
 def plain() -> nn.Module:
@@ -126,7 +156,8 @@ def test_a_file_that_would_differ_is_not_written(tmp_path, monkeypatch):
             helper.make_node("ReduceMin", ["spec"], ["lower"], axes=[2], keepdims=0),
             helper.make_node("ReduceMax", ["spec"], ["upper"], axes=[2], keepdims=0),
         ]
-        inputs = (("image", 1, ["batch", 1, 8, 8]), ("spec", 1, ["batch", "rows", 10]))
+        box = (("center", 1, [1, 4]), ("radius", 1, [1, 4]))
+        inputs = (("image", 1, ["batch", 1, 8, 8]), ("spec", 1, ["batch", "rows", 10]), *box)
         outputs = (("lower", 1, None), ("upper", 1, None))
         return onnx.load(by_hand(tmp_path / "wrong", nodes, inputs=inputs, outputs=outputs, opset=17))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import Tensor, fx, nn
 
 import robnet_fx
 from robnet_fx import BiasField, UsageError, WhiteNoise
-from robnet_fx.algebra.domains import Form, concretise
+from robnet_fx.algebra.domains import Form, concretise, upper_over_box
 from robnet_fx.bounds.model import BoundedModel
-from robnet_fx.perturbations.base import Transform
+from robnet_fx.perturbations.base import Box, Transform, TransformRules
 from robnet_fx.perturbations.bias_field import FieldTransform, monomials
 from robnet_fx.perturbations.white_noise import NoiseTransform
 from robnet_fx.problem import Problem
@@ -67,6 +68,34 @@ def canonical(shape: tuple[int, ...]) -> fx.GraphModule:
 
 def box_corners(transform: Transform) -> Tensor:
     return transform.center + transform.radius * all_corners(transform.dimensions)
+
+
+def assert_exact(rules: TransformRules, images: Tensor, parts: Sequence[Tensor], box: Box) -> None:
+    """IBP, SSIP and RSIP of the entry are the least and the largest value over each sample's corners."""
+    center, radius = (part.expand(len(images), -1) for part in box)
+    unit = all_corners(center.shape[1])
+    values = torch.stack([rules.apply(center + radius * t, images, *parts) for t in unit])  # [N, B, *S]
+    ibp = rules.ibp(images, *parts, *box)
+    torch.testing.assert_close(ibp.lower, values.amin(0))
+    torch.testing.assert_close(ibp.upper, values.amax(0))
+    ssip = rules.ssip(images, *parts, *box)
+    assert bool((ssip.slack == 0).all())
+    torch.testing.assert_close(torch.einsum("nd,bd...->nb...", unit, ssip.coef) + ssip.const, values)
+    for a, b in zip(concretise(ssip), ibp, strict=True):
+        torch.testing.assert_close(a, b)
+    r = draws(6)
+    form = Form(r(len(images), 4, *images.shape[1:]), r(len(images), 4))
+    g = rules.rsip(form, images, *parts)
+    along = torch.einsum("bkp,nbp->nbk", form.coef.flatten(2), values.flatten(2)) + form.const
+    corners = center + radius * unit.unsqueeze(1)
+    torch.testing.assert_close(torch.einsum("bkd,nbd->nbk", g.coef, corners) + g.const, along)
+    torch.testing.assert_close(upper_over_box(g, *box), along.amax(0))
+
+
+def own_boxes(dimensions: int, batch: int) -> Box:
+    """A box for each sample, about another middle and of other widths."""
+    r = draws(8)
+    return Box(r(batch, dimensions), r(batch, dimensions).abs())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -127,83 +156,35 @@ def test_at_eps_0_every_bound_is_the_network(method: str, clip: str | None, pert
 @pytest.mark.parametrize("shape", [(4,), (2, 3), (2, 2, 2)])
 @pytest.mark.parametrize(("multiplicative", "additive"), PARTS)
 def test_bounds_of_the_field_are_exact(shape: tuple[int, ...], multiplicative: bool, additive: bool):
-    """The pixels' intervals, the symbolic image and the maximum of rows, against every corner of the box."""
+    """The pixels' intervals, the symbolic image and the maximum of rows, against every corner of the box; the same over
+    a box for each sample."""
     images, r = draws(3)(2, *shape), draws(4)
     size = (1 + 1) ** max(1, len(shape) - 1)
-    boxes = [sorted(pair) for pair in r(size, 2).tolist()], [sorted(pair) for pair in r(size, 2).tolist()]
-    spec = BiasField(1, 0.5, multiplicative and boxes[0], additive and boxes[1])
+    pairs = [sorted(pair) for pair in r(size, 2).tolist()], [sorted(pair) for pair in r(size, 2).tolist()]
+    spec = BiasField(1, 0.5, multiplicative and pairs[0], additive and pairs[1])
     transform = spec.build(shape)
-    corners = box_corners(transform)
     parts = transform.multiplicative, transform.additive
-    values = torch.stack([naive_batch(images, corner.expand(2, -1), spec) for corner in corners])  # [N, B, *S]
-
-    ibp = transform.rules.ibp(images, *parts, transform.center, transform.radius)
-    torch.testing.assert_close(ibp.lower, values.amin(0))
-    torch.testing.assert_close(ibp.upper, values.amax(0))
-
-    ssip = transform.rules.ssip(images, *parts, transform.center, transform.radius)
-    assert bool((ssip.slack == 0).all())
-    unit = all_corners(transform.dimensions)
-    torch.testing.assert_close(torch.einsum("nd,bd...->nb...", unit, ssip.coef) + ssip.const, values)
-    for a, b in zip(concretise(ssip), ibp, strict=True):
-        torch.testing.assert_close(a, b)
-
-    form = Form(r(2, 4, *shape), r(2, 4))
-    upper = transform.rules.upper(form, images, *parts, transform.center, transform.radius)
-    exact = torch.einsum("bkp,nbp->nbk", form.coef.flatten(2), values.flatten(2)).amax(0) + form.const
-    torch.testing.assert_close(upper, exact)
+    for box in (Box(transform.center.unsqueeze(0), transform.radius.unsqueeze(0)), own_boxes(transform.dimensions, 2)):
+        assert_exact(transform.rules, images, parts, box)
 
 
 def test_bounds_are_exact_whatever_the_signs_of_basis_and_image():
     """The monomials are never negative; another basis may be, and so may an image."""
     r = draws(5)
     bases, images = (r(2, 1, 3), r(2, 1, 3)), r(2, 2, 3)
-    center, radius = r(4), r(4).abs()
-    corners = center + radius * all_corners(4)
-    rules = FieldTransform.rules
-    values = torch.stack([rules.apply(corner.expand(2, -1), images, *bases) for corner in corners])
-    ibp = rules.ibp(images, *bases, center, radius)
-    torch.testing.assert_close(ibp.lower, values.amin(0))
-    torch.testing.assert_close(ibp.upper, values.amax(0))
-    for a, b in zip(concretise(rules.ssip(images, *bases, center, radius)), ibp, strict=True):
-        torch.testing.assert_close(a, b)
-    form = Form(r(2, 4, 2, 3), r(2, 4))
-    exact = torch.einsum("bkp,nbp->nbk", form.coef.flatten(2), values.flatten(2)).amax(0) + form.const
-    torch.testing.assert_close(rules.upper(form, images, *bases, center, radius), exact)
+    for box in (Box(r(1, 4), r(1, 4).abs()), own_boxes(4, 2)):
+        assert_exact(FieldTransform.rules, images, bases, box)
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 4), (2, 1, 2)])
 def test_bounds_of_white_noise_are_exact(shape: tuple[int, ...]):
-    images, r = draws(3)(2, *shape), draws(4)
+    images = draws(3)(2, *shape)
     transform = WhiteNoise(0.3).build(shape)
     values = torch.stack([images + corner.reshape(shape) for corner in box_corners(transform)])
     noisy = transform.rules.apply(box_corners(transform)[:2], images)
     torch.testing.assert_close(noisy, torch.stack([values[0, 0], values[1, 1]]))
-    ibp = transform.rules.ibp(images, transform.center, transform.radius)
-    torch.testing.assert_close(ibp.lower, values.amin(0))
-    torch.testing.assert_close(ibp.upper, values.amax(0))
-    ssip = transform.rules.ssip(images, transform.center, transform.radius)
-    assert bool((ssip.slack == 0).all())
-    unit = all_corners(transform.dimensions)
-    torch.testing.assert_close(torch.einsum("nd,bd...->nb...", unit, ssip.coef) + ssip.const, values)
-    form = Form(r(2, 4, *shape), r(2, 4))
-    exact = torch.einsum("bkp,nbp->nbk", form.coef.flatten(2), values.flatten(2)).amax(0) + form.const
-    torch.testing.assert_close(transform.rules.upper(form, images, transform.center, transform.radius), exact)
-
-
-def test_a_noise_ball_may_lie_off_centre():
-    """The rules use the centre too, whatever WhiteNoise itself puts there."""
-    transform = WhiteNoise(0.3).build((3,))
-    transform.center.copy_(torch.tensor([0.1, -0.2, 0.3]))
-    images = draws(3)(2, 3)
-    ibp = transform.rules.ibp(images, transform.center, transform.radius)
-    torch.testing.assert_close(ibp.upper, images + transform.center + 0.3)
-    ssip = transform.rules.ssip(images, transform.center, transform.radius)
-    torch.testing.assert_close(ssip.const, images + transform.center)
-    form = Form(draws(4)(2, 4, 3), torch.zeros(2, 4, dtype=torch.float64))
-    upper = transform.rules.upper(form, images, transform.center, transform.radius)
-    exact = torch.einsum("bkp,bp->bk", form.coef, images + transform.center) + 0.3 * form.coef.abs().sum(2)
-    torch.testing.assert_close(upper, exact)
+    for box in (Box(transform.center.unsqueeze(0), transform.radius.unsqueeze(0)), own_boxes(transform.dimensions, 2)):
+        assert_exact(transform.rules, images, (), box)
 
 
 def test_the_default_box_is_the_papers():

@@ -1,0 +1,96 @@
+"""Running bounds graphs on images: what does not fit is refused, and margins are worked in parts that memory holds.
+
+A bounds graph takes `(image [B, *S], spec [B, K, classes], center, radius)`; here the spec's rows are margins, and the
+box is none, for the default one, or a `Box`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from robnet_fx.algebra.domains import Interval
+from robnet_fx.bounds.memory import rows_without_gradient
+from robnet_fx.errors import UsageError
+from robnet_fx.machine.precision import bounds_precision
+from robnet_fx.machine.torch_internals import is_compiled, leave_free
+
+
+class Branch(NamedTuple):
+    """What splitting needs to know of a box, for each sample and each margin of another class, in order.
+
+    `upper [B, K]` are upper bounds of the margins over the box. `form [B, K, D]` are the coefficients g of the form
+    that they come from, in physical coordinates: every margin is at most `g . a + c` at every `a` in the box, and
+    `upper = g . center + |g| . radius + c`. `pre` are the bounds that relaxations stand on, by canonical node name.
+    """
+
+    upper: Tensor
+    form: Tensor
+    pre: dict[str, Interval]
+
+
+def check_images(images: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """`UsageError` unless these are images `[B, *shape]` in the network's dtype."""
+    if tuple(images.shape[1:]) != shape:
+        raise UsageError(f"the network takes images {list(shape)}, not {list(images.shape[1:])}")
+    if images.dtype != dtype:
+        raise UsageError(f"the network computes in {dtype}, and the images are {images.dtype}")
+
+
+def check_labels(labels: Tensor, count: int, classes: int) -> None:
+    """`UsageError` unless these are the labels of `count` images."""
+    if labels.shape != (count,) or labels.is_floating_point():
+        raise UsageError(f"labels must be {count} whole numbers, not {labels.dtype} {list(labels.shape)}")
+    if bool(((labels < 0) | (labels >= classes)).any()):
+        raise UsageError(f"labels must lie between 0 and {classes - 1}")
+
+
+def check_pre(pre: Mapping[str, Interval], known: Mapping[str, tuple[int, ...]], count: int) -> None:
+    """`UsageError` unless these are bounds of values that relaxations stand on, `known` by name and shape S."""
+    if unknown := sorted(set(pre) - set(known)):
+        raise UsageError(f"pre has no relaxation at {', '.join(unknown)}; there is one at {', '.join(known)}")
+    for name, interval in pre.items():
+        for end in interval:
+            if tuple(end.shape) != (count, *known[name]):
+                raise UsageError(f"pre of {name} must be {[count, *known[name]]}, not {list(end.shape)}")
+
+
+def other_classes(labels: Tensor, classes: int) -> Tensor:
+    """`[B, classes - 1]`: every class but the label, in order."""
+    index = torch.arange(classes - 1, device=labels.device).expand(len(labels), -1)
+    return index + (index >= labels.unsqueeze(1))
+
+
+def margin_spec(labels: Tensor, others: Tensor, classes: int) -> Tensor:
+    """`[B, classes - 1, classes]`: the rows `e_i - e_label`, for i in `others`."""
+    one_hot = nn.functional.one_hot
+    return one_hot(others, classes) - one_hot(labels, classes).unsqueeze(1)
+
+
+def parts(spec: Tensor, images: int, widest: int, rows: int | None = None) -> tuple[Tensor, ...]:
+    """The spec in parts of at most `rows` rows: by default all with gradients, and what memory holds without."""
+    rows = rows or spec.shape[1]
+    if not torch.is_grad_enabled():
+        rows = min(rows, rows_without_gradient(widest, images))
+    return spec.tensor_split(math.ceil(spec.shape[1] / rows), 1)
+
+
+def upper_bounds(
+    graph: fx.GraphModule, images: Tensor, specs: tuple[Tensor, ...], box: tuple[Tensor, ...], precision: str | None
+) -> Iterator[Tensor]:
+    """The upper bounds `[B, rows]` of one part of the spec after the other; in a precision they may be compiled."""
+    count, compiled = len(images), precision is not None and is_compiled(graph)
+    if compiled and count == 1:  # would be compiled as a case of its own
+        images, specs = images.repeat(2, *[1] * (images.dim() - 1)), tuple(part.repeat(2, 1, 1) for part in specs)
+    run = graph if precision is not None else graph.forward  # which is never compiled
+    for part in specs:
+        if compiled:  # else axes that happen to be equally long would be taken for one and the same
+            for value, axis in ((images, 0), (part, 0), (part, 1), *((each, 0) for each in box if len(each) > 1)):
+                leave_free(value, axis)
+        with bounds_precision(precision or "float32", images.device):
+            upper = run(images, part, *box)
+        yield upper[:count].to(images.dtype, copy=compiled)  # CUDA graphs put their next result in the same place
