@@ -120,3 +120,12 @@ def test_margins_that_are_no_number_leave_the_first_start(net):
     starts = starting_points(len(net.center), 3, 0).flip(0)
     assert torch.equal(climb(net, IMAGES[:2], LABELS[:2], starts, 2), starts[0].float().expand(2, -1))
     assert climb(net, IMAGES[:0], LABELS[:0], starts, 2).shape == (0, len(net.center))
+
+
+def test_where_no_coefficient_matters_it_stays(net, monkeypatch):
+    """A black image is black under every field."""
+    seen, forward = [], net.perturbed.forward
+    monkeypatch.setattr(net.perturbed, "forward", lambda a, x: (seen.append(a.detach()), forward(a, x))[1])
+    climb(net, torch.zeros_like(IMAGES[:1]), LABELS[:1], torch.full((1, len(net.center)), 0.25), 2)
+    assert len(seen) == 3
+    assert all(torch.equal(a[0], net.center + net.radius * 0.25) for a in seen)

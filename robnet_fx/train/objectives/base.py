@@ -39,10 +39,10 @@ class Batch:
 
     def margins(self, index: Tensor, box: Box | None, *, in_parts: bool = True) -> Iterator[Tensor]:
         """Upper margins `[n, at most classes - 1]` of the samples in `index [n]`, the label's column left out."""
-        over = {} if box is None else {"box": Box(*(_of(value, index) for value in box))}
+        over = box and Box(*(_of(value, index) for value in box))
         rows = self.rows if in_parts else None
         images, labels = self.images[index], self.labels[index]
-        return self.net.margins_in_parts(images, labels, **over, rows=rows, precision=self.precision)
+        return self.net.margins_in_parts(images, labels, box=over, rows=rows, precision=self.precision)
 
 
 class Wanted(NamedTuple):

@@ -124,25 +124,23 @@ class Boxed(Equation6):
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_every_part_is_bounded_over_its_own_boxes(net, monkeypatch, count):
-    center = net.center.expand(count, -1) + 0.01 * torch.arange(count).unsqueeze(1)
-    box = Box(center, net.radius.expand(count, -1) * 0.5)
-    original, seen = net.margins_in_parts, []
-
-    def watch(images, labels, box=None, **options):
-        index = [(image == IMAGES).flatten(1).all(1).nonzero().item() for image in images]
-        seen.extend(index)
-        for whole, part in zip((center, net.radius * 0.5), box, strict=True):
-            expected = whole[index] if count == 40 and whole.dim() == 2 else whole
-            assert torch.equal(part, expected.expand(part.shape)) and len(part) == (1 if count == 1 else len(images))
-        return original(images, labels, **options)
-
-    monkeypatch.setattr(net, "margins_in_parts", watch)
-    likely = torch.arange(40) % 4 == 0
-    figures = accumulate(net, IMAGES, LABELS, objective=Boxed(box), alpha=1.0, part=3, likely=likely)
+@pytest.mark.parametrize("rows", [None, 4])
+def test_every_part_is_bounded_over_its_own_boxes(net, count, rows):
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.rand(2, count, len(net.center), generator=generator, dtype=torch.float64)
+    box = Box(net.center + net.radius * (shares[0] - 0.5), net.radius * (1 + shares[1]))
     wanted = (net.logits(IMAGES).argmax(1) == LABELS) & (torch.arange(40) % 2 == 0)
-    assert set(seen) == set(wanted.nonzero().flatten().tolist())
-    assert figures.counts["certified"] == (wanted & ~figures.active).sum() > 0
+    own = Box(*(part if count == 1 else part[wanted] for part in box))
+    margins = net.margins(IMAGES[wanted], LABELS[wanted], own)
+    standard = cross_entropy(net.model(IMAGES), LABELS)
+    likely = torch.arange(40) % 4 == 0
+    figures, got = gradients(net, objective=Boxed(box), alpha=1.5, part=3, rows=rows, likely=likely)
+    close(got, expected_gradients(net, standard + 1.5 * margins.relu().sum() / 40))
+    active = torch.zeros(40, dtype=torch.bool)
+    active[wanted] = (margins > 0).any(1)
+    assert torch.equal(figures.active, active) and active.any()
+    assert figures.counts["certified"] == wanted.sum() - active.sum() > 0
+    assert not torch.allclose(margins, net.margins(IMAGES[wanted], LABELS[wanted]))
 
 
 def test_samples_that_are_not_wanted_are_neither_certified_nor_active(net):
