@@ -7,23 +7,15 @@ from typing import Annotated
 import typer
 
 from robnet_fx.cli import options
+from robnet_fx.cli.groups import grouped
 
 
+@grouped
 def certify(
-    model: options.ModelFile,
-    eps: options.Eps,
-    order: options.Order = 3,
-    data: options.Data = None,
-    resize: options.Resize = None,
-    white: options.White = None,
-    test_share: options.TestShare = None,
-    layout: options.Layout = None,
-    flat: options.Flat = None,
-    output: options.Output = None,
-    method: options.Method = "rsip-ssip",
-    mean: options.Mean = None,
-    std: options.Std = None,
-    clip: options.Clip = "relu",
+    perturbation: options.Perturbation,
+    model: options.Model,
+    images: options.Images,
+    method: options.Method = None,
     limit: options.Limit = None,
     attack: Annotated[
         bool, typer.Option(help="Measure the upper limit of the certified accuracy too, by gradient ascent.")
@@ -40,41 +32,51 @@ def certify(
 
     Example: `robnet-fx certify digits.robust.onnx --order 3 --eps 40 --out certificate.json`
     """
-    share = options.read_eps(eps)
-    reading = options.read_reading(resize, white, test_share, layout, seed)
+    wanted = perturbation.read()
 
     from robnet_fx.bounds import method_named
+    from robnet_fx.cli.errors import warn
     from robnet_fx.cli.opened import open_subject
     from robnet_fx.cli.output import announce, show
+    from robnet_fx.cli.pace import settle_by_bounds
     from robnet_fx.errors import RobnetError
-    from robnet_fx.perturbations.bias_field import BiasField
+    from robnet_fx.opening.sanity import doubt
     from robnet_fx.report.console import notes
+    from robnet_fx.report.panels import describe_method
     from robnet_fx.report.progress import Bars
     from robnet_fx.report.tables import accuracies
     from robnet_fx.verify import certify as run_certify
     from robnet_fx.verify.attack import attack as run_attack
+    from robnet_fx.verify.record import record
 
-    method_named(method)
-    field = BiasField(order, share)
-    subject = open_subject(options.Opening(model, data, reading, mean, std, output, flat, device))
-    index, images, labels = subject.test_images(limit)
-    announce("certify", {**subject.describe(field), "method": f"{method}, clip {clip}, float64"})
-    net = subject.bound(field, method, options.read_clip(clip))
+    method_named(method or "rsip-ssip")
+    subject = open_subject(model, images, seed=seed, device=device)
+    index, pictures, labels = subject.test_images(limit)
+    net = subject.bound(wanted, perturbation.form, method)
+    shown = describe_method(net.method, net.clip, method, len(net.center))
+    announce("certify", {**subject.describe(wanted), "method": f"{shown}, float64"})
+    settle_by_bounds(net, pictures, labels)
     bars = Bars(notes())
 
-    certificate = run_certify(net, images, labels, progress=bars, model_file=model)
-    document = {**subject.document(), **certificate.document()}
+    certificate = run_certify(
+        net, pictures, labels, progress=bars, model_file=model.model, data_notes=subject.data.notes
+    )
+    known = certificate.verdicts
+    if said := doubt(net, pictures, labels, known.predicted, known.correct, subject.data.name):
+        warn(said)
+    document = record("certify", subject.opened.document(), certificate.document())
     for number, sample in zip(index.tolist(), document["samples"], strict=True):
         sample["index"] = number
     shares = {"clean": certificate.clean_accuracy, "certified": certificate.certified_accuracy}
     if attack:
-        attacked = run_attack(net, images, labels, seed=seed, progress=bars)
+        attacked = run_attack(net, pictures, labels, seed=seed, progress=bars)
         contradictions = int((certificate.certified & attacked.adversarial).sum())
         if contradictions:
             raise RobnetError(
                 f"{contradictions} images are certified and yet fooled: a bug in robnet-fx, please report it"
             )
-        shares["attacked"] = document["attacked_accuracy"] = attacked.accuracy
-    samples = document.pop("samples")
-    title = f"{model}: {len(labels)} test images of {subject.data.name}, eps {share * 255:.4g}/255, {method}"
-    show({**document, "samples": samples}, accuracies(title, {"share": shares}), as_json=json, out=out)
+        shares["attacked"] = attacked.accuracy
+        document = record("certify", document, {"attacked_accuracy": attacked.accuracy})
+    what = f"{len(labels)} test images of {subject.data.name}, eps {wanted.eps * 255:.4g}/255"
+    title = f"{model.model}: {what}, {net.method}"
+    show(document, accuracies(title, {"share": shares}), as_json=json, out=out)

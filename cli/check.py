@@ -7,21 +7,16 @@ from typing import Annotated
 import typer
 
 from robnet_fx.cli import options
+from robnet_fx.cli.groups import grouped
 from robnet_fx.errors import UnsupportedError
 
 
+@grouped
 def check(
-    model: options.ModelFile,
-    order: options.Order = 3,
-    data: options.Data = None,
-    resize: options.Resize = None,
-    white: options.White = None,
-    test_share: options.TestShare = None,
-    layout: options.Layout = None,
-    flat: options.Flat = None,
-    output: options.Output = None,
+    perturbation: options.Perturbation,
+    model: options.Model,
+    images: options.Images,
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Estimate the memory of batches of N images.")] = 128,
-    clip: options.Clip = "relu",
     device: options.Device = None,
     json: options.Json = False,
     out: options.Out = None,
@@ -29,60 +24,54 @@ def check(
     """Say whether MODEL can be bounded, before any work is done: the share of its operations with bound rules, every
     other one with shape, layer, source line and remedy, and the memory that bounds will need.
 
-    A model that leaves its height and width open needs --data, the images that it is for.
+    A model that leaves its height and width open needs --data, the images that it is for. How strong the perturbation
+    is makes no difference, and need not be said.
 
     Ends with 3 when something is missing.
 
     Example: `robnet-fx check digits.onnx --order 3 --batch 256`
     """
+    wanted = perturbation.read(needed=False)
+
     from dataclasses import asdict
 
-    from robnet_fx.cli.opened import describe_data, describe_file, open_alone, open_subject
+    from robnet_fx.cli.opened import open_with_or_without_data
     from robnet_fx.cli.output import announce, show
     from robnet_fx.inspect.coverage import coverage_of
     from robnet_fx.machine.device import choose_device
     from robnet_fx.machine.memory import available_memory
-    from robnet_fx.perturbations.bias_field import BiasField
-    from robnet_fx.problem import Problem
     from robnet_fx.report.coverage import coverage_report
+    from robnet_fx.verify.record import about_perturbation, hashes, record
 
     place = choose_device(device)
     available = available_memory(place)
-    heading = {"model": str(model), "order": order, "clip": clip}
-    reading = options.read_reading(resize, white, test_share, layout)
-    opening = options.Opening(model, data, reading, None, None, output, flat, device)
+    heading = {"model": str(model.model), **about_perturbation(wanted), "clip": perturbation.clip}
     try:
-        if data is None:
-            lone = open_alone(opening)
-            canonical, found_layout, lines = lone.canonical, lone.layout, lone.describe(model)
-        else:
-            subject = open_subject(opening)
-            canonical, found_layout = subject.canonical, subject.layout
-            lines = describe_file(model, subject.model, found_layout, subject.remarks, subject.told)
-            lines["data"] = describe_data(subject.data)
-        announce("check", lines)
-        found = coverage_of(canonical, Problem(BiasField(order, 0.0), options.read_clip(clip)))
+        found = open_with_or_without_data(model, images, device=device)
+        announce("check", found.describe())
+        covered = coverage_of(found.canonical, found.problem(wanted, perturbation.form))
     except UnsupportedError as error:  # the front end stops before the operations can be counted
         if json:
-            show({**heading, "supported": False, "coverage": None, "error": str(error)}, "", as_json=True, out=out)
+            failed = {"supported": False, "coverage": None, "error": str(error)}
+            show(record("check", heading, failed), "", as_json=True, out=out)
         raise
     memory = {
         name: {"image": need.image, f"batch_{batch}": need.of(batch), "largest_batch": need.fits(available)}
-        for name, need in (("training", found.training), ("verdicts", found.verdicts))
+        for name, need in (("training", covered.training), ("verdicts", covered.verdicts))
     }
-    memory["training"]["one_margin"] = found.one_margin.of(1)
-    document = {
-        **heading,
-        "layout": found_layout.way,
-        "remarks": found.remarks,
-        "supported": not found.gaps,
-        "coverage": found.share,
-        "nodes": found.nodes,
-        "bounded": found.bounded,
-        "unsupported": [asdict(gap) for gap in found.gaps],
+    memory["training"]["one_margin"] = covered.one_margin.of(1)
+    counted = {
+        "layout": found.layout.way,
+        "remarks": covered.remarks,
+        "supported": not covered.gaps,
+        "coverage": covered.share,
+        "nodes": covered.nodes,
+        "bounded": covered.bounded,
+        "unsupported": [asdict(gap) for gap in covered.gaps],
         "memory_bytes": {"device": str(place), "available": available, **memory},
     }
-    report = coverage_report(str(model), found, batch, available, str(place))
+    report = coverage_report(str(model.model), covered, batch, available, str(place))
+    document = record("check", heading, counted, hashes(file=model.model))
     show(document, report, as_json=json, out=out)
-    if found.gaps:
+    if covered.gaps:
         raise typer.Exit(UnsupportedError.exit_code)

@@ -12,24 +12,24 @@ from torch import Tensor
 
 import robnet_fx
 from robnet_fx.bounds.model import BoundedModel
-from robnet_fx.cli.opened import describe_model, normalisation, open_alone, open_subject
-from robnet_fx.cli.options import Opening
+from robnet_fx.cli.opened import open_alone, open_subject, usual_method
+from robnet_fx.cli.options import Images, Model
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.onnx.header import read_header
 from robnet_fx.images.pixels import to_float
 from robnet_fx.inspect import Survey, code_lines
 from robnet_fx.machine.files import write_atomically
-from robnet_fx.perturbations.bias_field import BiasField
-from robnet_fx.problem import Problem
+from robnet_fx.perturbations.base import Perturbation
 from robnet_fx.report.page import page
 from robnet_fx.report.page.picture import png_uri
 from robnet_fx.verify import certify
+from robnet_fx.verify.record import about_problem
 from robnet_fx.zoo import data as data_sets
 from robnet_fx.zoo.reading import AS_STORED
 
 
 @dataclass
-class Specimen:
+class OneImage:
     """`image [1, *S]` in [0, 1]; `verdict` is its record of a certificate, None for a random image."""
 
     path: Path
@@ -54,10 +54,11 @@ class Specimen:
         """The bounds graph as ONNX; what its sizes are, in words."""
         from robnet_fx.interchange.bounds import write_bounds
 
-        box = {"center": self.net.center.tolist(), "radius": self.net.radius.tolist()}
+        about = about_problem(self.net)
+        box = about.pop("box")
         metadata = {
             "robnet_fx.version": robnet_fx.__version__,
-            "robnet_fx.field": json.dumps({"eps": self.net.eps, "order": self.document["order"], **box}),
+            "robnet_fx.field": json.dumps({**about, **box}),
             "robnet_fx.method": self.net.method,
             "robnet_fx.clip": str(self.net.clip),
             "robnet_fx.normalisation": json.dumps(self.document["normalisation"]),
@@ -78,34 +79,34 @@ class Specimen:
         return {caption: png_uri(pixels[0]) for caption, pixels in shown.items()}
 
 
-def open_specimen(opening: Opening, number: int | None, field: BiasField, method: str, clip: str | None) -> Specimen:
+def open_one_image(
+    model: Model, images: Images, number: int | None, perturbation: Perturbation, clip: str | None, asked: str | None
+) -> OneImage:
     """Open a model and its test image; without a data set for the model, and none asked for, a random image."""
-    path = opening.model
-    if number is None and opening.data is None and opening.reading == AS_STORED and not read_header(path).image.open:
-        lone = open_alone(opening)
+    path = model.model
+    unsaid = number is None and images.data is None and images.reading() == AS_STORED
+    if unsaid and not read_header(path).image.open:
+        lone = open_alone(model, images)
         try:
             data_sets.find(lone.layout.image, lone.model.classes, lone.model.metadata)
         except UsageError:
-            constants = normalisation(lone.model, opening.mean, opening.std)
-            net = BoundedModel(lone.canonical, Problem(field, clip, *constants), method)
+            problem = lone.problem(perturbation, clip)
+            net = BoundedModel(lone.canonical, problem, usual_method(perturbation, lone.layout, asked))
             image = torch.rand(1, *net.input_shape, generator=torch.Generator().manual_seed(0)).to(net.center)
-            names = {"model": str(path), "data": None, "order": field.order}
-            document = {**names, "normalisation": dict(zip(("mean", "std"), constants, strict=True))}
             title = "a random image: no data set is known for this input; --data names one"
-            facts = describe_model(path, lone.model, lone.layout, field, net.remarks, lone.note)
-            return Specimen(path, net, image, title, facts, document, None)
-    subject = open_subject(opening)
+            document = {"model": str(path), "data": None, "normalisation": problem.normalisation}
+            return OneImage(path, net, image, title, lone.describe(perturbation), document, None)
+    subject = open_subject(model, images, device="cpu")
     number, count = number or 0, len(subject.data.x_test)
     if not 0 <= number < count:
         raise UsageError(f"--image must lie between 0 and {count - 1}, the test images of {subject.data.name}")
-    net = subject.bound(field, method, clip)
-    images, labels = subject.data.x_test[number : number + 1], subject.data.y_test[number : number + 1]
-    image = to_float(images, net.center)
-    (verdict,) = certify(net, images, labels).document()["samples"]
+    net = subject.bound(perturbation, clip, asked)
+    chosen, labels = subject.data.x_test[number : number + 1], subject.data.y_test[number : number + 1]
+    (verdict,) = certify(net, chosen, labels).document()["samples"]
     verdict["index"] = number
     title = f"test image {number}: label {verdict['label']}, predicted {verdict['predicted']}, {_word(verdict)}"
-    document = {**subject.document(), "order": field.order}
-    return Specimen(path, net, image, title, subject.describe(field), document, verdict)
+    image, document = to_float(chosen, net.center), subject.opened.document()
+    return OneImage(path, net, image, title, subject.describe(perturbation), document, verdict)
 
 
 def _word(verdict: dict[str, Any]) -> str:

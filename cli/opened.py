@@ -1,118 +1,111 @@
-"""A model file and the images it is judged on, opened and checked against each other."""
+"""A model file opened as the options ask for it: with the images it is judged on, or alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
+from robnet_fx.bounds.methods import default_method
 from robnet_fx.bounds.model import BoundedModel, remarks
-from robnet_fx.cli.options import Opening
+from robnet_fx.cli.options import Images, Model
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.onnx.header import Header, read_header
 from robnet_fx.frontend.onnx.load import OnnxModel, load_for, load_onnx
 from robnet_fx.frontend.onnx.metadata import normalisation_of, numbers
 from robnet_fx.frontend.sliding_axes import evidence
-from robnet_fx.graphs import LAYOUT
-from robnet_fx.images.layout import CHANNELS_FIRST, Layout, UnsettledLayout, likely
-from robnet_fx.images.pixels import subset, to_float
+from robnet_fx.graphs import LAYOUT, input_of
+from robnet_fx.images.layout import Layout, UnsettledLayout, likely
+from robnet_fx.images.pixels import subset
 from robnet_fx.machine import ranks
 from robnet_fx.machine.device import choose_device
-from robnet_fx.opening.layout_by_labels import settle_by_labels, with_channels_first
-from robnet_fx.passes.base import input_of
+from robnet_fx.opening.opened import Opened, open_model
 from robnet_fx.passes.insert_layout import layout_of
-from robnet_fx.perturbations.bias_field import BiasField
-from robnet_fx.problem import Problem
+from robnet_fx.perturbations.base import Perturbation
+from robnet_fx.problem import Constants, Problem
 from robnet_fx.report.console import notes
-from robnet_fx.report.panels import describe_box, describe_field
+from robnet_fx.report.panels import describe_box, describe_file, describe_perturbation
 from robnet_fx.report.progress import Bars
 from robnet_fx.zoo import data as data_sets
 from robnet_fx.zoo.reading import Reading
 
 
-@dataclass
+@dataclass(frozen=True)
 class Subject:
-    """What a command works on: the model, traced once, and its images, channels first.
+    """What a command works on: model and images, channels first, with their files.
 
-    `mean`, `std` and `reading` are the given ones, else those of the model's metadata. `told` says how the layout was
-    told apart, where labels had to.
+    `reading` is the given one, completed by the model's metadata.
     """
 
-    path: Path
+    opened: Opened
     model: OnnxModel
-    canonical: fx.GraphModule
     data: data_sets.Dataset
-    mean: list[float] | None
-    std: list[float] | None
-    device: torch.device
     reading: Reading
-    told: str
-
-    @property
-    def layout(self) -> Layout:
-        """How the network takes the images."""
-        return layout_of(self.canonical)
-
-    @cached_property
-    def remarks(self) -> dict[str, str]:
-        """What is said of the network, by subject."""
-        return remarks(self.canonical)
 
     def test_images(self, limit: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """(their numbers in the test set, images, labels) of at most `limit` test images."""
         index = subset(len(self.data.x_test), limit)
         return index, self.data.x_test[index], self.data.y_test[index]
 
-    def bound(self, field: BiasField, method: str, clip: str | None) -> BoundedModel:
-        """The model compiled with its bounds, on the device."""
-        return BoundedModel(self.canonical, Problem(field, clip, self.mean, self.std), method).to(self.device)
+    @property
+    def canonical(self) -> fx.GraphModule:
+        """The graph as it was traced."""
+        return self.opened.canonical
 
-    def describe(self, field: BiasField) -> dict[str, str]:
+    @property
+    def layout(self) -> Layout:
+        """How the network takes the images."""
+        return self.opened.layout
+
+    def problem(self, perturbation: Perturbation, clip: str | None) -> Problem:
+        """What is in front of the network."""
+        return self.opened.problem(perturbation, clip)
+
+    def bound(self, perturbation: Perturbation, clip: str | None, asked: str | None = None) -> BoundedModel:
+        """The model with its bounds by the method that was asked for, else the usual one of such a perturbation."""
+        method = usual_method(perturbation, self.layout, asked)
+        return self.opened.bound(self.problem(perturbation, clip), method)
+
+    def describe(self, perturbation: Perturbation | None = None) -> dict[str, str]:
         """The lines of the opening panel, the box of the coefficients among them."""
-        model = describe_model(self.path, self.model, self.layout, field, self.remarks, self.told)
-        lines = {"model": model.pop("model"), "data": describe_data(self.data), **model}
-        if self.mean is not None or self.std is not None:
-            lines["input"] = f"(pixels in 0..1 - {_plain(self.mean, 0)}) / {_plain(self.std, 1)}"
+        opened = self.opened
+        own = describe_file(opened.name, self.model.classes, opened.layout, opened.remarks, opened.told)
+        lines = {"model": own.pop("model"), "data": describe_data(self.data), **own}
+        if perturbation is None:
+            return lines
+        lines |= describe_problem(perturbation, opened.layout)
+        if opened.mean is not None or opened.std is not None:
+            lines["input"] = f"(pixels in 0..1 - {_plain(opened.mean, 0)}) / {_plain(opened.std, 1)}"
         several = f", {ranks.world()} processes" if ranks.world() > 1 else ""
-        return {**lines, "device": f"{self.device}{several}"}
-
-    def document(self) -> dict[str, Any]:
-        """The same for JSON, as far as a certificate does not say it."""
-        names = {"model": str(self.path), "data": self.data.name, "data_notes": list(self.data.notes)}
-        normalisation = {"mean": self.mean, "std": self.std}
-        return {**names, "layout": self.layout.way, "layout_told": self.told or None, "normalisation": normalisation}
+        return {**lines, "device": f"{opened.device}{several}"}
 
 
-def open_subject(opening: Opening) -> Subject:
+def open_subject(model: Model, images: Images, *, seed: int = 0, device: str | None = None) -> Subject:
     """Open a model, find its data set where none is named, settle its layout, and refuse one that does not fit.
 
-    What the model's metadata say about reading the data set that they name holds unless `opening` says otherwise.
+    What the model's metadata say about reading the data set that they name holds unless the options say otherwise.
     """
-    place = choose_device(opening.device)
-    header = read_header(opening.model)
-    named = opening.data or header.metadata.get(data_sets.METADATA_KEY)
+    choose_device(device)  # refused before anything is read
+    header, reading = read_header(model.model), images.reading(seed)
+    named = images.data or header.metadata.get(data_sets.METADATA_KEY)
     if named is not None and header.image.open:  # the images settle the model's sizes
-        dataset, reading = _load(named, opening.reading, header, _sizes(header), _classes(header))
-        model = load_for(opening.model, dataset.sizes, opening.output, dataset.axes or reading.layout)
+        dataset, reading = _load(named, reading, header, _sizes(header), _classes(header))
+        file = load_for(model.model, dataset.sizes, model.output, dataset.axes or reading.layout)
     else:
-        model = load_onnx(opening.model, output=opening.output)
-        image = likely(model.input_shape).image
-        spec = named or data_sets.find(image, model.classes, model.metadata)
-        dataset, reading = _load(spec, opening.reading, header, image, model.classes)
-    dataset.check_fit(model.input_shape, model.classes)
-    mean, std = normalisation(model, opening.mean, opening.std)
-    example = to_float(dataset.x_train[:2], torch.zeros(()))
-    canonical = trace(model, example, layout=dataset.axes or reading.layout, flat=opening.flat)
-    told = settle_by_labels(canonical, dataset.x_train, dataset.y_train, mean, std)
-    axes, _ = with_channels_first(canonical, mean, std)
+        file = load_onnx(model.model, output=model.output)
+        image = likely(file.input_shape).image
+        spec = named or data_sets.find(image, file.classes, file.metadata)
+        dataset, reading = _load(spec, reading, header, image, file.classes)
+    dataset.check_fit(file.input_shape, file.classes)
+    mean, std = normalisation(file, model)
+    layout = dataset.axes or reading.layout
+    opened = open_model(file, dataset, mean=mean, std=std, layout=layout, flat=model.flat, device=device)
     if dataset.axes is None:
-        dataset = dataset.channels_first(axes)
-    return Subject(opening.model, model, canonical, dataset, mean, std, place, reading, told)
+        dataset = dataset.channels_first(opened.axes)
+    return Subject(replace(opened, data=dataset, axes="nchw"), file, dataset, reading)
 
 
 def _load(
@@ -138,12 +131,14 @@ def _classes(header: Header) -> int | None:
     return axes[1].size if axes is not None and len(axes) == 2 else None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Lone:
     """A model without images: `assumed` where nothing but the sizes of its input tells what these are like."""
 
     model: OnnxModel
     canonical: fx.GraphModule
+    mean: Constants
+    std: Constants
     assumed: bool
 
     @property
@@ -152,25 +147,44 @@ class Lone:
         return layout_of(self.canonical)
 
     @property
-    def note(self) -> str:
-        """What a panel says of an assumption."""
-        return "an assumption, which the images of a data set would settle" if self.assumed else ""
+    def remarks(self) -> Mapping[str, str]:
+        """What is said of the network, by subject."""
+        return remarks(self.canonical)
 
-    def describe(self, path: Path) -> dict[str, str]:
+    def problem(self, perturbation: Perturbation, clip: str | None) -> Problem:
+        """What is in front of the network."""
+        return Problem(perturbation, clip, self.mean, self.std)
+
+    def describe(self, perturbation: Perturbation | None = None) -> dict[str, str]:
         """The lines of the opening panel."""
-        return describe_file(path, self.model, self.layout, remarks(self.canonical), self.note)
+        note = "an assumption, which the images of a data set would settle" if self.assumed else ""
+        lines = describe_file(self.model.path, self.model.classes, self.layout, self.remarks, note)
+        return lines if perturbation is None else lines | describe_problem(perturbation, self.layout)
 
 
-def open_alone(opening: Opening) -> Lone:
+def open_alone(model: Model, images: Images) -> Lone:
     """Open a model whose images are not needed: its layout is the likely one where nothing settles it."""
-    model = load_onnx(opening.model, output=opening.output)
-    canonical = trace(model, layout=opening.reading.layout, flat=opening.flat)
+    file = load_onnx(model.model, output=model.output)
+    canonical = trace(file, layout=images.reading().layout, flat=model.flat)
     meta = input_of(canonical).meta
-    layout, unsettled = meta[LAYOUT], isinstance(meta[LAYOUT], UnsettledLayout)
-    if isinstance(layout, UnsettledLayout):
-        meta[LAYOUT] = layout.layouts[0]
-    square = len(layout_of(canonical).image) > len(model.input_shape) and not evidence(canonical).slides
-    return Lone(model, canonical, unsettled or square)
+    found, unsettled = meta[LAYOUT], isinstance(meta[LAYOUT], UnsettledLayout)
+    if isinstance(found, UnsettledLayout):
+        meta[LAYOUT] = found.layouts[0]
+    square = len(layout_of(canonical).image) > len(file.input_shape) and not evidence(canonical).slides
+    return Lone(file, canonical, *normalisation(file, model), unsettled or square)
+
+
+def open_with_or_without_data(model: Model, images: Images, device: str | None) -> Subject | Lone:
+    """The model with its images where a data set is named, else alone."""
+    return open_alone(model, images) if images.data is None else open_subject(model, images, device=device)
+
+
+def usual_method(perturbation: Perturbation, layout: Layout, asked: str | None = None) -> str:
+    """The method that was asked for, else the usual one of such a perturbation of such images."""
+    if asked is not None:
+        return asked
+    box = perturbation.build(layout.image)
+    return default_method(box.dimensions, box.max_ssip_dimensions)
 
 
 def describe_data(data: data_sets.Dataset) -> str:
@@ -180,38 +194,19 @@ def describe_data(data: data_sets.Dataset) -> str:
     return "; ".join([f"{data.name}: {counts} images", *data.notes])
 
 
-def describe_model(
-    path: Path, model: OnnxModel, layout: Layout, field: BiasField, remarks: Mapping[str, str], note: str = ""
-) -> dict[str, str]:
-    """The lines of a panel that need no data set: those of the file, the field and its box."""
-    box = field.build(layout.image)
-    return {
-        **describe_file(path, model, layout, remarks, note),
-        "field": describe_field(field.order, field.eps),
-        "box": describe_box(box.center.tolist(), box.radius.tolist()),
-    }
+def describe_problem(perturbation: Perturbation, layout: Layout) -> dict[str, str]:
+    """The lines about a perturbation and its box."""
+    return {**describe_perturbation(perturbation), "box": describe_box(perturbation.build(layout.image))}
 
 
-def describe_file(
-    path: Path, model: OnnxModel, layout: Layout, remarks: Mapping[str, str], note: str = ""
-) -> dict[str, str]:
-    """The model's own lines: its layout, where that is not channels first or there is a `note` on it, and what must be
-    said of its graph."""
-    lines = {"model": f"{path}: images {list(layout.image)}, {model.classes} classes"}
-    if layout.way != CHANNELS_FIRST or note:
-        way = f"{layout.way}: the network takes {list(model.input_shape)}"
-        lines["layout"] = "; ".join(filter(None, (way, note)))
-    return {**lines, **remarks}
-
-
-def normalisation(model: OnnxModel, mean: str | None, std: str | None) -> tuple[list[float] | None, list[float] | None]:
+def normalisation(file: OnnxModel, model: Model) -> tuple[list[float] | None, list[float] | None]:
     """(mean, std): each as given, else as the model's metadata have it."""
-    stored_mean, stored_std = normalisation_of(model.metadata)
+    stored_mean, stored_std = normalisation_of(file.metadata)
     return (
-        stored_mean if mean is None else numbers(mean, "--mean"),
-        stored_std if std is None else numbers(std, "--std"),
+        stored_mean if model.mean is None else numbers(model.mean, "--mean"),
+        stored_std if model.std is None else numbers(model.std, "--std"),
     )
 
 
-def _plain(values: list[float] | None, default: float) -> str:
+def _plain(values: Any, default: float) -> str:
     return f"{default:g}" if values is None else ", ".join(f"{value:g}" for value in values)

@@ -2,56 +2,80 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from robnet_fx.cli import options
+from robnet_fx.cli import options, texts
+from robnet_fx.cli.groups import grouped
+
+if TYPE_CHECKING:
+    from robnet_fx.train.settings import Training as Settings
 
 
-def robustify(
-    model: options.ModelFile,
-    eps: options.Eps,
-    order: options.Order = 3,
-    data: options.Data = None,
-    resize: options.Resize = None,
-    white: options.White = None,
-    test_share: options.TestShare = None,
-    layout: options.Layout = None,
-    flat: options.Flat = None,
-    output: options.Output = None,
+@dataclass(frozen=True)
+class Training:
+    """How the network is trained."""
+
+    panel: ClassVar[str] = "Training"
+
     epochs: Annotated[
         int | None,
         typer.Option(metavar="N", help="Robust training in N epochs.", show_default="the paper's schedule, 200"),
-    ] = None,
-    method: options.Method = "rsip-ssip",
-    alpha: Annotated[float, typer.Option(help="Weight of the robust loss.")] = 1.0,
-    lr: Annotated[float, typer.Option(help="Learning rate of the first robust epochs, with --epochs.")] = 5e-4,
-    batch_size: Annotated[int, typer.Option(help="Images a training step.")] = 128,
-    memory: options.Memory = None,
+    ] = None
+    method: options.Method = None
+    alpha: Annotated[float, typer.Option(help="Weight of the robust loss.")] = 1.0
+    lr: Annotated[float, typer.Option(help="Learning rate of the first robust epochs, with --epochs.")] = 5e-4
+    batch_size: Annotated[int, typer.Option(help="Images a training step.")] = 128
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory a training step may take, as 8GB or 500MB: large batches are then bounded in parts.",
+            show_default="all that is free",
+        ),
+    ] = None
     precision: Annotated[
         str,
         typer.Option(
             help="Precision of training steps: float32, tf32 (float32 but for products on a GPU) or bf16 (faster, "
             "less memory). Verdicts are in float64."
         ),
-    ] = "tf32",
+    ] = "tf32"
     compiled: Annotated[
         bool, typer.Option("--compile", help="Have torch.compile fuse the training bounds: a minute first, for GPUs.")
-    ] = False,
+    ] = False
     augment: Annotated[
         bool, typer.Option("--augment", help="Mirror and shift the training images: for photographs.")
-    ] = False,
+    ] = False
     pretrain: Annotated[
         bool, typer.Option("--pretrain", help="Train on the standard loss first: for a model that is not trained yet.")
-    ] = False,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    clip: options.Clip = "relu",
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Use N training images.", show_default="all")] = None,
-    test_limit: options.Limit = None,
-    seed: options.Seed = 0,
+    ] = False
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Use N training images.", show_default="all")] = None
+    test_limit: options.Limit = None
+    seed: options.Seed = 0
+
+    def settings(self) -> Settings:
+        """As the library takes them."""
+        from robnet_fx.train.settings import Training as Settings
+
+        memory = None if self.memory is None else texts.read_memory(self.memory)
+        return Settings(**{**vars(self), "memory": memory})
+
+    def describe(self) -> str:
+        """What the panel says of the schedule."""
+        schedule = "the paper's schedule" if self.epochs is None else f"{self.epochs} robust epochs"
+        return f"alpha {self.alpha:g}, {schedule}, seed {self.seed}"
+
+
+@grouped
+def robustify(
+    perturbation: options.Perturbation,
+    model: options.Model,
+    images: options.Images,
+    training: Training,
     device: options.Device = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The result.", show_default="MODEL with .robust.onnx")
@@ -73,55 +97,39 @@ def robustify(
 
     Example: `robnet-fx robustify digits.onnx --order 3 --eps 40`
     """
-    share = options.read_eps(eps)
-    reading = options.read_reading(resize, white, test_share, layout, seed)
+    wanted = perturbation.read()
+    settings = training.settings()
 
     from dataclasses import asdict
 
-    from robnet_fx.bounds import method_named
-    from robnet_fx.cli.opened import open_subject
+    from robnet_fx.cli.opened import open_subject, usual_method
     from robnet_fx.cli.output import announce, show
+    from robnet_fx.cli.pace import settle_by_network
     from robnet_fx.machine.files import sha256_of_file
-    from robnet_fx.perturbations.bias_field import BiasField
+    from robnet_fx.passes.pipeline import clean
     from robnet_fx.report.console import notes
+    from robnet_fx.report.panels import describe_method
     from robnet_fx.report.progress import Bars
     from robnet_fx.report.tables import before_and_after
-    from robnet_fx.train.robustify import robustify as run
+    from robnet_fx.train.robustify import robustify_opened
+    from robnet_fx.train.written import target_of
+    from robnet_fx.verify.record import record
     from robnet_fx.zoo.data import METADATA_KEY
 
-    method_named(method)
-    field = BiasField(order, share)
-    subject = open_subject(options.Opening(model, data, reading, mean, std, output, flat, device))
-    schedule = "the paper's schedule" if epochs is None else f"{epochs} robust epochs"
-    announce(
-        "robustify",
-        {**subject.describe(field), "training": f"{method}, clip {clip}, alpha {alpha:g}, {schedule}, seed {seed}"},
-    )
-    result = run(
-        model,
-        subject.data,
-        eps=share,
-        order=order,
-        method=method,
-        clip=options.read_clip(clip),
-        output=output,
-        mean=subject.mean,
-        std=subject.std,
-        layout=subject.layout,
-        epochs=epochs,
-        pretrain=pretrain,
-        alpha=alpha,
-        lr=lr,
-        batch_size=batch_size,
-        augment=augment,
-        memory=None if memory is None else options.read_memory(memory),
-        precision=precision,
-        compiled=compiled,
-        limit=limit,
-        test_limit=test_limit,
-        seed=seed,
-        device=str(subject.device),
-        out=out,
+    target = target_of(model.model, out)
+    subject = open_subject(model, images, seed=training.seed, device=device)
+    opened, method = subject.opened, usual_method(wanted, subject.layout, training.method)
+    dimensions = wanted.build(subject.layout.image).dimensions
+    shown = describe_method(method, perturbation.form, training.method, dimensions)
+    announce("robustify", {**subject.describe(wanted), "training": f"{shown}, {training.describe()}"})
+    clean_graph = clean(opened.canonical, opened.mean, opened.std)
+    settle_by_network(clean_graph, subject.data.x_train, opened.device)
+    original = sha256_of_file(model.model)
+    result = robustify_opened(
+        opened,
+        opened.problem(wanted, perturbation.form),
+        settings,
+        out=target,
         runs=runs,
         resume=resume,
         metadata={METADATA_KEY: subject.data.name, **subject.reading.metadata()},
@@ -129,19 +137,16 @@ def robustify(
     )
     before, after = asdict(result.before), asdict(result.after)
     files = {"model": str(result.out), "run": str(result.run)}
-    document = {
-        **subject.document(),
-        "eps": share,
-        "order": order,
-        "box": {"center": result.net.center.tolist(), "radius": result.net.radius.tolist()},
-        "method": method,
-        "clip": clip,
+    own = {
+        "method": result.net.method,
+        "training": {**asdict(settings), "method": result.net.method},
         "images": result.images,
         "before": before,
         "after": after,
         "files": files,
         "written_as": result.exported,
-        "model_sha256": {"before": sha256_of_file(model), "after": sha256_of_file(result.out)},
+        "model_sha256": {"before": original, "after": sha256_of_file(result.out)},
     }
-    title = f"{result.images['test']} test images of {subject.data.name}, eps {share * 255:.4g}/255"
+    document = record("robustify", opened.document(), result.certificate.subject, own)
+    title = f"{result.images['test']} test images of {subject.data.name}, eps {wanted.eps * 255:.4g}/255"
     show(document, before_and_after(title, before, after, files), as_json=json)

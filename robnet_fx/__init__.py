@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from robnet_fx.errors import Interrupted, RobnetError, UnsupportedError, UnsupportedOpError, UsageError
+from robnet_fx.version import __version__ as __version__
 
 if TYPE_CHECKING:  # for type checkers and editors, what `_HOMES` says
     from robnet_fx.bounds.build import bound, margin_bounds
@@ -21,10 +22,9 @@ if TYPE_CHECKING:  # for type checkers and editors, what `_HOMES` says
     from robnet_fx.problem import Problem
     from robnet_fx.train.recipe import Phase, Recipe
     from robnet_fx.train.robustify import robustify
+    from robnet_fx.train.settings import Training
     from robnet_fx.verify.attack import attack
     from robnet_fx.verify.certificate import certify
-
-__version__ = "0.2.0.dev0"
 
 __all__ = [
     "BiasField",
@@ -34,6 +34,7 @@ __all__ = [
     "Problem",
     "Recipe",
     "RobnetError",
+    "Training",
     "UnsupportedError",
     "UnsupportedOpError",
     "UsageError",
@@ -54,6 +55,7 @@ _HOMES = {
     "Phase": "train.recipe",
     "Problem": "problem",
     "Recipe": "train.recipe",
+    "Training": "train.settings",
     "WhiteNoise": "perturbations.white_noise",
     "attack": "verify.attack",
     "bound": "bounds.build",

@@ -34,3 +34,13 @@ class Problem:
     def normalises(self) -> bool:
         """Whether a normalisation is given."""
         return self.mean is not None or self.std is not None
+
+    @property
+    def normalisation(self) -> dict[str, list[float] | None]:
+        """Its "mean" and "std", each as numbers for the channels or for all, None where it is not given."""
+        return {"mean": numbers_of(self.mean), "std": numbers_of(self.std)}
+
+
+def numbers_of(values: Constants) -> list[float] | None:
+    """Constants as a list, None where they are not given."""
+    return None if values is None else [values] if isinstance(values, (int, float)) else [*values]

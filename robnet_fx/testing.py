@@ -30,6 +30,8 @@ from robnet_fx.graphs import MODEL
 from robnet_fx.perturbations.base import Box, Perturbation
 from robnet_fx.problem import Problem
 
+__all__ = ["all_corners", "assert_inside", "check_sound", "corners", "node_values"]
+
 TOLERANCE = 1e-9  # of 1 + |bound|, in float64
 
 

@@ -41,6 +41,7 @@ _WINDOWS = "tests/frontend/batch_axis/test_windows.py"
 _MERGED = "tests/frontend/batch_axis/test_merged.py"
 _SOFTMAX = "tests/rules/test_softmax.py"
 _LOGSUMEXP = "tests/rules/test_logsumexp.py"
+_SLOPES = "tests/rules/test_slopes.py"
 
 
 def _curves(cases: str) -> list[list[str]]:
@@ -68,20 +69,26 @@ SUITES: dict[str, list[list[str]]] = {
     "perturbations/white_noise.py": [[_FIELD, "-k", "white_noise_are or ramp"], [_FIELD]],
     "rules/affine.py": [[_AFFINE]],
     "rules/arithmetic.py": [[_AFFINE, "-k", "add or sub or neg or mul or div"], [_REFUSALS]],
-    "rules/axes.py": [_MOVES, [_REFUSALS], [_GRAPHS, "-k", "pixel"]],
-    "rules/clamp.py": [[_ELEMENTWISE, "-k", "clamp or hardtanh or relu6"]],
+    "rules/refusals.py": [_MOVES, [_REFUSALS], [_GRAPHS, "-k", "pixel"]],
+    "rules/clamp.py": [[file, "-k", "clamp or hardtanh or relu6"] for file in (_ELEMENTWISE, _SLOPES)],
     "rules/conv.py": [[_AFFINE, "-k", "conv"]],
     "rules/curved.py": [
         [_CURVED, "-k", "pole or infinite or too_far or small or number or crests or leave or rounded"],
         [_CURVED, "-k", "handful or unstable or two_lines or slope_is"],
         *_curves("gelu and not tanh or sin or 2.5 or reciprocal or hardsigmoid or atanh"),
+        [_SLOPES, "-k", "gelu and not tanh or sin or reciprocal or hardsigmoid"],
     ],
     "rules/einsum.py": [[_AFFINE, "-k", "einsum or tensordot"], _MOVES],
-    "rules/exponential.py": _curves("exp or log or elu and not gelu or softplus"),
+    "rules/elementwise.py": [[_ELEMENTWISE], [_SLOPES, "-k", "shows or relu"]],
+    "rules/exponential.py": [*_curves("exp or log or elu and not gelu or softplus"), [_SLOPES, "-k", "softplus"]],
     "rules/extremes.py": [["tests/rules/test_extremes.py", "-k", "interval or shares"]],
     "rules/gelu.py": _curves("gelu"),
     "rules/hyperbolic.py": _curves("sinh or cosh or atanh"),
-    "rules/leaky.py": [[_ELEMENTWISE, "-k", "leaky or prelu or abs"], [_CURVED, "-k", "prelu"]],
+    "rules/leaky.py": [
+        [_ELEMENTWISE, "-k", "leaky or prelu or abs"],
+        [_CURVED, "-k", "prelu"],
+        [_SLOPES, "-k", "leaky or prelu or abs"],
+    ],
     "rules/linear.py": [[_AFFINE, "-k", "linear or mm or matmul"], [_REFUSALS]],
     "rules/logsumexp.py": [[_LOGSUMEXP, "-k", "not gradients"], [_LOGSUMEXP, "-k", "gradients"]],
     "rules/maxpool.py": [["tests/rules/test_maxpool.py"], [_REFUSALS]],
@@ -93,8 +100,12 @@ SUITES: dict[str, list[list[str]]] = {
     "rules/power.py": [[_CURVED, "-k", "pole or small or number"], *_curves("pow or sqrt or square or reciprocal")],
     "rules/product.py": [["tests/rules/test_product.py"]],
     "rules/registry.py": [[_REFUSALS, _ELEMENTWISE]],
-    "rules/relaxation.py": [[_ELEMENTWISE], ["tests/test_adding_an_op.py"]],
-    "rules/relu.py": [[_ELEMENTWISE, "-k", "relu"]],
+    "rules/relaxation.py": [
+        [_ELEMENTWISE],
+        [_SLOPES, "-k", "tilts or shows or relu or hardsigmoid"],
+        ["tests/test_adding_an_op.py"],
+    ],
+    "rules/relu.py": [[_ELEMENTWISE, "-k", "relu"], [_SLOPES, "-k", "relu"]],
     "rules/resample.py": [[_AFFINE, "-k", "nearest or linear or cubic or exact"], _MOVES],
     "rules/shape.py": [[_AFFINE, "-k", "reshape or permute or transpose or slice or select or cat"], [_REFUSALS]],
     "rules/sigmoid.py": [
@@ -108,10 +119,17 @@ SUITES: dict[str, list[list[str]]] = {
         [_SOFTMAX, "-k", "leaves_the_band or finite or exact or refused"],
         [_LOGSUMEXP, "-k", "tangents"],
     ],
-    "rules/step.py": [[_CURVED, "-k", "step"], *_curves("sign and not log or floor or ceil or round and not rounded")],
+    "rules/step.py": [
+        [_CURVED, "-k", "step"],
+        *_curves("sign and not log or floor or ceil or round and not rounded"),
+        [_SLOPES, "-k", "[sign] or floor or ceil or [round]"],
+    ],
     "rules/where.py": [[_AFFINE, "-k", "where or masked"], _MOVES],
     "rules/windows.py": [[_AFFINE, "-k", "windows"]],
-    "rules/within.py": [["tests/rules/test_within.py", "-k", "not coefficient and not blocks"]],
+    "rules/within.py": [
+        ["tests/rules/test_within.py", "-k", "not coefficient and not blocks"],
+        [_SLOPES, "-k", "within"],
+    ],
     "train/figures.py": [["tests/train/test_figures.py"]],
     "train/gradients.py": [["tests/train/test_gradients.py"]],
     "train/objectives/base.py": [["tests/train/objectives/test_base.py"], ["tests/train/test_gradients.py"]],
@@ -119,67 +137,51 @@ SUITES: dict[str, list[list[str]]] = {
     "verify/ascent.py": [["tests/verify/test_ascent.py"]],
 }
 
+_SHAPE = "only its shape and dtype are read"
+_DTYPE = "only its dtype is read"
+_NO_TURN = "no turn: moved to one end or the other"
 _PADDING = "more padding at the far end than any window sees"
 _BRANCH = "without a pole inside, all of it lies in one branch"
 
-# "file: the statement as the mutant has it" -> why it cannot be told apart.
+# "file name: the expression around the edit -> as the mutant has it" -> why it cannot be told apart.
 EQUIVALENT: dict[str, str] = {
-    "bounds/rows.py: sides = [self.graph(image, rows, *box, *earlier).chunk(2, 1) for rows in "
-    "self.rows(units, pre.upper)]": "only its shape and dtype are read",
-    "algebra/kernels.py: return x.split(max(1, _CACHE * x.shape[axis] // min(1, x.numel())), axis)": (
-        "any number of parts will do"
+    "rows.py: self.rows(units, pre.lower) -> self.rows(units, pre.upper)": _SHAPE,
+    "kernels.py: (low + high) * 0 -> (low - high) * 0": "only whether it is a number is read",
+    "kernels.py: torch.where(open_, high / 2 / half, (high > 0).to(high.dtype) + nothing) -> "
+    "torch.where(open_, high / 2 / half, (high > 0).to(high.dtype) - nothing)": "it is 0 or NaN",
+    "kernels.py: high.dtype -> low.dtype": _DTYPE,
+    "kernels.py: by_hand(lower) -> by_hand(upper)": "only its device is read",
+    "kernels.py: max(1, x.numel()) -> min(1, x.numel())": "any number of parts will do",
+    "kernels.py: lambda axis: -strides[axis] -> lambda axis: strides[axis]": "any order will do",
+    "clamp.py: pre.lower.dtype -> pre.upper.dtype": _DTYPE,
+    "curved.py: torch.where(found, point, -math.inf) -> torch.where(found, point, math.inf)": _NO_TURN,
+    "curved.py: torch.where(turn.isnan(), -math.inf, turn) -> torch.where(turn.isnan(), math.inf, turn)": _NO_TURN,
+    "curved.py: torch.zeros_like(pre.lower) -> torch.zeros_like(pre.upper)": _SHAPE,
+    "exponential.py: torch.zeros_like(pre.lower) -> torch.zeros_like(pre.upper)": _SHAPE,
+    "leaky.py: left(pre.lower, *args) -> left(pre.upper, *args)": _SHAPE,
+    "leaky.py: torch.where(unstable(pre), 0.0, last) -> torch.where(unstable(pre), 0.0, first)": (
+        "either end: both are compared anyhow"
     ),
-    "algebra/kernels.py: nothing = (low - high) * 0": "only whether it is a number is read",
-    "algebra/kernels.py: slope = torch.where(open_, high / 2 / half, (high > 0).to(high.dtype) - nothing)": (
-        "it is 0 or NaN"
-    ),
-    "algebra/kernels.py: slope = torch.where(open_, high / 2 / half, (high > 0).to(low.dtype) + nothing)": (
-        "only its dtype is read"
-    ),
-    "algebra/kernels.py: form = _Chord.apply if by_hand(upper) else chord_plain": "only its device is read",
-    "algebra/kernels.py: return [0, 1, *sorted(range(2, x.dim()), key=lambda axis: strides[axis])]": (
-        "any order will do"
-    ),
-    "rules/clamp.py: inside = ((pre.lower >= low) & (pre.upper <= high)).to(pre.upper.dtype)": "only its dtype is read",
-    "rules/curved.py: return (torch.where(found, point, math.inf).unbind(0), torch.where(found, slack, 0.0).amax(0))": (
-        "no turn: moved to one end or the other"
-    ),
-    "rules/curved.py: return ([torch.where(turn.isnan(), math.inf, turn) for turn in turns], slack)": (
-        "no turn: moved to one end or the other"
-    ),
-    "rules/curved.py: level = torch.zeros_like(pre.upper)": "only its shape and dtype are read",
-    "rules/exponential.py: lack = torch.where(beyond, math.log1p(math.exp(-threshold)) / beta, "
-    "torch.zeros_like(pre.upper))": "only its shape and dtype are read",
-    "rules/leaky.py: a = left(pre.upper, *args)": "only its shape is read",
-    "rules/leaky.py: kink = torch.where(unstable(pre), 0.0, first)": "either end: both are compared anyhow",
-    "rules/leaky.py: lower, upper = (torch.minimum(first, first), torch.maximum(first, last))": (
+    "leaky.py: torch.minimum(first, last) -> torch.minimum(first, first)": (
         "the right end is the kink's stand-in, and where there is a kink it lies above it"
     ),
-    "rules/periodic.py: return torch.maximum(-pre.lower, pre.upper) * torch.finfo(pre.upper.dtype).eps ** 0.5 <= 1": (
-        "only its dtype is read"
+    "logsumexp.py: _from_end(axes, pre.lower) -> _from_end(axes, pre.upper)": _SHAPE,
+    "logsumexp.py: level.lower.shape -> level.upper.shape": _SHAPE,
+    "maxpool.py: torch.where(beaten, low, others) -> torch.where(beaten, high, others)": (
+        "any number will do: nothing reads a beaten rival"
     ),
-    "rules/logsumexp.py: axes = _from_end(axes, pre.upper)": "only its rank is read",
-    "rules/logsumexp.py: coef = form.coef.reshape(*form.coef.shape[:2], *level.upper.shape[1:])": (
-        "only its shape is read"
-    ),
-    "rules/maxpool.py: others = torch.where(beaten, high, others)": "any number will do: nothing reads a beaten rival",
-    "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span - n + p), *widths]": _PADDING,
-    "rules/maxpool.py: widths = [p, max(p, (out - 1) * s + span + n - p), *widths]": _PADDING,
-    "rules/maxpool.py: widths = [p, max(p, (out + 1) * s + span - n - p), *widths]": _PADDING,
-    "rules/periodic.py: branch = math.pi * torch.round((pre.upper + pre.upper) / (2 * math.pi))": _BRANCH,
-    "rules/periodic.py: branch = math.pi * torch.round((pre.lower + pre.lower) / (2 * math.pi))": _BRANCH,
-    "rules/softmax.py: axis = _from_end(axis, pre.upper)": "only its rank is read",
-    "rules/windows.py: return Interval(*(unfold(end, x.upper) for end in made))": "only its shape is read",
-    "rules/within.py: slope = (~wide).to(pre.upper.dtype)": "only its dtype is read",
-    "rules/step.py: level = Band(torch.zeros_like(last), (first + last) / 2, (last - first) / 2)": (
-        "only its shape and dtype are read"
-    ),
-    "rules/step.py: along = Band(torch.ones_like(last), torch.full_like(first, near), 0.5 + rounding)": (
-        "only its shape and dtype are read"
-    ),
-    "rules/step.py: along = Band(torch.ones_like(first), torch.full_like(last, near), 0.5 + rounding)": (
-        "only its shape and dtype are read"
-    ),
+    "maxpool.py: max(p, (out - 1) * s + span - n - p) -> max(p, (out - 1) * s + span - n + p)": _PADDING,
+    "maxpool.py: (out - 1) * s + span - n - p -> (out - 1) * s + span + n - p": _PADDING,
+    "maxpool.py: (out - 1) * s -> (out + 1) * s": _PADDING,
+    "periodic.py: pre.lower.dtype -> pre.upper.dtype": _DTYPE,
+    "periodic.py: pre.lower + pre.upper -> pre.upper + pre.upper": _BRANCH,
+    "periodic.py: pre.lower + pre.upper -> pre.lower + pre.lower": _BRANCH,
+    "softmax.py: _from_end(axis, pre.lower) -> _from_end(axis, pre.upper)": _SHAPE,
+    "step.py: torch.zeros_like(first) -> torch.zeros_like(last)": _SHAPE,
+    "step.py: torch.ones_like(first) -> torch.ones_like(last)": _SHAPE,
+    "step.py: torch.full_like(first, near) -> torch.full_like(last, near)": _SHAPE,
+    "windows.py: unfold(end, x.lower) -> unfold(end, x.upper)": _SHAPE,
+    "within.py: pre.lower.dtype -> pre.upper.dtype": _DTYPE,
 }
 
 _SWAPS = {
@@ -213,7 +215,7 @@ class Mutant:
     line: int
     before: str
     after: str
-    statement: str  # the statement as the mutant has it, its first line only
+    around: str  # the expression around it, before and after
 
     @property
     def name(self) -> str:
@@ -221,7 +223,7 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        return f"{self.file}: {self.statement}"
+        return f"{Path(self.file).name}: {self.around}"
 
     @property
     def source(self) -> str:
@@ -299,17 +301,14 @@ def mutants_of(file: str) -> list[Mutant]:
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {"min", "max"}
     names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     positions = {node: index for index, node in enumerate(ast.walk(tree))}
-    home: dict[ast.AST, ast.stmt] = {}
-    for statement in positions:
-        if isinstance(statement, ast.stmt):  # outer statements come first, so the inner ones stay
-            home.update(dict.fromkeys(ast.walk(statement), statement))
+    parents = {child: parent for parent in positions for child in ast.iter_child_nodes(parent)}
     found = []
     for node in _code(tree):
         for new in edits(node, names):
-            statement = home[node]
-            inside = next(i for i, part in enumerate(ast.walk(statement)) if part is node)
-            first = _replaced(copy.deepcopy(statement), inside, new).split("\n")[0]
-            found.append(Mutant(file, positions[node], new, node.lineno, ast.unparse(node), ast.unparse(new), first))
+            outer = parents[node] if isinstance(parents[node], ast.expr) else node
+            inside = next(i for i, part in enumerate(ast.walk(outer)) if part is node)
+            around = f"{ast.unparse(outer)} -> {_replaced(copy.deepcopy(outer), inside, new)}"
+            found.append(Mutant(file, positions[node], new, node.lineno, ast.unparse(node), ast.unparse(new), around))
     return found
 
 

@@ -17,7 +17,7 @@ def test_the_page_adds_a_sound_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_TABLE", dict(registry._TABLE))
     rule, trial = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(rule.splitlines()) < 40
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": "a page"}  # no module has that name
     exec(compile(rule, str(PAGE), "exec"), names)
     assert rule_for(torch.ops.aten.sinc.default) is not None
     exec(compile(trial, str(PAGE), "exec"), names)
@@ -26,7 +26,7 @@ def test_the_page_adds_a_sound_rule(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_harness_finds_a_broken_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_TABLE", dict(registry._TABLE))
     rule, trial = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": "a page"}  # no module has that name
     exec(compile(rule.replace("(0.0, 1.43", "(1.43"), str(PAGE), "exec"), names)  # forgets the top of the lobe
     with pytest.raises(AssertionError, match="UNSOUND"):
         exec(compile(trial, str(PAGE), "exec"), names)

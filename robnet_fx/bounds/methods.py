@@ -37,6 +37,12 @@ METHODS = {
 }
 
 
+def default_method(dimensions: int, most: int | None) -> str:
+    """The paper's method for a box of so many coefficients: SSIP carries each of them, and `most` is as many as it may
+    (`Transform.max_ssip_dimensions`)."""
+    return "rsip-ssip" if most is None or dimensions <= most else "rsip-ibp"
+
+
 def method_named(name: str) -> Method:
     """The method of a name; `UsageError` lists the names."""
     if name not in METHODS:

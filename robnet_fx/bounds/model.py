@@ -26,10 +26,9 @@ from robnet_fx.bounds.methods import method_named
 from robnet_fx.bounds.plan import Plan, plan
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.outputs import logits_in
-from robnet_fx.graphs import LAYOUT, MODEL, OUTPUT, shape_of
+from robnet_fx.graphs import LAYOUT, MODEL, OUTPUT, input_of, shape_of
 from robnet_fx.images.layout import Layout, arrange, channels_first
 from robnet_fx.passes import FIELD, NORMALISATION
-from robnet_fx.passes.base import input_of
 from robnet_fx.passes.head import head_of
 from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbations.base import Box, Perturbation, Transform, check_box

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from robnet_fx.errors import UsageError
 
+__all__ = ["AXES", "FLATS", "Layout", "UnsettledLayout"]  # the rest serves the front end
+
 Shape = tuple[int, ...]
 """Sizes without the batch."""
 

@@ -21,7 +21,7 @@ from robnet_fx.frontend.onnx.header import header_of
 from robnet_fx.frontend.onnx.load import LEVELS, OnnxModel
 from robnet_fx.frontend.onnx.metadata import OUTPUT
 from robnet_fx.frontend.onnx.part import part_behind
-from robnet_fx.frontend.onnx.runtime import difference, forms, tolerance
+from robnet_fx.frontend.onnx.runtime import difference, judges, tolerance
 from robnet_fx.frontend.outputs import Name, picking
 from robnet_fx.frontend.running import Guest, undisturbed
 from robnet_fx.frontend.unwrap import copy_of
@@ -215,7 +215,7 @@ def _compare(model: nn.Module, guest: Guest, data: bytes, images: Tensor, output
     try:
         part = part_behind(Path(), onnx.load_from_string(data), output)
         allowed = tolerance(part)
-        worst = max(difference(ours, session(images)) for session, _ in forms(part))
+        worst = max(difference(ours, session(images)) for session, _ in judges(part))
     except RobnetError as error:
         return str(error)
     return "" if worst <= allowed else f"onnxruntime differs from PyTorch by {worst:.2g} (1 + |logit|)"

@@ -1,1 +1,1 @@
-"""A model and images opened against each other: their layout, and whether the model knows them at all."""
+"""A model and images opened against each other: traced, their layout, and whether the model knows them at all."""

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, fx
 
 from robnet_fx.errors import UsageError
-from robnet_fx.graphs import LAYOUT
+from robnet_fx.graphs import LAYOUT, input_of
 from robnet_fx.images.layout import Layout, UnsettledLayout, arrange, channels_first
 from robnet_fx.images.pixels import batches, to_float
 from robnet_fx.opening.chance import LEVEL, by_guessing, by_luck
-from robnet_fx.passes.base import input_of
 from robnet_fx.passes.drop_softmax import drop_softmax
 from robnet_fx.passes.insert_layout import layout_of
 from robnet_fx.passes.insert_normalisation import Normalisation, channels_of, per_channel

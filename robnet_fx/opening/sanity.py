@@ -70,6 +70,22 @@ def check_above_chance(net: BoundedModel, images: Tensor, labels: Tensor, data: 
     )
 
 
+def doubt(net: BoundedModel, images: Tensor, labels: Tensor, predicted: Tensor, right: Tensor, data: str) -> str:
+    """A line where the answers `predicted [N]`, `right` where `bool [N]`, know nothing of the images: none is right, or
+    no more than by guessing where labels can tell. Names the change of the pixels that would help, if one clearly does.
+    """
+    labels = labels.cpu()
+    telling = best_by_guessing(labels) < LEVEL
+    if bool(right.any()) and not (telling and by_guessing(predicted, labels) >= LEVEL):
+        return ""
+    found = _probe(net, images, labels, right)
+    return (
+        f"the model knows nothing of these images of {data}: {_share(right)} of {len(labels)} are right"
+        + (", as guessing may be" if bool(right.any()) else "")
+        + (f"; {found.text}" if found else "")
+    )
+
+
 @dataclass(frozen=True)
 class _Finding:
     """A change of the images that makes the model better."""

@@ -8,9 +8,10 @@ from typing import Any, Concatenate, ParamSpec
 
 from torch import fx
 
-from robnet_fx.graphs import PASSES, copied, placeholders
-from robnet_fx.graphs import input_of as input_of
+from robnet_fx.graphs import PASSES, copied, input_of, placeholders
 from robnet_fx.passes.conditions import Condition
+
+__all__ = ["PassError", "graph_pass"]  # the rest serves the passes here
 
 P = ParamSpec("P")
 Rewrite = Callable[Concatenate[fx.GraphModule, P], None]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+
+from robnet_fx.images.layout import CHANNELS_FIRST, Layout
+from robnet_fx.perturbations.base import Perturbation, Transform
 
 
 def opening(title: str, lines: Mapping[str, str]) -> Panel:
@@ -17,18 +22,63 @@ def opening(title: str, lines: Mapping[str, str]) -> Panel:
     return Panel(grid, title=Text(f"robnet-fx {title}"), title_align="left", expand=False)
 
 
-def describe_field(order: int, eps: float) -> str:
-    """The bias field in words, eps in pixel levels and as the plain number."""
-    return f"order {order}, multiplicative, eps {eps * 255:.4g}/255 = {eps:.4g}"
+def describe_file(
+    path: Path | str, classes: int, layout: Layout, remarks: Mapping[str, str], note: str = ""
+) -> dict[str, str]:
+    """The model's own lines: its layout, where that is not channels first or there is a `note` on it, and what must be
+    said of its graph."""
+    lines = {"model": f"{path}: images {list(layout.image)}, {classes} classes"}
+    if layout.way != CHANNELS_FIRST or note:
+        way = f"{layout.way}: the network takes {list(layout.taken)}"
+        lines["layout"] = "; ".join(filter(None, (way, note)))
+    return {**lines, **remarks}
 
 
-def describe_box(center: Sequence[float], radius: Sequence[float]) -> str:
-    """The box of a field's coefficients: the constant term's interval, and that of the rest where they share one."""
-    constant = f"D = {len(center)}: constant term in {_interval(center[0], radius[0])}"
-    rest = sorted({_around(*pair) for pair in zip(center[1:], radius[1:], strict=True)})
-    if not rest:
-        return constant
-    return f"{constant}, the other {len(center) - 1} in {' or '.join(rest)}"
+def describe_perturbation(perturbation: Perturbation) -> dict[str, str]:
+    """Its line, from its class and fields: {"field": "order 3, multiplicative, eps 40/255 = 0.1569"}.
+
+    A field that is True is named, one that is False is not, and a sequence is a box.
+    """
+    words = re.findall(r"[A-Z][a-z]*", type(perturbation).__name__) or [type(perturbation).__name__]
+    said = []
+    for name, value in vars(perturbation).items():
+        if name != "eps" and value is not False:
+            box = isinstance(value, Sequence) and not isinstance(value, str)
+            said.append(name if value is True else f"{name} box" if box else f"{name} {value}")
+    return {words[-1].lower(): ", ".join([*said, describe_eps(perturbation.eps)])}
+
+
+def describe_eps(eps: float) -> str:
+    """A strength in pixel levels and as the plain number."""
+    return f"eps {eps * 255:.4g}/255 = {eps:.4g}"
+
+
+def describe_box(transform: Transform) -> str:
+    """The box of the coefficients: of a field each part's constant term and the rest, else the intervals there are."""
+    center, radius = transform.center.tolist(), transform.radius.tolist()
+    box = list(zip(center, radius, strict=True))
+    sizes = {name: len(getattr(transform, name)) for name in transform.part_names}
+    head = f"D = {len(box)}: "
+    if not sizes or sum(sizes.values()) != len(box):
+        return head + ("all " if len(box) > 1 else "") + f"in {_intervals(box)}"
+    said, start = [], 0
+    for name, size in sizes.items():
+        own, start = box[start : start + size], start + size
+        if own:
+            rest = f", the other {size - 1} in {_intervals(own[1:])}" if size > 1 else ""
+            of = "" if name == "multiplicative" else f"{name} "
+            said.append(f"{of}constant term in {_interval(*own[0])}{rest}")
+    return head + "; ".join(said)
+
+
+def describe_method(method: str, clip: str | None, asked: str | None, dimensions: int) -> str:
+    """The method and the clip, with the reason where another method than usual was taken unasked."""
+    why = "" if asked or method == "rsip-ssip" else f" (D = {dimensions} is too many for rsip-ssip)"
+    return f"{method}{why}, clip {clip or 'none'}"
+
+
+def _intervals(box: Sequence[tuple[float, float]]) -> str:
+    return " or ".join(sorted({_around(*pair) for pair in box}))
 
 
 def _interval(center: float, radius: float) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from robnet_fx.algebra.ops import labels
 from robnet_fx.rules.affine import affine
-from robnet_fx.rules.axes import positional, rank_of
+from robnet_fx.rules.refusals import positional, rank_of
 from robnet_fx.rules.registry import register
 
 aten = torch.ops.aten

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, contract
-from robnet_fx.rules.axes import keeps_batch
 from robnet_fx.rules.curved import rounding
+from robnet_fx.rules.refusals import keeps_batch
 from robnet_fx.rules.registry import Rule, register
 from robnet_fx.rules.softmax import WIDEST, bend_of
 

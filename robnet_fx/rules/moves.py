@@ -10,7 +10,7 @@ from torch import fx
 
 from robnet_fx.machine.torch_internals import Operator
 from robnet_fx.rules.affine import affine
-from robnet_fx.rules.axes import keeps_batch, needs_axes, positional, rank_of
+from robnet_fx.rules.refusals import keeps_batch, needs_axes, positional, rank_of
 from robnet_fx.rules.registry import Refusal, register
 
 aten = torch.ops.aten

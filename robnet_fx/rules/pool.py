@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import fx
 
 from robnet_fx.rules.affine import affine
-from robnet_fx.rules.axes import keeps_batch
+from robnet_fx.rules.refusals import keeps_batch
 from robnet_fx.rules.registry import register
 
 aten = torch.ops.aten

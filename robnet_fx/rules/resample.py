@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robnet_fx.rules.affine import affine
-from robnet_fx.rules.axes import needs_axes
+from robnet_fx.rules.refusals import needs_axes
 from robnet_fx.rules.registry import register
 
 aten = torch.ops.aten

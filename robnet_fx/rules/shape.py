@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from robnet_fx.algebra.domains import InputShape
 from robnet_fx.algebra.ops import join
 from robnet_fx.rules.affine import affine
-from robnet_fx.rules.axes import keeps_batch
+from robnet_fx.rules.refusals import keeps_batch
 from robnet_fx.rules.registry import register
 
 aten = torch.ops.aten

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
+from robnet_fx.machine import threads
 from robnet_fx.machine.files import sha256_of_tensors, write_atomically
 from robnet_fx.train.objectives import Objective
 from robnet_fx.train.recipe import MACHINE_ONLY, Recipe
@@ -89,5 +90,5 @@ def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
 def set_threads(count: int) -> None:
     """Work on as many threads as a run did so far, since sums are rounded by their number; but never on more than the
     machine has, and as OMP_NUM_THREADS says where it says something."""
-    if "OMP_NUM_THREADS" not in os.environ:
+    if threads.VARIABLE not in os.environ:
         torch.set_num_threads(min(count, os.cpu_count() or 1))

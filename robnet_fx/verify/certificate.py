@@ -5,23 +5,21 @@ from __future__ import annotations
 import copy
 import json
 import math
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import robnet_fx
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.unwrap import bare
 from robnet_fx.images.pixels import check
-from robnet_fx.machine.files import sha256_of_file, sha256_of_tensors, write_atomically
+from robnet_fx.machine.files import write_atomically
 from robnet_fx.machine.progress import SILENT, Progress
+from robnet_fx.verify.record import about_computing, about_problem, hashes, record
 from robnet_fx.verify.verdict import Verdicts, verdicts
 
 
@@ -56,25 +54,25 @@ class Certificate:
         return float(self.certified.double().mean())
 
     def document(self) -> dict[str, Any]:
-        """Totals, the subject, and one record a sample; a margin that is not a finite number is None."""
+        """The record: totals, the subject, and one entry a sample; a margin that is not a finite number is None."""
         columns = zip(self.labels.tolist(), *(column.tolist() for column in self.verdicts), strict=True)
-        return {
+        totals = {
             "clean_accuracy": self.clean_accuracy,
             "certified_accuracy": self.certified_accuracy,
             "images": self.count,
-            **self.subject,
-            "samples": [
-                {
-                    "index": index,
-                    "label": label,
-                    "predicted": predicted,
-                    "correct": correct,
-                    "certified": certified,
-                    "margin": margin if math.isfinite(margin) else None,
-                }
-                for index, (label, predicted, correct, certified, margin) in enumerate(columns)
-            ],
         }
+        samples = [
+            {
+                "index": index,
+                "label": label,
+                "predicted": predicted,
+                "correct": correct,
+                "certified": certified,
+                "margin": margin if math.isfinite(margin) else None,
+            }
+            for index, (label, predicted, correct, certified, margin) in enumerate(columns)
+        ]
+        return record("certify", totals, self.subject, {"samples": samples})
 
     def to_json(self) -> str:
         """The document as JSON text."""
@@ -95,12 +93,13 @@ def certify(
     progress: Progress = SILENT,
     dtype: torch.dtype | None = torch.float64,
     model_file: Path | str | None = None,
+    data_notes: Sequence[str] = (),
 ) -> Certificate:
     """Which images `[N, C, *spatial]` (uint8, or float in [0, 1]) keep their label `[N]` under every field of the box.
 
     Worked in `dtype` on a copy of `net` (None: in its own dtype), so the caller's model is left alone. float32 verdicts
     are sound up to rounding only. `model_file` adds the hash of the file that the model came from to that of its
-    weights. Raises `UsageError` for data that does not fit.
+    weights, and `data_notes` are phrases on how the images were read. Raises `UsageError` for data that does not fit.
 
     On a CPU this is up to twice as fast where the process keeps what it frees: `robnet_fx.keep_freed_memory()`.
     """
@@ -109,7 +108,14 @@ def certify(
         raise UsageError(f"a verdict needs a floating-point dtype, not {dtype}")
     exact = in_dtype(net, dtype)
     found = verdicts(exact, images, labels, batch_size=batch_size, progress=progress)
-    return Certificate(labels.cpu(), found, _subject(net, exact, images, labels, model_file))
+    subject = {
+        "data_notes": [*data_notes],
+        **about_problem(exact),
+        "method": net.method,
+        **about_computing(exact),
+        **hashes(net, model_file, images, labels),
+    }
+    return Certificate(labels.cpu(), found, subject)
 
 
 def in_dtype(net: BoundedModel, dtype: torch.dtype | None) -> BoundedModel:
@@ -121,35 +127,3 @@ def in_dtype(net: BoundedModel, dtype: torch.dtype | None) -> BoundedModel:
     converted = copy.deepcopy(net, {id(net.model): copy.deepcopy(bare(net.model))}).to(dtype)
     converted.set_eps(net.eps)
     return converted
-
-
-def _subject(
-    net: BoundedModel, exact: BoundedModel, images: Tensor, labels: Tensor, model_file: Path | str | None
-) -> dict[str, Any]:
-    hashes = {"weights": sha256_of_tensors(net.model.state_dict())}
-    if model_file is not None:
-        hashes["file"] = sha256_of_file(model_file)
-    return {
-        "eps": exact.eps,
-        "perturbation": {"kind": type(net.perturbation).__name__, **vars(net.perturbation)},
-        "box": {"center": exact.center.tolist(), "radius": exact.radius.tolist()},
-        "method": net.method,
-        "clip": net.clip,
-        "remarks": net.remarks,
-        "dtype": str(exact.center.dtype).removeprefix("torch."),
-        "device": exact.center.device.type,
-        "model_sha256": hashes,
-        "data_sha256": sha256_of_tensors({"images": images, "labels": labels}),
-        "versions": versions(),
-    }
-
-
-def versions(packages: Sequence[str] = ("torch", "numpy", "onnx", "onnxruntime")) -> dict[str, str]:
-    """The versions of Python, of this package and of the installed packages a result depends on."""
-    found = {"python": platform.python_version(), "robnet-fx": robnet_fx.__version__}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

@@ -22,7 +22,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robnet_fx import robustify
+from robnet_fx import BiasField, Training, robustify
 from robnet_fx.frontend.onnx.load import load_onnx
 from robnet_fx.frontend.onnx.runtime import OnnxSession, difference
 from tests.benchmarks.page import parse, publish
@@ -80,8 +80,9 @@ def there_and_back(name: str, exporter: str, folder: Path) -> dict[str, Any]:
         pixels = (photographs(IMAGES + TESTED) * 255).round().to(torch.uint8)
         labels = before(pixels / 255).argmax(1)
     data = Data(pixels[:IMAGES], labels[:IMAGES], pixels[IMAGES:], labels[IMAGES:])
-    options = {"epochs": EPOCHS, "batch_size": BATCH, "out": out, "runs": folder / "runs", "device": "cpu"}
-    result = robustify(path, data, eps=eps, alpha=alpha, order=1, **options)
+    training = Training(epochs=EPOCHS, batch_size=BATCH, alpha=alpha)
+    options = {"out": out, "runs": folder / "runs", "device": "cpu"}
+    result = robustify(path, data, BiasField(1, eps), training, **options)
     trained, robust = result.net.model, max(epoch["robust"] for epoch in result.history.epochs)
     assert robust > 0, f"every image of {name} is certified: the robust loss has no gradient"
     moved = [n for n, p in trained.named_parameters() if not torch.equal(p, before.get_parameter(n))]

@@ -17,6 +17,7 @@ import robnet_fx
 from robnet_fx import BiasField, BoundedModel, WhiteNoise
 from robnet_fx.algebra.ops import WINDOWED, windowed
 from robnet_fx.bounds.methods import METHODS
+from robnet_fx.interchange.network import write_onnx
 from robnet_fx.problem import Problem
 from robnet_fx.rules import table
 
@@ -118,6 +119,18 @@ def test_a_copy_has_the_same_numbers(canonical: fx.GraphModule, method: str):
     assert torch.equal(again.margins(IMAGES, LABELS), net.margins(IMAGES, LABELS))
     assert again.model is again.bounds.model is not net.model
     assert pickle.loads(pickle.dumps(again)).bounds.code == net.bounds.code
+
+
+def test_a_net_from_a_file_is_pickled(canonical: fx.GraphModule, tmp_path: Path):
+    write_onnx(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval(), tmp_path / "net.onnx", IMAGES)
+    net = robnet_fx.bound(tmp_path / "net.onnx", BiasField(1, 0.1))
+    again = pickle.loads(pickle.dumps(net))
+    assert torch.equal(again.margins(IMAGES, LABELS), net.margins(IMAGES, LABELS))
+    write_onnx(again.model, tmp_path / "again.onnx", IMAGES)
+
+
+def test_windows_are_calls_of_their_own(canonical: fx.GraphModule):
+    assert "ops_conv2d_windows(" in canonical.code
 
 
 def test_noise_is_pickled(canonical: fx.GraphModule):

@@ -14,7 +14,7 @@ import torch
 
 import robnet_fx
 from robnet_fx.bounds.model import BoundedModel
-from robnet_fx.cli.options import read_eps, read_memory
+from robnet_fx.cli.texts import read_eps, read_memory
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.onnx.load import load_onnx
 from robnet_fx.frontend.onnx.metadata import normalisation_metadata

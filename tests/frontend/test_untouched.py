@@ -260,9 +260,8 @@ def robustified(images: Tensor, labels: Tensor, folder: Path) -> None:
     nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "W"], ["y"])]
     by_hand(file, nodes, {"W": weight(16, 3)}, inputs=[("x", 1, ["N", 1, 4, 4])])
     data = types.SimpleNamespace(name="data", x_train=images, y_train=labels, x_test=images, y_test=labels)
-    robnet_fx.robustify(
-        file, data, eps=0.1, order=0, epochs=1, pretrain=True, out=folder / "out.onnx", runs=folder / "runs"
-    )
+    field, training = robnet_fx.BiasField(0, 0.1), robnet_fx.Training(epochs=1, pretrain=True)
+    robnet_fx.robustify(file, data, field, training, out=folder / "out.onnx", runs=folder / "runs")
 
 
 Call = Callable[[BoundedModel, Tensor, Tensor, Path], object]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 import robnet_fx
 from robnet_fx import BiasField, UsageError
 from robnet_fx.bounds.model import BoundedModel
-from robnet_fx.opening.sanity import check_above_chance
+from robnet_fx.opening.sanity import check_above_chance, doubt
+from robnet_fx.verify import classify
 from tests.small import bounded, digits
 
 X, Y = digits()
@@ -113,3 +114,16 @@ def test_all_right_on_an_uneven_set_is_no_chance_level():
     assert check_above_chance(knows, images, labels, "digits") == []
     with pytest.raises(UsageError, match=r"at chance level on digits: 95\.0% of 100 images"):
         check_above_chance(guesses, images, labels, "digits")
+
+
+def test_a_line_about_a_model_that_knows_nothing_of_what_it_is_certified_on():
+    def said(model: BoundedModel, images: Tensor, labels: Tensor) -> str:
+        return doubt(model, images, labels, *classify(model, images, labels), "digits")
+
+    assert said(net(), X, Y) == ""
+    assert said(net(), X[:5], Y[:5]) == ""  # too few to tell, and some are right
+    assert said(net(), X[:5], (Y[:5] + 5) % 10).startswith("the model knows nothing of these images of digits: 0.0% of")
+    shuffled = Y[torch.randperm(len(Y), generator=torch.Generator().manual_seed(0))]
+    assert "as guessing may be" in said(net(), X, shuffled)
+    fed = said(net(lambda x: 1 - x), X, Y)
+    assert "0.0% of 300 are right; with inverted pixels" in fed

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 
 import pytest
 from rich.console import Console
 
-from robnet_fx.report.panels import describe_box, describe_field
+from robnet_fx import BiasField, WhiteNoise
+from robnet_fx.report.panels import describe_box, describe_method, describe_perturbation
 from robnet_fx.report.progress import Bars
 from robnet_fx.report.tables import accuracies
 
@@ -20,23 +22,56 @@ def shown(*items):
 
 
 @pytest.mark.parametrize(
-    ("center", "radius", "text"),
+    ("perturbation", "text"),
     [
-        ([1.0], [0.1], "D = 1: constant term in [0.9000, 1.1000]"),
-        ([1.0, 0, 0, 0], [0.15, 0.01, 0.01, 0.01], "D = 4: constant term in [0.8500, 1.1500], the other 3 in ±0.01"),
+        (BiasField(0, 0.1), "D = 1: constant term in [0.9000, 1.1000]"),
+        (BiasField(1, 0.15), "D = 4: constant term in [0.8500, 1.1500], the other 3 in ±0.01"),
         (
-            [1.0, 0, 0.5],
-            [0.1, 0.2, 0.1],
-            "D = 3: constant term in [0.9000, 1.1000], the other 2 in [0.4000, 0.6000] or ±0.2",
+            BiasField(1, 0.3, [(0.9, 1.1), (-0.2, 0.2), (0, 0.5), (-0.2, 0.2)]),
+            "D = 4: constant term in [0.9000, 1.1000], the other 3 in [0.0000, 0.5000] or ±0.2",
         ),
+        (BiasField(0, 0.15, False, True), "D = 1: additive constant term in [-0.1500, 0.1500]"),
+        (
+            BiasField(1, 0.15, additive=True),
+            "D = 8: constant term in [0.8500, 1.1500], the other 3 in ±0.01; "
+            "additive constant term in [-0.1500, 0.1500], the other 3 in ±0.01",
+        ),
+        (WhiteNoise(0.02), "D = 16: all in ±0.02"),
     ],
 )
-def test_the_box_in_words(center, radius, text):
-    assert describe_box(center, radius) == text
+def test_the_box_in_words(perturbation, text):
+    assert describe_box(perturbation.build((1, 4, 4))) == text
 
 
-def test_the_field_in_words():
-    assert describe_field(3, 40 / 255) == "order 3, multiplicative, eps 40/255 = 0.1569"
+@dataclass(frozen=True)
+class Gamma:
+    """A perturbation that the panel has never heard of."""
+
+    eps: float
+    base: float = 2.0
+    inverse: bool = True
+    log: bool = False
+
+
+@pytest.mark.parametrize(
+    ("perturbation", "line"),
+    [
+        (BiasField(3, 40 / 255), {"field": "order 3, multiplicative, eps 40/255 = 0.1569"}),
+        (BiasField(1, 0.1, additive=True), {"field": "order 1, multiplicative, additive, eps 25.5/255 = 0.1"}),
+        (BiasField(0, 0.2, False, [(-0.1, 0.2)]), {"field": "order 0, additive box, eps 51/255 = 0.2"}),
+        (WhiteNoise(2 / 255), {"noise": "eps 2/255 = 0.007843"}),
+        (Gamma(0.2), {"gamma": "base 2.0, inverse, eps 51/255 = 0.2"}),
+    ],
+)
+def test_any_perturbation_in_words(perturbation, line):
+    assert describe_perturbation(perturbation) == line
+
+
+def test_the_method_in_words():
+    assert describe_method("rsip-ssip", "relu", None, 16) == "rsip-ssip, clip relu"
+    assert describe_method("rsip-ibp", None, "rsip-ibp", 3072) == "rsip-ibp, clip none"
+    said = describe_method("rsip-ibp", "clamp", None, 3072)
+    assert said == "rsip-ibp (D = 3072 is too many for rsip-ssip), clip clamp"
 
 
 def test_accuracies_leave_out_what_was_not_measured():

@@ -1,10 +1,11 @@
 import errno
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import onnx
@@ -13,19 +14,24 @@ import torch
 from torch import Tensor, nn
 
 import robnet_fx
+from robnet_fx import BiasField, Problem, Training, WhiteNoise
 from robnet_fx.bounds.memory import of_training
-from robnet_fx.cli.options import read_memory
+from robnet_fx.cli.texts import read_memory
 from robnet_fx.errors import Interrupted, RobnetError, UsageError
 from robnet_fx.frontend.onnx.load import load_onnx
 from robnet_fx.images.pixels import subset
+from robnet_fx.images.sets import split
 from robnet_fx.interchange.network import write_onnx
 from robnet_fx.machine.files import sha256_of_file
+from robnet_fx.machine.progress import SILENT
+from robnet_fx.opening import opened
 from robnet_fx.train import robustify as module
 from robnet_fx.train.robustify import robustify
 from robnet_fx.verify import certify
 from tests.small import bounded, digits
 
 X, Y = digits()
+FIELD = BiasField(1, 0.6)
 
 
 @dataclass
@@ -35,6 +41,7 @@ class Data:
     x_test: Tensor = X[1500:1600]
     y_test: Tensor = Y[1500:1600]
     name: str = "some digits"
+    notes: tuple[str, ...] = ("the first ones",)
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +60,13 @@ def model(tmp_path, content):
 
 @pytest.fixture
 def job(model, tmp_path):
-    def run(**options):
-        settings = {"eps": 0.6, "order": 1, "epochs": 4, "lr": 3e-3, "batch_size": 32, "runs": tmp_path / "runs"}
-        subject, data = options.pop("model", model), options.pop("data", Data())
-        return robustify(subject, data, **{**settings, **options})
+    """`job(epochs=1, out=...)`: settings of training and arguments of `robustify`, mixed."""
+
+    def run(model=model, data=None, problem=FIELD, **options):
+        names = {field.name for field in fields(Training)}
+        given = {name: options.pop(name) for name in names & options.keys()}
+        training = Training(**{"epochs": 4, "lr": 3e-3, "batch_size": 32, **given})
+        return robustify(model, data or Data(), problem, training, **{"runs": tmp_path / "runs", **options})
 
     return run
 
@@ -78,7 +88,8 @@ def test_the_whole_job(job, model, tmp_path):
 
     # the numbers are those of the written file, and anyone gets them again from it
     again = robnet_fx.bound(result.out, robnet_fx.BiasField(1, 0.6))
-    certificate = certify(again, X[1500:1600], Y[1500:1600], model_file=result.out)
+    certificate = certify(again, X[1500:1600], Y[1500:1600], model_file=result.out, data_notes=Data.notes)
+    assert certificate.document()["data_notes"] == ["the first ones"]
     assert certificate.certified_accuracy == result.after.certified
     assert certificate.clean_accuracy == result.after.clean
     assert json.loads(certificate.to_json()) == json.loads((result.run / "certificate.json").read_text())
@@ -165,7 +176,7 @@ def test_the_test_set_selects_nothing():
     """Training, validation and test images are disjoint, and the first two do not change with the test set."""
     marked = torch.arange(500).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8) / 500
     data = Data(marked[:400], torch.arange(400) % 10, marked[400:], torch.arange(100) % 10)
-    train, validation, test = module._split(data, limit=300, test_limit=50, seed=1)
+    train, validation, test = split(data, 300, 50, seed=1)
     ids = [set((part[0][:, 0, 0, 0] * 500).round().long().tolist()) for part in (train, validation, test)]
     assert [len(x) for x in ids] == [270, 30, 50]
     assert not (ids[0] & ids[1])
@@ -173,22 +184,22 @@ def test_the_test_set_selects_nothing():
     assert all(
         bool((labels == (images[:, 0, 0, 0] * 500).round().long() % 10).all()) for images, labels in (train, test)
     )
-    other = module._split(data, limit=300, test_limit=10, seed=1)
+    other = split(data, 300, 10, seed=1)
     assert torch.equal(other[1][0], validation[0])
-    assert not torch.equal(module._split(data, limit=300, test_limit=50, seed=2)[1][0], validation[0])
+    assert not torch.equal(split(data, 300, 50, seed=2)[1][0], validation[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_validation_images_of_the_data_validate(dtype):
     data = Data(x_train=X[:40].to(dtype), y_train=Y[:40])
     data.x_val, data.y_val = X[300:1400].to(dtype), Y[300:1400]
-    train, validation, test = module._split(data, 30, 7, seed=0)
+    train, validation, test = split(data, 30, 7, seed=0)
     index = subset(40, 30)
     assert torch.equal(train[0], data.x_train[index]) and torch.equal(train[1], data.y_train[index])
     assert len(validation[1]) == 1000 and len(test[1]) == 7
     assert torch.equal(validation[0], data.x_val[subset(1100, 1000)])
     data.x_val = data.y_val = None
-    assert [len(labels) for _, labels in module._split(data, None, None, seed=0)] == [36, 4, 100]
+    assert [len(labels) for _, labels in split(data, None, None, seed=0)] == [36, 4, 100]
 
 
 def test_a_module_is_trained_in_place_and_exported(job, tmp_path):
@@ -222,16 +233,46 @@ class Scaled(nn.Module):
         return self.inner((x - self.shift) / self.scale)
 
 
-def test_chance_level_says_what_would_help(job):
+def test_chance_level_says_what_would_help(job, tmp_path):
     with pytest.raises(UsageError, match=r"found +with inverted pixels"):
-        job(model=Scaled(-1, 1), out="x.onnx")
+        job(model=Scaled(-1, 1), out=tmp_path / "x.onnx")
 
 
 def test_what_would_help_above_chance_is_a_remark(job, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(type(module.SILENT), "remark", lambda self, text: said.append(text))
+    monkeypatch.setattr(type(SILENT), "remark", lambda self, text: said.append(text))
     job(model=Scaled(255, 0), out=tmp_path / "x.onnx", epochs=1, test_limit=10)
     assert len(said) == 1 and "--mean 0 --std 0.0039215686" in said[0]
+
+
+def test_any_perturbation_and_problem(job, tmp_path):
+    problem = Problem(WhiteNoise(0.1), "clamp", mean=0.1, std=(0.9,))
+    result = job(problem=problem, epochs=2, limit=200, test_limit=20)
+    arguments = json.loads((result.run / "arguments.json").read_text())
+    assert arguments["perturbation"] == {"kind": "WhiteNoise", "eps": 0.1} and len(arguments["box"]["center"]) == 64
+    assert arguments["normalisation"] == {"mean": [0.1], "std": [0.9]} and arguments["clip"] == "clamp"
+    assert load_onnx(result.out).metadata["robnet_fx.mean"] == "0.1"
+    assert result.history.epochs[-1]["eps"] == 0.1 and result.certificate.document()["clip"] == "clamp"
+
+
+def test_arguments_are_complete(job):
+    """Everything that `robustify` and its settings take is in arguments.json, by name."""
+    result = job(epochs=1, limit=100, test_limit=5, metadata={"by": "a test"})
+    arguments = json.loads((result.run / "arguments.json").read_text())
+    names = {*inspect.signature(robustify).parameters} - {"problem", "training", "progress"}
+    names |= {field.name for kind in (Training, Problem, BiasField) for field in fields(kind)}
+    assert names <= arguments.keys()
+    assert (arguments["method"], arguments["order"], arguments["eps"]) == ("rsip-ssip", 1, 0.6)
+    assert (arguments["epochs"], arguments["lr"], arguments["metadata"]) == (1, 3e-3, {"by": "a test"})
+    assert (arguments["recipe"]["alpha"], arguments["objective"]) == (1.0, "equation-6")
+
+
+def test_a_model_that_is_open_is_not_opened_again(model, tmp_path, monkeypatch):
+    found = opened.open_model(model, Data())
+    monkeypatch.setattr(opened, "open_model", None)
+    monkeypatch.setattr(module, "open_model", None)
+    result = module.robustify_opened(found, Problem(FIELD), Training(epochs=1, test_limit=5), runs=tmp_path / "runs")
+    assert result.out == tmp_path / "net.robust.onnx" and result.net.model is found.model
 
 
 def test_pretraining_starts_from_nothing(job, tmp_path):
@@ -244,24 +285,24 @@ def test_pretraining_starts_from_nothing(job, tmp_path):
 
 
 def test_bad_arguments_are_refused_before_any_work(job, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "bound", None)
+    monkeypatch.setattr(opened, "trace", None)
     for options, message in [
         ({"epochs": 0}, "epochs"),
         ({"alpha": -1.0}, "alpha"),
-        ({"eps": -0.1}, "eps"),
-        ({"eps": float("nan")}, "eps"),
-        ({"eps": 40}, "eps"),
-        ({"order": -1}, "order"),
+        ({"precision": "fp8"}, "precision"),
+        ({"method": "magic"}, "magic"),
         ({"out": model}, "overwrite"),
         ({"out": tmp_path}, "directory"),
         ({"out": tmp_path / "none" / "x.onnx"}, "no directory"),
         ({"device": "abacus"}, "device"),
         ({"resume": tmp_path}, "nothing to resume"),
         ({"model": tmp_path / "none.onnx"}, "none.onnx"),
-        ({"data": Data(x_train=torch.zeros(40, 3, 9, 9, dtype=torch.uint8))}, "a network that takes"),
     ]:
         with pytest.raises(UsageError, match=message):
             job(**options)
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="a network that takes"):
+        job(data=Data(x_train=torch.zeros(40, 3, 9, 9, dtype=torch.uint8)))
     assert nothing_written(tmp_path)
 
 

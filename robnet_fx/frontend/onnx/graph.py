@@ -12,7 +12,6 @@ import operator
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -214,11 +213,10 @@ def _named(module: nn.Module, proto: onnx.NodeProto, name: str) -> nn.Module:
     letters, digits and underscores of the node's name; where that is not all of it, the class gives it in full.
     """
     full = f"{proto.op_type} {proto.name}" if proto.name not in ("", name) else proto.op_type
-    module.__class__ = _class(type(module), proto.op_type, full, proto.name or None)  # type: ignore[arg-type]  # classes hash
+    module.__class__ = _class(type(module), proto.op_type, full, proto.name or None)
     return module.eval()
 
 
-@cache
 def _class(base: type[nn.Module], kind: str, full: str, name: str | None) -> type[nn.Module]:
     space = {
         "__module__": "onnx",

@@ -18,7 +18,7 @@ from robnet_fx.frontend.onnx.graph import GraphReader
 from robnet_fx.frontend.onnx.header import Port, image_inputs, port, read_header, read_proto
 from robnet_fx.frontend.onnx.operators.node import Stored
 from robnet_fx.frontend.onnx.part import choose_output, part_behind
-from robnet_fx.frontend.onnx.runtime import computes_in_halves, difference, forms
+from robnet_fx.frontend.onnx.runtime import computes_in_halves, difference, judges
 from robnet_fx.images.layout import Shape, UnsettledLayout, candidates
 
 _FREE_BATCH = 7  # sample batch size for a file that leaves it open: a prime that shapes seldom contain
@@ -252,7 +252,7 @@ def _compare(model: OnnxModel, batch: int, dtype: torch.dtype) -> None:
     images = model.presentable(images.to(dtype))
     ours, alone = model(images), model(images[:1])
     try:
-        for judge, allowed in forms(model.part):
+        for judge, allowed in judges(model.part):
             theirs = judge(images)
             worst = difference(ours, theirs)
             if worst > allowed:

@@ -70,7 +70,7 @@ def computes_in_halves(network: onnx.ModelProto) -> bool:
     return bool(_types(network) & _HALVES)
 
 
-def forms(network: onnx.ModelProto) -> list[tuple[OnnxSession, float]]:
+def judges(network: onnx.ModelProto) -> list[tuple[OnnxSession, float]]:
     """The sessions that judge another form of a network, with what its numbers may differ by from theirs.
 
     A file that does not compute in float32 is judged in float32 too: what float16 rounds would hide what is wrong, and

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,7 @@ def test_operations_as_pytorch_writes_them(tmp_path, name, dynamic):
     path = exported(net, tmp_path / "net.onnx", dynamo=False, dynamic=dynamic, opset=20, size=(C, H, W))
     model, images = load_onnx(path), torch.rand(3, C, H, W)
     torch.testing.assert_close(model(images), net(images), rtol=1e-4, atol=1e-4)
+    assert torch.equal(pickle.loads(pickle.dumps(model))(images), model(images))
 
 
 @pytest.mark.parametrize("size", [(3, 12), (3, 6, 6, 4)], ids=["1-D", "3-D"])
@@ -213,7 +216,9 @@ BY_HAND = {  # nodes, constants, opset
 def test_operators_by_hand(tmp_path, name):
     nodes, constants, opset = BY_HAND[name]
     outputs = [(nodes[-1].output[0], 1, None)]
-    load_onnx(by_hand(tmp_path / "net.onnx", nodes, constants, opset=opset, outputs=outputs, **IMAGE))
+    model = load_onnx(by_hand(tmp_path / "net.onnx", nodes, constants, opset=opset, outputs=outputs, **IMAGE))
+    images = torch.rand(2, *model.input_shape)
+    assert torch.equal(pickle.loads(pickle.dumps(model))(images), model(images))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """From a node to a torch module: onnx2torch's converter, fed with the node and its constants as a graph of their own.
 
 What onnx2torch has no converter for is added to its registry (`missing`); where its converter needs the node said
-another way, `forms` says it so; the few that cannot be used on a network with a free batch are replaced (`instead`).
+another way, `restated` says it so; the few that cannot be used on a network with a free batch are replaced (`instead`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from onnx2torch.onnx_graph import OnnxGraph
 from torch import nn
 
 from robnet_fx.frontend.onnx.operators import missing  # noqa: F401  (it fills onnx2torch's registry)
-from robnet_fx.frontend.onnx.operators.forms import FORMS
 from robnet_fx.frontend.onnx.operators.instead import INSTEAD
 from robnet_fx.frontend.onnx.operators.node import Data, Known, Node, Refused
+from robnet_fx.frontend.onnx.operators.restated import RESTATED
 
 NO_FORM = "no PyTorch form of this operator"
 _INPUT, _OUTPUT = "input_", "output_"
@@ -37,13 +37,13 @@ class Converted:
 
 def supported(op: str, domain: str, opset: int) -> bool:
     """Whether there is a converter for an operator at all."""
-    return (not domain and (op in FORMS or op in INSTEAD)) or _find(op, domain, opset) is not None
+    return (not domain and (op in RESTATED or op in INSTEAD)) or _find(op, domain, opset) is not None
 
 
 def convert(node: Node) -> Converted:
     """The torch module that computes a node. Raises Refused, or what onnx2torch raises."""
-    if not node.domain and node.op in FORMS:
-        FORMS[node.op](node)
+    if not node.domain and node.op in RESTATED:
+        RESTATED[node.op](node)
     if not node.domain and node.op in INSTEAD:
         module = INSTEAD[node.op](node)
         if module is not None:

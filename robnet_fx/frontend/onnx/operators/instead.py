@@ -12,12 +12,13 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from onnx2torch.node_converters.pad import OnnxPadStatic
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robnet_fx.frontend.onnx.operators.missing import Apply
@@ -47,8 +48,19 @@ def from_a_number(node: Node) -> nn.Module | None:
 @instead("Sum", "Max", "Min")
 def of_any_number(node: Node) -> nn.Module:
     """onnx2torch adds into zeros of the size of the batch, and stacks its inputs to find the largest."""
-    functions = {"Sum": operator.add, "Max": lambda a, b: a.clamp(min=b), "Min": lambda a, b: a.clamp(max=b)}
-    return Apply(lambda *inputs: functools.reduce(functions[node.op], inputs))
+    return Apply(_reduced, by={"Sum": operator.add, "Max": _larger, "Min": _smaller}[node.op])
+
+
+def _reduced(*inputs: Any, by: Callable[[Any, Any], Any]) -> Any:
+    return functools.reduce(by, inputs)
+
+
+def _larger(a: Tensor, b: Any) -> Tensor:
+    return a.clamp(min=b)
+
+
+def _smaller(a: Tensor, b: Any) -> Tensor:
+    return a.clamp(max=b)
 
 
 @instead("PRelu")
@@ -60,7 +72,11 @@ def prelu(node: Node) -> nn.Module | None:
     ):
         node.inputs[1] = slope.flat()
         return None
-    return Apply(lambda x, slope: torch.relu(x) - slope * torch.relu(-x))
+    return Apply(_bent)
+
+
+def _bent(x: Tensor, slope: Tensor) -> Tensor:
+    return torch.relu(x) - slope * torch.relu(-x)
 
 
 @instead("AveragePool", "MaxPool")
@@ -81,7 +97,11 @@ def pool(node: Node) -> nn.Module | None:
     if node.attribute("count_include_pad", 0):
         return padded
     ones = (1, 1, *node.shape()[2:])  # with their own share of each window what is padding does not count
-    return Apply(lambda x: padded(x) / padded(x.new_ones(ones)))
+    return Apply(_shared, padded, ones)
+
+
+def _shared(x: Tensor, padded: nn.Module, ones: Sequence[int]) -> Any:
+    return padded(x) / padded(x.new_ones(ones))
 
 
 @instead("Selu")
@@ -89,7 +109,11 @@ def selu(node: Node) -> nn.Module | None:
     """onnx2torch refuses constants other than PyTorch's own."""
     alpha, gamma = node.attribute("alpha", 1.67326), node.attribute("gamma", 1.0507)
     usual = abs(alpha - 1.67326324) < 1e-5 and abs(gamma - 1.05070098) < 1e-5
-    return None if usual else Apply(lambda x: gamma * F.elu(x, alpha))
+    return None if usual else Apply(_selu, alpha, gamma)
+
+
+def _selu(x: Tensor, alpha: float, gamma: float) -> Tensor:
+    return gamma * F.elu(x, alpha)
 
 
 @instead("Reshape")
@@ -113,7 +137,7 @@ def reshape(node: Node) -> nn.Module:
     if not fits:
         raise Refused(f"no axis of the target shape {target} holds the batch")
     target[(exact or inside or fits)[0]] = -1
-    return Apply(lambda x: x.reshape(target))
+    return Apply(torch.reshape, target)
 
 
 @instead("Expand")
@@ -122,7 +146,7 @@ def expand(node: Node) -> nn.Module:
     full = np.broadcast_shapes(node.shape(), tuple(node.integers(1, "shape") or ()))
     padded = (0,) * (len(full) - len(node.shape())) + node.shape()
     dims = [-1 if have == want else want for have, want in zip(padded, full, strict=True)]
-    return Apply(lambda x: x.expand(dims))
+    return Apply(torch.Tensor.expand, dims)
 
 
 @instead("Slice")
@@ -139,7 +163,11 @@ def slicing(node: Node) -> nn.Module:
             picks[axis] = slice(min(chosen), max(chosen) + 1, abs(step))
             flips += [axis] if step < 0 else []
     index = tuple(picks)
-    return Apply(lambda x: x[index].flip(flips) if flips else x[index])
+    return Apply(_sliced, index, flips)
+
+
+def _sliced(x: Tensor, index: tuple[slice, ...], flips: list[int]) -> Tensor:
+    return x[index].flip(flips) if flips else x[index]
 
 
 @instead("Gather")
@@ -153,7 +181,8 @@ def gather(node: Node) -> nn.Module | None:
     if value.base.ndim > 1 or chosen != list(range(chosen[0], chosen[0] + len(chosen))):
         return None
     node.used.add(1)
-    return Apply(lambda x: x.narrow(axis, chosen[0], len(chosen)) if value.base.ndim else x.select(axis, chosen[0]))
+    more = (axis, chosen[0], len(chosen))
+    return Apply(torch.narrow, *more) if value.base.ndim else Apply(torch.select, *more[:2])
 
 
 @instead("Concat")
@@ -169,7 +198,11 @@ def concat(node: Node) -> nn.Module | None:
     sizes = [node.shape(i)[axis] for i in range(len(node.inputs))]
     ends, behind = list(itertools.accumulate(sizes)), [0, 0] * (len(node.shape()) - 1 - axis)
     pads = [[*behind, end - size, ends[-1] - end] for size, end in zip(sizes, ends, strict=True)]
-    return Apply(lambda *parts: functools.reduce(operator.add, map(F.pad, parts, pads)))
+    return Apply(_joined, pads=pads)
+
+
+def _joined(*parts: Tensor, pads: list[list[int]]) -> Tensor:
+    return functools.reduce(operator.add, map(F.pad, parts, pads))
 
 
 @instead("Pad")
@@ -196,7 +229,11 @@ def depth_and_space(node: Node) -> nn.Module | None:
         split, order, joined = (-1, n, n, c // n**2, h, w), (0, 3, 4, 1, 5, 2), (-1, c // n**2, h * n, w * n)
     else:
         split, order, joined = (-1, c, h // n, n, w // n, n), (0, 3, 5, 1, 2, 4), (-1, c * n**2, h // n, w // n)
-    return Apply(lambda x: x.reshape(split).permute(order).reshape(joined))
+    return Apply(_regrouped, split, order, joined)
+
+
+def _regrouped(x: Tensor, split: Sequence[int], order: tuple[int, ...], joined: Sequence[int]) -> Tensor:
+    return x.reshape(split).permute(order).reshape(joined)
 
 
 @instead("Resize", "Upsample")
@@ -214,9 +251,9 @@ def resize(node: Node) -> nn.Module:
     convention = node.attribute("coordinate_transformation_mode", "half_pixel" if node.opset >= 11 else "asymmetric")
     if mode == "nearest":
         nearest = "nearest-exact" if convention == "half_pixel" else "nearest"
-        return Apply(lambda x: F.interpolate(x, size, mode=nearest))
+        return Apply(F.interpolate, size, mode=nearest)
     modes = {("linear", 1): "linear", ("linear", 2): "bilinear", ("linear", 3): "trilinear", ("cubic", 2): "bicubic"}
     if (mode, len(size)) not in modes or convention not in ("align_corners", "half_pixel", "pytorch_half_pixel"):
         raise Refused(f"resizing with mode {mode} and coordinates {convention}")
     corners = convention == "align_corners"
-    return Apply(lambda x: F.interpolate(x, size, mode=modes[mode, len(size)], align_corners=corners))
+    return Apply(F.interpolate, size, mode=modes[mode, len(size)], align_corners=corners)

@@ -15,30 +15,35 @@ from torch.nn import functional as F
 
 
 class Apply(nn.Module):
-    """A function as a module; the function must hold no tensor of its own."""
+    """A function as a module: `function(*inputs, *more, **options)`. The function, that of a module so that it can be
+    pickled, must hold no tensor of its own."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], *more: Any, **options: Any) -> None:
         super().__init__()
-        self.function = function
+        self.function, self.more, self.options = function, more, options
 
     def forward(self, *inputs: Any) -> Any:
         """The function's value."""
-        return self.function(*inputs)
+        return self.function(*inputs, *self.more, **self.options)
 
 
 def _swish(alpha: float = 1.0) -> nn.Module:
-    return nn.SiLU() if alpha == 1.0 else Apply(lambda x: x * torch.sigmoid(alpha * x))
+    return nn.SiLU() if alpha == 1.0 else Apply(_swished, alpha)
+
+
+def _swished(x: Tensor, alpha: float) -> Tensor:
+    return x * torch.sigmoid(alpha * x)
 
 
 def _group_norm(num_groups: int, epsilon: float = 1e-5, **_: object) -> nn.Module:
     """Scale and bias are inputs, one of each for a group (opset 18) or a channel (from 21 on)."""
+    return Apply(_normalised, num_groups, epsilon)
 
-    def run(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        each = x.shape[1] // scale.shape[0]
-        scale, bias = (scale, bias) if each == 1 else (scale.repeat_interleave(each), bias.repeat_interleave(each))
-        return F.group_norm(x, num_groups, scale, bias, epsilon)
 
-    return Apply(run)
+def _normalised(x: Tensor, scale: Tensor, bias: Tensor, num_groups: int, epsilon: float) -> Tensor:
+    each = x.shape[1] // scale.shape[0]
+    scale, bias = (scale, bias) if each == 1 else (scale.repeat_interleave(each), bias.repeat_interleave(each))
+    return F.group_norm(x, num_groups, scale, bias, epsilon)
 
 
 _MISSING: dict[str, tuple[int, Callable[..., nn.Module]]] = {  # since which opset, and a module from the attributes

@@ -1,6 +1,6 @@
 """docs/operations.md: every operation robnet-fx takes, read off the tables of rules, lowerings and rewrites.
 
-python -m robnet_fx.report.operations docs/operations.md
+python -m robnet_fx.inspect.operations docs/operations.md
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from robnet_fx.rules import family, table
 _HEAD = """\
 # Operations
 
-Made by `python -m robnet_fx.report.operations docs/operations.md`, and checked by the tests.
+Made by `python -m robnet_fx.inspect.operations docs/operations.md`, and checked by the tests.
 
 A network is bounded if each of its operations that depend on the image stands here. How tight the relaxations are:
 [relaxations.md](relaxations.md). How to add one: [adding-an-op.md](adding-an-op.md).

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from robnet_fx.inspect.operations import operations
 from robnet_fx.passes.lower import lowerings
-from robnet_fx.report.operations import operations
 from robnet_fx.rules import family, rule_for, table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def test_the_page_of_operations_is_up_to_date():
-    made = "run python -m robnet_fx.report.operations docs/operations.md"
+    made = "run python -m robnet_fx.inspect.operations docs/operations.md"
     assert (DOCS / "operations.md").read_text() == operations(), made
 
 

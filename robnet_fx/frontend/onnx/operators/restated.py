@@ -1,8 +1,8 @@
 """Nodes said the way onnx2torch's converters can read them, and nodes that would mix the images of a batch refused.
 
-A form rewrites a node in place: constants become the attributes they were in an older opset (onnx2torch reads such
+A node is restated in place: constants become the attributes they were in an older opset (onnx2torch reads such
 inputs while it runs, which torch.export cannot follow), automatic padding becomes numbers, negative axes positive.
-`node.opset` then names the opset whose form it is.
+`node.opset` then names the opset whose words these are.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 
 from robnet_fx.frontend.onnx.operators.node import Known, Node, Refused
 
-Form = Callable[[Node], None]
-FORMS: dict[str, Form] = {}
+Restatement = Callable[[Node], None]
+RESTATED: dict[str, Restatement] = {}
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 
 
-def form(*names: str) -> Callable[[Form], Form]:
-    """Register the form of one or more operator types."""
+def restates(*names: str) -> Callable[[Restatement], Restatement]:
+    """Register how nodes of one or more operator types are restated."""
 
-    def register(rewrite: Form) -> Form:
-        FORMS.update(dict.fromkeys(names, rewrite))
+    def register(rewrite: Restatement) -> Restatement:
+        RESTATED.update(dict.fromkeys(names, rewrite))
         return rewrite
 
     return register
@@ -35,7 +35,7 @@ def _say(node: Node, op: str, opset: int, **attributes: object) -> None:
     node.attributes.update(attributes)
 
 
-@form("Conv", "MaxPool", "AveragePool")
+@restates("Conv", "MaxPool", "AveragePool")
 def window(node: Node) -> None:
     """Padding that keeps the size, in numbers."""
     kernel, auto = node.attribute("kernel_shape") or node.shape(1)[2:], node.attribute("auto_pad")
@@ -47,7 +47,7 @@ def window(node: Node) -> None:
         node.attributes |= {"auto_pad": "NOTSET", "pads": less + more if auto == "SAME_UPPER" else more + less}
 
 
-@form("Gemm")
+@restates("Gemm")
 def gemm(node: Node) -> None:
     """A linear layer where the numbers of the file are its parameters; a product with the constants beside it if not.
 
@@ -63,7 +63,7 @@ def gemm(node: Node) -> None:
         node.inputs[1], node.attributes["transB"] = weight.moved(np.transpose), 1
 
 
-@form("BatchNormalization")
+@restates("BatchNormalization")
 def batch_norm(node: Node) -> None:
     """With the stored statistics; old files name outputs that only training has."""
     if node.attribute("training_mode", 0):
@@ -71,7 +71,7 @@ def batch_norm(node: Node) -> None:
     node.outputs = 1
 
 
-@form("Softmax", "LogSoftmax")
+@restates("Softmax", "LogSoftmax")
 def softmax(node: Node) -> None:
     """Over one axis from opset 13 on; before, over all axes from `axis` on, which for the last axis is the same."""
     axis, last = node.axis(default=-1 if node.opset >= 13 else 1), len(node.shape()) - 1
@@ -80,7 +80,7 @@ def softmax(node: Node) -> None:
     node.opset = max(node.opset, 13) if axis == last else node.opset
 
 
-@form(*(f"Reduce{kind}" for kind in _REDUCTIONS))
+@restates(*(f"Reduce{kind}" for kind in _REDUCTIONS))
 def reduction(node: Node) -> None:
     """Axes as an attribute, in order; without axes, all of them or (if asked) none."""
     axes, rank = node.integers(1, "axes"), len(node.shape())
@@ -91,13 +91,13 @@ def reduction(node: Node) -> None:
     return _say(node, node.op, 11, axes=axes)
 
 
-@form("GlobalMaxPool")
+@restates("GlobalMaxPool")
 def global_max_pool(node: Node) -> None:
     """onnx2torch has the maximum over axes."""
     _say(node, "ReduceMax", 11, axes=list(range(2, len(node.shape()))))
 
 
-@form("Squeeze")
+@restates("Squeeze")
 def squeeze(node: Node) -> None:
     """The named axes, or every axis of size 1 but the batch."""
     axes, shape, batch = node.integers(1, "axes"), node.shape(), node.batch_axis()
@@ -105,14 +105,14 @@ def squeeze(node: Node) -> None:
     _say(node, "Squeeze" if axes else "Identity", 11, axes=axes)
 
 
-@form("Unsqueeze")
+@restates("Unsqueeze")
 def unsqueeze(node: Node) -> None:
     """Axes are counted in the result."""
     axes = node.integers(1, "axes") or []
     _say(node, "Unsqueeze", 11, axes=[a % (len(node.shape()) + len(axes)) for a in axes])
 
 
-@form("Split")
+@restates("Split")
 def split(node: Node) -> None:
     """The sizes given, or even ones for as many parts as there are outputs (the last one may be smaller)."""
     axis, sizes = node.axis(default=0), node.integers(1, "split")
@@ -121,19 +121,19 @@ def split(node: Node) -> None:
     _say(node, "Split", 11, axis=axis, split=sizes or [min(size, full - start) for start in range(0, full, size)])
 
 
-@form("Clip")
+@restates("Clip")
 def clip(node: Node) -> None:
     """Bounds as attributes: onnx2torch reads one bound without the other only there."""
     _say(node, "Clip", 6, min=node.number(1, "min"), max=node.number(2, "max"))
 
 
-@form("Tile")
+@restates("Tile")
 def tile(node: Node) -> None:
     """The number of copies along each axis, in the call itself."""
     node.inputs[1] = node.integers(1, "repeats")
 
 
-@form("Add", "Mul", "Sub", "Div", "Pow", "Sum", "Max", "Min")
+@restates("Add", "Mul", "Sub", "Div", "Pow", "Sum", "Max", "Min")
 def arithmetic(node: Node) -> None:
     """Constants of one element as plain numbers, last where the order is free: torch.add takes a tensor first."""
     node.numbers_for_scalars()

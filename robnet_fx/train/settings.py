@@ -1,0 +1,60 @@
+"""How a network is trained, as one value: the settings of `robustify` beside model, data and problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from robnet_fx.bounds.methods import method_named
+from robnet_fx.train.objectives import objective_named
+from robnet_fx.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of certified training; the defaults are the paper's.
+
+    epochs: the paper's schedule in that many robust epochs (`Recipe.short`, beginning at the learning rate `lr`), None
+    in full. pretrain: as many epochs on the standard loss first, for a model that is not trained yet. method: the
+    bounds trained on; None is "rsip-ssip", or "rsip-ibp" where the coefficients are too many for SSIP. objective: the
+    robust loss, by its name in `train.objectives`; alpha: its weight. batch_size: images a step. augment: mirror and
+    shift the training images. memory: bytes that a step may take, all that is free if None: what needs more, by the
+    estimate of `robnet_fx.bounds.memory`, is bounded in parts. precision: that of training steps (`machine.precision`).
+    compiled: `torch.compile` fuses their bounds. limit, test_limit: cut the training and the test set to a fixed random
+    choice. seed: of everything random. Raises `UsageError` for values out of range.
+    """
+
+    epochs: int | None = None
+    pretrain: bool = False
+    method: str | None = None
+    objective: str = "equation-6"
+    alpha: float = 1.0
+    lr: float = 5e-4
+    batch_size: int = 128
+    augment: bool = False
+    memory: int | None = None
+    precision: str = "tf32"
+    compiled: bool = False
+    limit: int | None = None
+    test_limit: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what a recipe or the methods refuse, before any work."""
+        if self.method is not None:
+            method_named(self.method)
+        objective_named(self.objective)
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        """The schedule, as long as nothing has to be bounded in parts."""
+        common: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "alpha": self.alpha,
+            "seed": self.seed,
+            "augment": self.augment,
+            "precision": self.precision,
+        }
+        if self.epochs is None:
+            return Recipe.paper(pretrain=self.pretrain, **common)
+        return Recipe.short(self.epochs, pretrain=self.pretrain, lr=self.lr, **common)
