@@ -80,14 +80,20 @@ def parts(spec: Tensor, images: int, widest: int, rows: int | None = None) -> tu
 
 
 def upper_bounds(
-    graph: fx.GraphModule, images: Tensor, specs: tuple[Tensor, ...], box: tuple[Tensor, ...], precision: str | None
+    graph: fx.GraphModule,
+    images: Tensor,
+    spec: Tensor,
+    box: tuple[Tensor, ...],
+    widest: int,
+    rows: int | None,
+    precision: str | None,
 ) -> Iterator[Tensor]:
     """The upper bounds `[B, rows]` of one part of the spec after the other; in a precision they may be compiled."""
     count, compiled = len(images), precision is not None and is_compiled(graph)
     if compiled and count == 1:  # would be compiled as a case of its own
-        images, specs = images.repeat(2, *[1] * (images.dim() - 1)), tuple(part.repeat(2, 1, 1) for part in specs)
+        images, spec = images.repeat(2, *[1] * (images.dim() - 1)), spec.repeat(2, 1, 1)
     run = graph if precision is not None else graph.forward  # which is never compiled
-    for part in specs:
+    for part in parts(spec, len(images), widest, rows):
         if compiled:  # else axes that happen to be equally long would be taken for one and the same
             for value, axis in ((images, 0), (part, 0), (part, 1), *((each, 0) for each in box if len(each) > 1)):
                 leave_free(value, axis)

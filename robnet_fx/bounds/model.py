@@ -169,8 +169,7 @@ class BoundedModel(nn.Module):
         nothing is. Raises what `margins` raises, when the first part is asked for.
         """
         images, spec, over = self._asked(images, labels, box)
-        specs = parts(spec, len(images), self._widest, rows)
-        yield from upper_bounds(self._upper, images, specs, over, precision)
+        yield from upper_bounds(self._upper, images, spec, over, self._widest, rows, precision)
 
     def branch(self, images: Tensor, labels: Tensor, box: Box, pre: Mapping[str, Interval] | None = None) -> Branch:
         """The margins of the other classes over boxes that may be split, with the form behind each of them.
