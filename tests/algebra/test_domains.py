@@ -82,6 +82,7 @@ def test_narrowed_moves_an_interval_into_what_is_known():
     inf = torch.full((5,), torch.inf)
     for left in (Interval(-inf, inf), Interval(own.lower * nan, own.upper * nan)):
         assert_same(domains.narrowed(own, {"x": left}, "x"), own)
+    assert bool((domains.narrowed(Interval(-inf, inf), {"x": Interval(-inf, -inf)}, "x").upper == -torch.inf).all())
     assert domains.narrowed(own, {"x": known}, "y") is own
     assert domains.narrowed(own, None, "x") is own
 
