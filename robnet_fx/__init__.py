@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for type checkers and editors, what `_HOMES` says
     from robnet_fx.bounds.model import BoundedModel
     from robnet_fx.frontend import trace
     from robnet_fx.machine.allocator import keep_freed_memory
+    from robnet_fx.perturbations.base import Box
     from robnet_fx.perturbations.bias_field import BiasField
     from robnet_fx.perturbations.white_noise import WhiteNoise
     from robnet_fx.problem import Problem
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # for type checkers and editors, what `_HOMES` says
 __all__ = [
     "BiasField",
     "BoundedModel",
+    "Box",
     "Interrupted",
     "Phase",
     "Problem",
@@ -52,6 +54,7 @@ __all__ = [
 _HOMES = {
     "BiasField": "perturbations.bias_field",
     "BoundedModel": "bounds.model",
+    "Box": "perturbations.base",
     "Phase": "train.recipe",
     "Problem": "problem",
     "Recipe": "train.recipe",

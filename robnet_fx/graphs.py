@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from robnet_fx.machine.torch_internals import Operator, parameters_of, traced_call
 
 MODEL = "model"  # the sub-module of every graph module that is the user's own module, the very same object
-FIELD = "field"  # the sub-module that holds the box, and the node where the coefficients enter
+ENTRY = "field"  # the sub-module with the box, and the node where the coefficients enter, whatever the perturbation
 LAYOUT = "layout"  # in the meta of a canonical graph's input: the `layout.Layout` of its images, or why it is open
 EXAMPLE = "example"  # there too: an image `[1, *S]` as the network takes it
 OUTPUT = "output"  # there too: where the logits are in what the user's module returns, None if they are all of it

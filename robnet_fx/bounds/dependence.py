@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from robnet_fx.graphs import numel, shape_of
-from robnet_fx.passes import FIELD
+from robnet_fx.passes import ENTRY
 from robnet_fx.rules import rule_for
 
 Dependents = dict[fx.Node, list[fx.Node]]
@@ -19,14 +19,14 @@ def dependents(perturbed: fx.GraphModule) -> Dependents:
     for node in perturbed.graph.nodes:
         inputs: list[fx.Node] = []
         fx.node.map_arg((node.args, node.kwargs), lambda n: inputs.append(n) if n in found else None)  # noqa: B023
-        if node.name == FIELD or (inputs and node.op != "output"):
+        if node.name == ENTRY or (inputs and node.op != "output"):
             found[node] = inputs
     return found
 
 
 def relaxed_nodes(dependent: Dependents) -> set[fx.Node]:
     """Those of the nodes whose rule is not affine."""
-    rules = {node: rule_for(node.target) for node in dependent if node.name != FIELD}
+    rules = {node: rule_for(node.target) for node in dependent if node.name != ENTRY}
     return {node for node, rule in rules.items() if rule is not None and not rule.affine}
 
 

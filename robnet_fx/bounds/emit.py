@@ -13,7 +13,7 @@ from robnet_fx.algebra.domains import InputShape
 from robnet_fx.bounds.plan import Plan
 from robnet_fx.bounds.rows import Anchored, Rows, Tightened, Unstable
 from robnet_fx.graphs import derive, prune, shape_of
-from robnet_fx.passes import FIELD
+from robnet_fx.passes import ENTRY
 from robnet_fx.perturbations.base import Box
 from robnet_fx.rules.relaxation import every_unit
 
@@ -41,7 +41,7 @@ class Emitter:
         """`image`, what is named, and the box; where none is given the default box is used."""
         self.image, *made = (self.graph.placeholder(name) for name in ("image", *names))
         given = [self.graph.placeholder(name, default_value=None) for name in Box._fields]
-        defaults = [self.graph.get_attr(f"{FIELD}.{name}") for name in Box._fields]
+        defaults = [self.graph.get_attr(f"{ENTRY}.{name}") for name in Box._fields]
         self.box = [
             self.call(domains.or_default, f"box_{name}", *pair)
             for name, *pair in zip(Box._fields, given, defaults, strict=True)
@@ -83,13 +83,13 @@ class Emitter:
     def field_arguments(self) -> list[fx.Node]:
         """The image and the perturbation's tensors."""
         if not self.parts:
-            self.parts = [self.graph.get_attr(f"{FIELD}.{name}") for name in self.plan.transform.part_names]
+            self.parts = [self.graph.get_attr(f"{ENTRY}.{name}") for name in self.plan.transform.part_names]
         return [self.constant(self.plan.images), *self.parts]
 
     def forward(self) -> None:
         """IBP and, where the method asks for it, SSIP for every node, and `pre` before every non-affine one."""
         for node in self.plan.dependent:
-            if node.name == FIELD:
+            if node.name == ENTRY:
                 args = [*self.field_arguments(), *self.box]
                 self.ibp[node] = self.call(self.plan.transform.rules.ibp, f"{node.name}_ibp", *args)
                 if self.plan.symbolic:
@@ -150,7 +150,7 @@ class Emitter:
         """SSIP of a value from RSIP back to the field, where that is tighter."""
         inner, units = self.inner()
         ((_, form),) = inner.pulled(value, units, set())
-        entry = inner.call(self.plan.transform.rules.ssip, f"{FIELD}_ssip", *inner.field_arguments(), *inner.box)
+        entry = inner.call(self.plan.transform.rules.ssip, f"{ENTRY}_ssip", *inner.field_arguments(), *inner.box)
         graph = inner.finished("Rsip", inner.call(domains.substitute, f"{value.name}_ssip", form, entry))
         rows = Anchored(graph, self.plan.widest)
         return self.looped(rows, value, self.ssip[value], f"{value.name}_rsip_ssip")
@@ -188,7 +188,7 @@ class Emitter:
             if node not in pending:
                 continue
             form = self.merged(node, pending.pop(node))
-            if node in stops or node.name == FIELD:
+            if node in stops or node.name == ENTRY:
                 ends.append((node, form))
                 continue
             rule = self.plan.rule(node)

@@ -17,7 +17,7 @@ from torch import fx
 from robnet_fx.bounds.dependence import Dependents, dependents, relaxed_nodes, widest
 from robnet_fx.bounds.weight_chains import chained
 from robnet_fx.graphs import numel, shape_of
-from robnet_fx.passes import FIELD
+from robnet_fx.passes import ENTRY
 
 ROWS_BUDGET = 2**27  # numbers a form of RSIP may have where no gradient needs it whole: 1 GiB in float64
 _USABLE = 0.6  # of the available memory: the heap gets holes (`machine.allocator`), libraries need room, estimates err
@@ -107,7 +107,7 @@ def _sizes(perturbed: fx.GraphModule) -> tuple[int, int]:
     """(D, K): K is one less than the number of classes, the other labels."""
     output = next(node for node in perturbed.graph.nodes if node.op == "output").args[0]
     (classes,) = shape_of(output)
-    return perturbed.get_submodule(FIELD).dimensions, max(1, classes - 1)  # type: ignore[return-value]
+    return perturbed.get_submodule(ENTRY).dimensions, max(1, classes - 1)  # type: ignore[return-value]
 
 
 def _weights(perturbed: fx.GraphModule) -> int:

@@ -28,7 +28,7 @@ from robnet_fx.errors import UsageError
 from robnet_fx.frontend.outputs import logits_in
 from robnet_fx.graphs import LAYOUT, MODEL, OUTPUT, input_of, shape_of
 from robnet_fx.images.layout import Layout, arrange, channels_first
-from robnet_fx.passes import FIELD, NORMALISATION
+from robnet_fx.passes import ENTRY, NORMALISATION
 from robnet_fx.passes.head import head_of
 from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbations.base import Box, Perturbation, Transform, check_box
@@ -84,7 +84,7 @@ class BoundedModel(nn.Module):
 
     @property
     def transform(self) -> Transform:
-        transform = self.perturbed.get_submodule(FIELD)
+        transform = self.perturbed.get_submodule(ENTRY)
         assert isinstance(transform, Transform)
         return transform
 

@@ -13,7 +13,7 @@ from robnet_fx.bounds.methods import Method, method_named
 from robnet_fx.bounds.weight_chains import chained
 from robnet_fx.errors import UnsupportedOpError, UsageError
 from robnet_fx.graphs import describe, shape_of
-from robnet_fx.passes import FIELD
+from robnet_fx.passes import ENTRY
 from robnet_fx.passes.base import arrived, is_perturbed
 from robnet_fx.perturbations.base import Transform
 from robnet_fx.rules import Rule, rule_for
@@ -41,7 +41,7 @@ class Plan:
     @property
     def transform(self) -> Transform:
         """The perturbation of this graph."""
-        transform = self.perturbed.get_submodule(FIELD)
+        transform = self.perturbed.get_submodule(ENTRY)
         assert isinstance(transform, Transform)
         return transform
 
@@ -93,7 +93,7 @@ def plan(perturbed: fx.GraphModule, method: str) -> Plan:
 
 
 def _ssip_fits(perturbed: fx.GraphModule, method: str, kind: Method) -> bool:
-    transform = perturbed.get_submodule(FIELD)
+    transform = perturbed.get_submodule(ENTRY)
     assert isinstance(transform, Transform)
     limit = transform.max_ssip_dimensions
     if limit is None or transform.dimensions <= limit:
@@ -110,7 +110,7 @@ def unsupported(perturbed: fx.GraphModule) -> list[tuple[fx.Node, str]]:
     """Every node that cannot be bounded, with the reason."""
     refused = []
     for node, inputs in dependents(perturbed).items():
-        if node.name == FIELD:
+        if node.name == ENTRY:
             continue
         rule = rule_for(node.target)
         reason = f"no bound rule for {node.target}" if rule is None else rule.refusal(node, inputs)

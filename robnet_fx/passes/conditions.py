@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from robnet_fx.algebra.ops import Windowed
-from robnet_fx.graphs import FIELD, LAYOUT, MODEL, describe, has_batch, input_of, placeholders, shape_of
+from robnet_fx.graphs import ENTRY, LAYOUT, MODEL, describe, has_batch, input_of, placeholders, shape_of
 from robnet_fx.images.layout import Layout
 from robnet_fx.machine.torch_internals import Operator
 
@@ -69,10 +69,10 @@ def holds_model(module: fx.GraphModule) -> Iterator[Fault]:
 
 def holds_field(module: fx.GraphModule) -> Iterator[Fault]:
     """The box, and the node where the coefficients enter."""
-    if FIELD not in dict(module.named_children()):
-        yield f"the box is held by the sub-module {FIELD}, and there is none", None
-    if not any(node.op == "call_function" and node.name == FIELD for node in module.graph.nodes):
-        yield f"the coefficients enter at the node {FIELD}, and there is none", None
+    if ENTRY not in dict(module.named_children()):
+        yield f"the box is held by the sub-module {ENTRY}, and there is none", None
+    if not any(node.op == "call_function" and node.name == ENTRY for node in module.graph.nodes):
+        yield f"the coefficients enter at the node {ENTRY}, and there is none", None
 
 
 def one_output(module: fx.GraphModule) -> Iterator[Fault]:

@@ -22,9 +22,9 @@ from robnet_fx.passes.base import check
 from robnet_fx.passes.conditions import CLEAN, PERTURBED
 from robnet_fx.passes.drop_softmax import drop_softmax
 from robnet_fx.passes.insert_clip import insert_clip
-from robnet_fx.passes.insert_field import insert_field
 from robnet_fx.passes.insert_layout import insert_layout
 from robnet_fx.passes.insert_normalisation import channels_of, insert_normalisation
+from robnet_fx.passes.insert_perturbation import insert_perturbation
 from robnet_fx.passes.lower import lower
 from robnet_fx.passes.simplify import simplify
 from robnet_fx.perturbations.base import Perturbation
@@ -49,7 +49,7 @@ def to_perturbed(perturbation: Perturbation, clip: str | None) -> tuple[Step, ..
     """The passes from the clean graph to the perturbed one, in order."""
     return (
         partial(insert_clip, clip=clip),
-        partial(insert_field, perturbation=perturbation),
+        partial(insert_perturbation, perturbation=perturbation),
         simplify,  # what the field now lies between
     )
 

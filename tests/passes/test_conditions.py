@@ -14,8 +14,8 @@ from torch import fx, nn
 
 import robnet_fx
 from robnet_fx import BiasField
-from robnet_fx.graphs import FIELD, LAYOUT, MODEL, PASSES, copied
-from robnet_fx.passes import drop_softmax, insert_clip, insert_field, insert_layout, simplify
+from robnet_fx.graphs import ENTRY, LAYOUT, MODEL, PASSES, copied
+from robnet_fx.passes import drop_softmax, insert_clip, insert_layout, insert_perturbation, simplify
 from robnet_fx.passes.base import PassError, graph_pass
 from robnet_fx.passes.conditions import ANY, CANONICAL, CLEAN, PERTURBED, Condition, logits
 from robnet_fx.passes.drop_softmax import no_function_of_logits
@@ -97,7 +97,7 @@ def one_more_input(module: fx.GraphModule) -> None:
 
 
 def renamed(module: fx.GraphModule) -> None:
-    node(module, FIELD).name = "entry"
+    node(module, ENTRY).name = "entry"
 
 
 BREAKS = [
@@ -105,7 +105,7 @@ BREAKS = [
     (CLEAN, one_more_input, "the only input is the image"),
     (PERTURBED, one_more_input, "the inputs are coefficients, image, and these are more, coefficients, image"),
     (ANY, without(MODEL), "the user's module is the sub-module model"),
-    (PERTURBED, without(FIELD), "the box is held by the sub-module field"),
+    (PERTURBED, without(ENTRY), "the box is held by the sub-module field"),
     (PERTURBED, renamed, "the coefficients enter at the node field"),
     (ANY, as_method, "no call_method"),
     (ANY, target("relu", torch.relu), "an ATen overload or a function"),
@@ -185,7 +185,7 @@ def test_an_error_says_which_pass_and_node_and_what_was_run_before():
         "pass insert_clip needs a graph that is canonical, and this one is not: the only input is the image, and these"
         " are coefficients, image",
         "  passes  trace, drop_softmax, lower, simplify, insert_layout, insert_normalisation, insert_clip,"
-        " insert_field, simplify",
+        " insert_perturbation, simplify",
     ]
 
     @graph_pass(requires=CANONICAL, ensures=CANONICAL)
@@ -200,7 +200,9 @@ def test_an_error_says_which_pass_and_node_and_what_was_run_before():
     assert passes == "  passes  trace, simplify"
 
 
-@pytest.mark.parametrize("run", [drop_softmax, lower, insert_layout, lambda g: insert_field(g, BiasField(0, 0.1))])
+@pytest.mark.parametrize(
+    "run", [drop_softmax, lower, insert_layout, lambda g: insert_perturbation(g, BiasField(0, 0.1))]
+)
 def test_every_pass_checks_what_it_is_given(run):
     module = traced()
     del node(module, "relu").meta["val"]

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 import robnet_fx
 from robnet_fx import BiasField, UsageError, WhiteNoise
 from robnet_fx.graphs import copied, derive, prune
-from robnet_fx.passes import insert_clip, insert_field, insert_layout, insert_normalisation, simplify
+from robnet_fx.passes import insert_clip, insert_layout, insert_normalisation, insert_perturbation, simplify
 from robnet_fx.passes.lower import lower
 from robnet_fx.passes.pipeline import stages, to_clean, to_perturbed
 from robnet_fx.problem import Problem
@@ -42,7 +42,7 @@ def test_the_clip_keeps_pixels_in_the_unit_interval(clip: str | None, inserted: 
 
 def test_the_clip_stands_before_the_normalisation_and_the_field_before_the_clip():
     source = insert_normalisation(drawn(), 0.5, 0.25)
-    perturbed = insert_field(insert_clip(source, "clamp"), BiasField(1, 0.2))
+    perturbed = insert_perturbation(insert_clip(source, "clamp"), BiasField(1, 0.2))
     assert names(perturbed)[:4] == ["field", "clip", "normalise_mean", "normalise_std"]
     assert [n.name for n in perturbed.graph.find_nodes(op="placeholder")] == ["coefficients", "image"]
 
@@ -78,7 +78,7 @@ def test_normalisation_that_does_not_fit_is_refused(mean, std, message: str):
 @pytest.mark.parametrize("perturbation", [BiasField(1, 0.2, True, True), WhiteNoise(0.2)])
 def test_the_field_is_applied_to_the_image(perturbation):
     source = drawn()
-    perturbed = insert_field(source, perturbation)
+    perturbed = insert_perturbation(source, perturbation)
     transform = perturbed.field
     x = torch.rand(3, 2, 3, dtype=torch.float64)
     torch.testing.assert_close(perturbed(transform.center.expand(3, -1), x), source(x))
@@ -94,7 +94,7 @@ def test_passes_leave_their_input_alone():
     for run in (
         lambda g: insert_clip(g, "relu"),
         lambda g: insert_normalisation(g, 0.5, 0.5),
-        lambda g: insert_field(g, BiasField(0, 0.1)),
+        lambda g: insert_perturbation(g, BiasField(0, 0.1)),
         simplify,
     ):
         made = run(source)
@@ -144,7 +144,7 @@ def test_each_stage_can_be_seen_with_what_made_it():
     seen = [*stages(source, to_clean(0.5, 0.5))]
     seen += stages(seen[-1], to_perturbed(BiasField(0, 0.1), "clamp"))
     made = ["drop_softmax", "lower", "simplify", "insert_layout", "insert_normalisation"]
-    made += ["insert_clip", "insert_field", "simplify"]
+    made += ["insert_clip", "insert_perturbation", "simplify"]
     assert [graph.meta["passes"][-1] for graph in seen] == made
     assert seen[-1].meta["passes"] == ("trace", *made)
     assert [names(graph)[:2] for graph in seen[3:7:3]] == [["reshape", "linear"], ["field", "clip"]]

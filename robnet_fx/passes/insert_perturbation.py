@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from robnet_fx.graphs import FIELD, NOWHERE, call, input_of, noted, shape_of
+from robnet_fx.graphs import ENTRY, NOWHERE, call, input_of, noted, shape_of
 from robnet_fx.passes.base import PassError, arrived, graph_pass, inserted, put_behind
 from robnet_fx.passes.conditions import CANONICAL, PERTURBED
 from robnet_fx.passes.insert_layout import layout_of
@@ -13,7 +13,7 @@ from robnet_fx.perturbations.base import Perturbation
 
 
 @graph_pass(requires=CANONICAL, ensures=PERTURBED)
-def insert_field(module: fx.GraphModule, perturbation: Perturbation) -> None:
+def insert_perturbation(module: fx.GraphModule, perturbation: Perturbation) -> None:
     """The perturbation's affine entry in front of everything (Definition 7 without building W), and behind it its tail;
     box and basis as `field`."""
     old, graph = input_of(module), module.graph
@@ -21,7 +21,7 @@ def insert_field(module: fx.GraphModule, perturbation: Perturbation) -> None:
     if (found := shape_of(arrived(module))) != layout.image:
         raise PassError(f"the field would lie on {list(found)}, and an image is {list(layout.image)}")
     transform = perturbation.build(layout.image).to(dtype=old.meta["dtype"])
-    module.add_module(FIELD, transform)
+    module.add_module(ENTRY, transform)
     value = old.meta["val"]
     with graph.inserting_before(next(iter(graph.nodes))):
         each = value.new_empty((value.shape[0], transform.dimensions))
@@ -32,10 +32,10 @@ def insert_field(module: fx.GraphModule, perturbation: Perturbation) -> None:
     images = arrived(module)
     with graph.inserting_before(images.next):
         parts = [
-            noted(graph.get_attr(f"{FIELD}.{name}"), value.new_empty(getattr(transform, name).shape), inserted("field"))
+            noted(graph.get_attr(f"{ENTRY}.{name}"), value.new_empty(getattr(transform, name).shape), inserted("field"))
             for name in transform.part_names
         ]
         args, like = (coefficients, images, *parts), images.meta["val"]
-        field = call(graph, transform.rules.apply, args, place=inserted("field"), name=FIELD, value=like)
+        field = call(graph, transform.rules.apply, args, place=inserted("field"), name=ENTRY, value=like)
         tail = append_tail(module, field, transform, type(perturbation).__name__)
     put_behind(images, tail)
