@@ -32,7 +32,7 @@ def attack(
     """
     wanted = perturbation.read()
 
-    from robnet_fx.cli.opened import open_subject
+    from robnet_fx.cli.opened import open_judged
     from robnet_fx.cli.output import announce, show
     from robnet_fx.cli.pace import settle_by_network
     from robnet_fx.report.console import notes
@@ -41,10 +41,10 @@ def attack(
     from robnet_fx.verify.attack import attack as run_attack
     from robnet_fx.verify.record import about_computing, about_problem, hashes, record
 
-    subject = open_subject(model, images, seed=seed, device=device)
-    index, pictures, labels = subject.test_images(limit)
-    announce("attack", {**subject.describe(wanted), "search": f"{steps} steps from each of {restarts} starts"})
-    net = subject.bound(wanted, perturbation.form, "ibp")  # the cheapest to generate: none is asked for
+    judged = open_judged(model, images, seed=seed, device=device)
+    index, pictures, labels = judged.test_images(limit)
+    announce("attack", {**judged.describe(wanted), "search": f"{steps} steps from each of {restarts} starts"})
+    net = judged.bound(wanted, perturbation.form, "ibp")  # the cheapest to generate: none is asked for
     settle_by_network(net.clean, pictures, net.center.device)
 
     found = run_attack(net, pictures, labels, steps=steps, restarts=restarts, seed=seed, progress=Bars(notes()))
@@ -59,6 +59,6 @@ def attack(
     }
     about = about_problem(net), about_computing(net), hashes(net, model.model, pictures, labels)
     samples = [dict(zip(names, (value.tolist() for value in row), strict=True)) for row in columns]
-    document = record("attack", subject.opened.document(), totals, *about, {"samples": samples})
-    title = f"{model.model}: {len(labels)} test images of {subject.data.name}, eps {wanted.eps * 255:.4g}/255"
+    document = record("attack", judged.opened.document(), totals, *about, {"samples": samples})
+    title = f"{model.model}: {len(labels)} test images of {judged.data.name}, eps {wanted.eps * 255:.4g}/255"
     show(document, accuracies(title, {"share": shares}), as_json=json, out=out)

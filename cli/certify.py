@@ -36,7 +36,7 @@ def certify(
 
     from robnet_fx.bounds import method_named
     from robnet_fx.cli.errors import warn
-    from robnet_fx.cli.opened import open_subject
+    from robnet_fx.cli.opened import open_judged
     from robnet_fx.cli.output import announce, show
     from robnet_fx.cli.pace import settle_by_bounds
     from robnet_fx.errors import RobnetError
@@ -50,21 +50,21 @@ def certify(
     from robnet_fx.verify.record import record
 
     method_named(method or "rsip-ssip")
-    subject = open_subject(model, images, seed=seed, device=device)
-    index, pictures, labels = subject.test_images(limit)
-    net = subject.bound(wanted, perturbation.form, method)
+    judged = open_judged(model, images, seed=seed, device=device)
+    index, pictures, labels = judged.test_images(limit)
+    net = judged.bound(wanted, perturbation.form, method)
     shown = describe_method(net.method, net.clip, method, len(net.center))
-    announce("certify", {**subject.describe(wanted), "method": f"{shown}, float64"})
+    announce("certify", {**judged.describe(wanted), "method": f"{shown}, float64"})
     settle_by_bounds(net, pictures, labels)
     bars = Bars(notes())
 
     certificate = run_certify(
-        net, pictures, labels, progress=bars, model_file=model.model, data_notes=subject.data.notes
+        net, pictures, labels, progress=bars, model_file=model.model, data_notes=judged.data.notes
     )
     known = certificate.verdicts
-    if said := doubt(net, pictures, labels, known.predicted, known.correct, subject.data.name):
+    if said := doubt(net, pictures, labels, known.predicted, known.correct, judged.data.name):
         warn(said)
-    document = record("certify", subject.opened.document(), certificate.document())
+    document = record("certify", judged.opened.document(), certificate.document())
     for number, sample in zip(index.tolist(), document["samples"], strict=True):
         sample["index"] = number
     shares = {"clean": certificate.clean_accuracy, "certified": certificate.certified_accuracy}
@@ -77,6 +77,6 @@ def certify(
             )
         shares["attacked"] = attacked.accuracy
         document = record("certify", document, {"attacked_accuracy": attacked.accuracy})
-    what = f"{len(labels)} test images of {subject.data.name}, eps {wanted.eps * 255:.4g}/255"
+    what = f"{len(labels)} test images of {judged.data.name}, eps {wanted.eps * 255:.4g}/255"
     title = f"{model.model}: {what}, {net.method}"
     show(document, accuracies(title, {"share": shares}), as_json=json, out=out)

@@ -13,7 +13,7 @@ from robnet_fx.errors import UsageError
 
 if TYPE_CHECKING:
     from robnet_fx.cli.one_image import OneImage
-    from robnet_fx.cli.opened import Lone, Subject
+    from robnet_fx.cli.opened import Judged, Lone
     from robnet_fx.problem import Problem
 
 
@@ -80,7 +80,7 @@ def inspect(
         _show_stage(found, found.problem(wanted, perturbation.form), method, stage or "source", code, json)
 
 
-def _show_stage(found: Lone | Subject, problem: Problem, asked: str | None, stage: str, code: bool, json: bool) -> None:
+def _show_stage(found: Lone | Judged, problem: Problem, asked: str | None, stage: str, code: bool, json: bool) -> None:
     from dataclasses import asdict
 
     from robnet_fx.cli.opened import usual_method

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import robnet_fx
 from robnet_fx.bounds.model import BoundedModel
-from robnet_fx.cli.opened import open_alone, open_subject, usual_method
+from robnet_fx.cli.opened import open_alone, open_judged, usual_method
 from robnet_fx.cli.options import Images, Model
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.onnx.header import read_header
@@ -96,17 +96,17 @@ def open_one_image(
             title = "a random image: no data set is known for this input; --data names one"
             document = {"model": str(path), "data": None, "normalisation": problem.normalisation}
             return OneImage(path, net, image, title, lone.describe(perturbation), document, None)
-    subject = open_subject(model, images, device="cpu")
-    number, count = number or 0, len(subject.data.x_test)
+    judged = open_judged(model, images, device="cpu")
+    number, count = number or 0, len(judged.data.x_test)
     if not 0 <= number < count:
-        raise UsageError(f"--image must lie between 0 and {count - 1}, the test images of {subject.data.name}")
-    net = subject.bound(perturbation, clip, asked)
-    chosen, labels = subject.data.x_test[number : number + 1], subject.data.y_test[number : number + 1]
+        raise UsageError(f"--image must lie between 0 and {count - 1}, the test images of {judged.data.name}")
+    net = judged.bound(perturbation, clip, asked)
+    chosen, labels = judged.data.x_test[number : number + 1], judged.data.y_test[number : number + 1]
     (verdict,) = certify(net, chosen, labels).document()["samples"]
     verdict["index"] = number
     title = f"test image {number}: label {verdict['label']}, predicted {verdict['predicted']}, {_word(verdict)}"
-    image, document = to_float(chosen, net.center), subject.opened.document()
-    return OneImage(path, net, image, title, subject.describe(perturbation), document, verdict)
+    image, document = to_float(chosen, net.center), judged.opened.document()
+    return OneImage(path, net, image, title, judged.describe(perturbation), document, verdict)
 
 
 def _word(verdict: dict[str, Any]) -> str:

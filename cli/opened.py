@@ -34,7 +34,7 @@ from robnet_fx.zoo.reading import Reading
 
 
 @dataclass(frozen=True)
-class Subject:
+class Judged:
     """What a command works on: model and images, channels first, with their files.
 
     `reading` is the given one, completed by the model's metadata.
@@ -83,7 +83,7 @@ class Subject:
         return {**lines, "device": f"{opened.device}{several}"}
 
 
-def open_subject(model: Model, images: Images, *, seed: int = 0, device: str | None = None) -> Subject:
+def open_judged(model: Model, images: Images, *, seed: int = 0, device: str | None = None) -> Judged:
     """Open a model, find its data set where none is named, settle its layout, and refuse one that does not fit.
 
     What the model's metadata say about reading the data set that they name holds unless the options say otherwise.
@@ -105,7 +105,7 @@ def open_subject(model: Model, images: Images, *, seed: int = 0, device: str | N
     opened = open_model(file, dataset, mean=mean, std=std, layout=layout, flat=model.flat, device=device)
     if dataset.axes is None:
         dataset = dataset.channels_first(opened.axes)
-    return Subject(replace(opened, data=dataset, axes="nchw"), file, dataset, reading)
+    return Judged(replace(opened, data=dataset, axes="nchw"), file, dataset, reading)
 
 
 def _load(
@@ -148,7 +148,7 @@ class Lone:
 
     @property
     def remarks(self) -> Mapping[str, str]:
-        """What is said of the network, by subject."""
+        """What is said of the network, by judged."""
         return remarks(self.canonical)
 
     def problem(self, perturbation: Perturbation, clip: str | None) -> Problem:
@@ -174,9 +174,9 @@ def open_alone(model: Model, images: Images) -> Lone:
     return Lone(file, canonical, *normalisation(file, model), unsettled or square)
 
 
-def open_with_or_without_data(model: Model, images: Images, device: str | None) -> Subject | Lone:
+def open_with_or_without_data(model: Model, images: Images, device: str | None) -> Judged | Lone:
     """The model with its images where a data set is named, else alone."""
-    return open_alone(model, images) if images.data is None else open_subject(model, images, device=device)
+    return open_alone(model, images) if images.data is None else open_judged(model, images, device=device)
 
 
 def usual_method(perturbation: Perturbation, layout: Layout, asked: str | None = None) -> str:

@@ -102,7 +102,7 @@ def robustify(
 
     from dataclasses import asdict
 
-    from robnet_fx.cli.opened import open_subject, usual_method
+    from robnet_fx.cli.opened import open_judged, usual_method
     from robnet_fx.cli.output import announce, show
     from robnet_fx.cli.pace import settle_by_network
     from robnet_fx.machine.files import sha256_of_file
@@ -117,13 +117,13 @@ def robustify(
     from robnet_fx.zoo.data import METADATA_KEY
 
     target = target_of(model.model, out)
-    subject = open_subject(model, images, seed=training.seed, device=device)
-    opened, method = subject.opened, usual_method(wanted, subject.layout, training.method)
-    dimensions = wanted.build(subject.layout.image).dimensions
+    judged = open_judged(model, images, seed=training.seed, device=device)
+    opened, method = judged.opened, usual_method(wanted, judged.layout, training.method)
+    dimensions = wanted.build(judged.layout.image).dimensions
     shown = describe_method(method, perturbation.form, training.method, dimensions)
-    announce("robustify", {**subject.describe(wanted), "training": f"{shown}, {training.describe()}"})
+    announce("robustify", {**judged.describe(wanted), "training": f"{shown}, {training.describe()}"})
     clean_graph = clean(opened.canonical, opened.mean, opened.std)
-    settle_by_network(clean_graph, subject.data.x_train, opened.device)
+    settle_by_network(clean_graph, judged.data.x_train, opened.device)
     original = sha256_of_file(model.model)
     result = robustify_opened(
         opened,
@@ -132,7 +132,7 @@ def robustify(
         out=target,
         runs=runs,
         resume=resume,
-        metadata={METADATA_KEY: subject.data.name, **subject.reading.metadata()},
+        metadata={METADATA_KEY: judged.data.name, **judged.reading.metadata()},
         progress=Bars(notes()),
     )
     before, after = asdict(result.before), asdict(result.after)
@@ -147,6 +147,6 @@ def robustify(
         "written_as": result.exported,
         "model_sha256": {"before": original, "after": sha256_of_file(result.out)},
     }
-    document = record("robustify", opened.document(), result.certificate.subject, own)
-    title = f"{result.images['test']} test images of {subject.data.name}, eps {wanted.eps * 255:.4g}/255"
+    document = record("robustify", opened.document(), result.certificate.about, own)
+    title = f"{result.images['test']} test images of {judged.data.name}, eps {wanted.eps * 255:.4g}/255"
     show(document, before_and_after(title, before, after, files), as_json=json)

@@ -43,7 +43,7 @@ class BoundedModel(nn.Module):
     `image -> logits` without the perturbation. `classes` is the number of logits, 2 for a module of one; `input_shape`
     is that of an image, `taken` that of the user's module's own input, and `layout` says how one becomes the other.
     `output` is where the logits are in what the module returns (None where that is a tensor), and `head` what they are
-    to the logits that are bounded. `remarks` are what a report must say of it all, by subject.
+    to the logits that are bounded. `remarks` are what a report must say of it all, by topic.
     Graphs are generated when first needed and read the box from buffers, so `set_eps` costs nothing.
     """
 
@@ -250,7 +250,7 @@ class BoundedModel(nn.Module):
 
 
 def remarks(canonical: fx.GraphModule) -> dict[str, str]:
-    """What a report must say of a network beside its name, by subject: its output, and what its file is like."""
+    """What a report must say of a network beside its name, by topic: its output, and what its file is like."""
     own: dict[str, str] = dict(getattr(canonical.get_submodule(MODEL), "remarks", {}))
     path = input_of(canonical).meta.get(OUTPUT)
     chosen = f"{path} of what the module returns" if path else own.get("output")

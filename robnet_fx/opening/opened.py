@@ -67,7 +67,7 @@ class Opened:
 
     @cached_property
     def remarks(self) -> dict[str, str]:
-        """What is said of the network, by subject."""
+        """What is said of the network, by topic."""
         return remarks(self.canonical)
 
     @property

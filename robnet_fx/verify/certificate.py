@@ -29,7 +29,7 @@ class Certificate:
 
     labels: Tensor
     verdicts: Verdicts
-    subject: dict[str, Any]
+    about: dict[str, Any]
 
     @property
     def count(self) -> int:
@@ -54,7 +54,7 @@ class Certificate:
         return float(self.certified.double().mean())
 
     def document(self) -> dict[str, Any]:
-        """The record: totals, the subject, and one entry a sample; a margin that is not a finite number is None."""
+        """The record: totals, what it is about, an entry a sample; a margin that is not a finite number is None."""
         columns = zip(self.labels.tolist(), *(column.tolist() for column in self.verdicts), strict=True)
         totals = {
             "clean_accuracy": self.clean_accuracy,
@@ -72,7 +72,7 @@ class Certificate:
             }
             for index, (label, predicted, correct, certified, margin) in enumerate(columns)
         ]
-        return record("certify", totals, self.subject, {"samples": samples})
+        return record("certify", totals, self.about, {"samples": samples})
 
     def to_json(self) -> str:
         """The document as JSON text."""
@@ -108,14 +108,14 @@ def certify(
         raise UsageError(f"a verdict needs a floating-point dtype, not {dtype}")
     exact = in_dtype(net, dtype)
     found = verdicts(exact, images, labels, batch_size=batch_size, progress=progress)
-    subject = {
+    about = {
         "data_notes": [*data_notes],
         **about_problem(exact),
         "method": net.method,
         **about_computing(exact),
         **hashes(net, model_file, images, labels),
     }
-    return Certificate(labels.cpu(), found, subject)
+    return Certificate(labels.cpu(), found, about)
 
 
 def in_dtype(net: BoundedModel, dtype: torch.dtype | None) -> BoundedModel:

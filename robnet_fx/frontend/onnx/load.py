@@ -38,7 +38,7 @@ class OnnxModel(nn.Module):
     `network` is it as a torch.fx.GraphModule, one sub-module a node, named after it; `proto` is the file as it was
     read, of which `part` is what the logits need, and `stored` says where in it each parameter lives (None: nowhere),
     `uses` which node reads it there (by its first output), as which input. `asked` is the output that was named.
-    `remarks` are what a report must say about it, by subject.
+    `remarks` are what a report must say about it, by topic.
     """
 
     def __init__(self, path: Path, proto: onnx.ModelProto, part: onnx.ModelProto, reader: GraphReader) -> None:
