@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import robnet_fx
-from robnet_fx import BiasField, BoundedModel, Recipe
+from robnet_fx import BiasField, BoundedModel, Box, Recipe
 from robnet_fx.frontend.running import undisturbed
 from robnet_fx.inspect import survey
 from robnet_fx.interchange.network import write_onnx
@@ -278,6 +278,7 @@ CALLS: dict[str, Call] = {
     "module_logits": lambda net, x, y, out: net.module_logits(x),
     "margins": lambda net, x, y, out: net.margins(x, y),
     "margins_in_parts": lambda net, x, y, out: list(net.margins_in_parts(x, y, rows=1)),
+    "branch": lambda net, x, y, out: net.branch(x, y, Box(net.center[None], net.radius[None] / 2)),
     "intermediate": lambda net, x, y, out: net.intermediate(x),
     "probe": lambda net, x, y, out: net.probe(x),
     "set_eps": lambda net, x, y, out: net.set_eps(0.04),
@@ -288,6 +289,7 @@ CALLS: dict[str, Call] = {
     "attack": lambda net, x, y, out: attack(net, x, y, steps=2, restarts=2),
     "survey": lambda net, x, y, out: survey(net, x),
     "train": lambda net, x, y, out: train(net, x, y, Recipe.short(1), validation=(x, y)),
+    "keep_freed_memory": lambda net, x, y, out: robnet_fx.keep_freed_memory(),
     "write_onnx": lambda net, x, y, out: write_onnx(net.model, out / "module.onnx", x, output=net.output),
 }
 

@@ -103,8 +103,8 @@ def test_training_computes_its_bounds_as_the_recipe_says_and_verdicts_do_not(mon
     net, seen = bounded(fit=60), []
     original = net.margins_in_parts
 
-    def watch(images, labels, *, precision="float32", **options):
-        for part in original(images, labels, precision=precision, **options):
+    def watch(images, labels, box=None, *, precision="float32", **options):
+        for part in original(images, labels, box, precision=precision, **options):
             seen.append((precision, now()[0]))
             yield part
 
