@@ -45,7 +45,7 @@ def check(
 
     place = choose_device(device)
     available = available_memory(place)
-    heading = {"model": str(model.model), **about_perturbation(wanted), "clip": perturbation.clip}
+    heading = {"model": str(model.model), **about_perturbation(wanted), "clip": perturbation.form}
     try:
         found = open_with_or_without_data(model, images, device=device)
         announce("check", found.describe())

@@ -51,8 +51,8 @@ def inspect(
     """Look inside: MODEL's graph at a stage, as a table or as code; or with --eps (or --noise, --box) the source graph
     against its bounds, how wide they are node by node, and where they blow up.
 
-    The ONNX file of --onnx takes `image` and `spec` and gives `lower` and `upper`: a certificate that runs without
-    Python. Without a data set for the model, a random image is bounded.
+    The ONNX file of --onnx takes `image`, `spec` and, for another box, `center` and `radius`, and gives `lower` and
+    `upper`: a certificate that runs without Python. Without a data set for the model, a random image is bounded.
 
     Examples: `robnet-fx inspect digits.onnx --stage bounds --code`,
     `robnet-fx inspect digits.onnx --eps 40 --image 0 --html digits.html`

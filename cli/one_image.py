@@ -16,6 +16,7 @@ from robnet_fx.cli.opened import open_alone, open_judged, usual_method
 from robnet_fx.cli.options import Images, Model
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.onnx.header import read_header
+from robnet_fx.graphs import ENTRY
 from robnet_fx.images.pixels import to_float
 from robnet_fx.inspect import Survey, code_lines
 from robnet_fx.machine.files import write_atomically
@@ -74,7 +75,7 @@ class OneImage:
             return {}
         with torch.no_grad():
             probe = self.net.probe(self.image)
-        lower, upper = probe.get("clip", probe["field"])["ibp"]
+        lower, upper = probe.get("clip", probe[ENTRY])["ibp"]
         shown = {"darkest pixels": lower, "the image": self.image, "brightest pixels": upper}
         return {caption: png_uri(pixels[0]) for caption, pixels in shown.items()}
 

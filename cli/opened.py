@@ -148,7 +148,7 @@ class Lone:
 
     @property
     def remarks(self) -> Mapping[str, str]:
-        """What is said of the network, by judged."""
+        """What is said of the network, by topic."""
         return remarks(self.canonical)
 
     def problem(self, perturbation: Perturbation, clip: str | None) -> Problem:

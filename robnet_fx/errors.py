@@ -28,7 +28,7 @@ class UnsupportedOpError(UnsupportedError):
 
 
 class Interrupted(RobnetError):
-    """The user stopped a long run; `checkpoint` continues it."""
+    """The user stopped a long run; `checkpoint` (None where none was asked for) continues it."""
 
     exit_code = 130
 

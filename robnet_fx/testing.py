@@ -1,7 +1,7 @@
 """A soundness harness for rules, yours or ours: it hunts for a coefficient that leaves a bound.
 
 ```python
-from robnet_fx.problem import Problem
+from robnet_fx import BiasField
 from robnet_fx.testing import check_sound
 
 check_sound(MyNetwork().double(), BiasField(1, 0.1), images)  # AssertionError if a bound of a node is left

@@ -1,4 +1,4 @@
-"""Where SSIP may start anew from RSIP: values that every path from the field to the logits passes."""
+"""Where SSIP may start anew from RSIP: values that every path from the entry to the logits passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The emission of one bounds graph: forward domains node by node, then RSIP from a value back to the field."""
+"""The emission of one bounds graph: forward domains node by node, then RSIP from a value back to the entry."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Emitter:
 
         return place(node.args), {key: place(value) for key, value in node.kwargs.items()}
 
-    def field_arguments(self) -> list[fx.Node]:
+    def entry_arguments(self) -> list[fx.Node]:
         """The image and the perturbation's tensors."""
         if not self.parts:
             self.parts = [self.graph.get_attr(f"{ENTRY}.{name}") for name in self.plan.transform.part_names]
@@ -90,7 +90,7 @@ class Emitter:
         """IBP and, where the method asks for it, SSIP for every node, and `pre` before every non-affine one."""
         for node in self.plan.dependent:
             if node.name == ENTRY:
-                args = [*self.field_arguments(), *self.box]
+                args = [*self.entry_arguments(), *self.box]
                 self.ibp[node] = self.call(self.plan.transform.rules.ibp, f"{node.name}_ibp", *args)
                 if self.plan.symbolic:
                     self.ssip[node] = self.call(self.plan.transform.rules.ssip, f"{node.name}_ssip", *args)
@@ -140,17 +140,17 @@ class Emitter:
         return pres[0] if len(pres) == 1 else pres
 
     def tightened(self, node: fx.Node, value: fx.Node, pre: fx.Node) -> fx.Node:
-        """`pre` intersected with RSIP from this value back to the field."""
+        """`pre` intersected with RSIP from this value back to the entry."""
         inner, units = self.inner()
         graph = inner.finished("Rsip", inner.backward(value, units, set()))
         rows = Tightened(graph, self.plan.widest, self.unstable(node))
         return self.looped(rows, value, pre, f"{node.name}_rsip_pre")
 
     def anchored(self, value: fx.Node) -> fx.Node:
-        """SSIP of a value from RSIP back to the field, where that is tighter."""
+        """SSIP of a value from RSIP back to the entry, where that is tighter."""
         inner, units = self.inner()
         ((_, form),) = inner.pulled(value, units, set())
-        entry = inner.call(self.plan.transform.rules.ssip, f"{ENTRY}_ssip", *inner.field_arguments(), *inner.box)
+        entry = inner.call(self.plan.transform.rules.ssip, f"{ENTRY}_ssip", *inner.entry_arguments(), *inner.box)
         graph = inner.finished("Rsip", inner.call(domains.substitute, f"{value.name}_ssip", form, entry))
         rows = Anchored(graph, self.plan.widest)
         return self.looped(rows, value, self.ssip[value], f"{value.name}_rsip_ssip")
@@ -181,7 +181,7 @@ class Emitter:
         return self.concluded(self.pulled(start, rows, stops))
 
     def pulled(self, start: fx.Node, rows: fx.Node, stops: set[fx.Node]) -> list[tuple[fx.Node, fx.Node]]:
-        """Where `rows @ value of start` ends, at the stops and the field, and the form it is there."""
+        """Where `rows @ value of start` ends, at the stops and the entry, and the form it is there."""
         pending: dict[fx.Node, list[fx.Node]] = {start: [self.call(domains.form_of, f"{start.name}_rsip", rows)]}
         ends: list[tuple[fx.Node, fx.Node]] = []
         for node in reversed(self.plan.dependent):
@@ -229,7 +229,7 @@ class Emitter:
     def over_coefficients(self, ends: list[tuple[fx.Node, fx.Node]]) -> fx.Node:
         """The form where RSIP ended, at the perturbation, as one over the coefficients."""
         ((_, form),) = ends
-        return self.call(self.plan.transform.rules.rsip, "coefficients_rsip", form, *self.field_arguments())
+        return self.call(self.plan.transform.rules.rsip, "coefficients_rsip", form, *self.entry_arguments())
 
     def symbolic(self, ends: list[tuple[fx.Node, fx.Node]], name: str) -> fx.Node:
         """The forms as one symbolic value, from SSIP where they ended."""

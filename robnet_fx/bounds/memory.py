@@ -64,7 +64,7 @@ def of_training(perturbed: fx.GraphModule, rows: int | None = None) -> Memory:
 
 
 def rows_without_gradient(widest: int, images: int) -> int:
-    """How many rows of RSIP are worked at once where no gradient needs them all; `widest` as of `analysis.widest`."""
+    """How many rows of RSIP are worked at once where no gradient needs them all; `widest` as of `dependence.widest`."""
     return max(1, ROWS_BUDGET // (max(1, images) * widest))
 
 

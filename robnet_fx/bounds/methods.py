@@ -10,7 +10,7 @@ from robnet_fx.rules import DEFAULT
 
 @dataclass(frozen=True)
 class Method:
-    """`symbolic`: `pre` from IBP ∩ SSIP, else from IBP. `backward`: RSIP from the spec to the field; without it the
+    """`symbolic`: `pre` from IBP ∩ SSIP, else from IBP. `backward`: RSIP from the spec to the entry; without it the
     spec goes back through the last affine nodes only and is bounded there by the forward domain. `anchored`: SSIP
     starts anew from RSIP where all paths meet (`anchors.py`). `everywhere`: RSIP for every intermediate layer too.
     `relaxer`: whose relaxations, the default ones for what it has none for (`rules.register`)."""
@@ -35,6 +35,7 @@ METHODS = {
     "rsip-anchored": Method(symbolic=True, backward=True, anchored=True),
     "rsip": Method(symbolic=True, backward=True, everywhere=True),
 }
+"""Name -> method, in the order in which help and tables list them."""
 
 
 def default_method(dimensions: int, most: int | None) -> str:

@@ -45,6 +45,9 @@ class BoundedModel(nn.Module):
     `output` is where the logits are in what the module returns (None where that is a tensor), and `head` what they are
     to the logits that are bounded. `remarks` are what a report must say of it all, by topic.
     Graphs are generated when first needed and read the box from buffers, so `set_eps` costs nothing.
+
+    canonical: what `trace` returns; problem: perturbation, clip and normalisation; method: a name in `bounds.METHODS`.
+    `eps` is the strength that `set_eps` set last. Raises `UsageError` and `UnsupportedOpError`.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class BoundedModel(nn.Module):
 
     @property
     def transform(self) -> Transform:
+        """The perturbation's module: default box, tensors and rules."""
         transform = self.perturbed.get_submodule(ENTRY)
         assert isinstance(transform, Transform)
         return transform
@@ -99,17 +103,19 @@ class BoundedModel(nn.Module):
         return self.transform.radius
 
     def set_eps(self, eps: float) -> None:
-        """Move the box to another eps, a plain number in [0, 1]; 0 collapses it onto the image."""
+        """Move the box to another eps, a plain number in [0, 1]; 0 collapses it onto the image. Raises `UsageError`."""
         self.transform.set_eps(eps)
         self.eps = float(eps)
 
     def forward(self, coefficients: Tensor, images: Tensor) -> Tensor:
-        """The logits of the perturbed images: physical coefficients `[B, D]`, images `[B, *S]` in [0, 1]."""
+        """The logits of the perturbed images: physical coefficients `[B, D]`, images `[B, *S]` in [0, 1].
+        Nothing is checked."""
         logits: Tensor = self.perturbed(coefficients, images)
         return logits
 
     def logits(self, images: Tensor) -> Tensor:
-        """`[B, classes]`: the unperturbed network in inference form, normalisation included."""
+        """`[B, classes]`: the unperturbed network in inference form, normalisation included, of images `[B, *S]` in
+        [0, 1] and in the net's dtype. Raises `UsageError`."""
         check_images(images, self.input_shape, self.center.dtype)
         logits: Tensor = self.clean(images)
         return logits
@@ -143,6 +149,7 @@ class BoundedModel(nn.Module):
     def margins(self, images: Tensor, labels: Tensor, box: Box | None = None) -> Tensor:
         """Upper bounds `[B, classes]` of `logit_i - logit_label` over a box, -inf in the label's column.
 
+        images `[B, *S]` in [0, 1] and in the net's dtype, labels `[B]` whole numbers,
         box: `center`, `radius` `[1 or B, D]`, one for all samples or one for each; by default the box of `set_eps`.
         Differentiable in the parameters, the images and the box. A sample is certified where every bound is below 0.
         Without gradients many classes are worked in parts, so that memory suffices.
@@ -197,12 +204,15 @@ class BoundedModel(nn.Module):
         self._upper.compile(*args, dynamic=True, **options)
 
     def intermediate(self, images: Tensor, box: Box | None = None) -> dict[str, Interval]:
-        """Canonical node name -> (lower, upper) of that node's value, for every value a relaxation stands on."""
+        """Canonical node name -> (lower, upper) of that node's value, for every value a relaxation stands on.
+
+        Each end is `[B, *S]` with the value's own S; `box` as for `margins`. Raises `UsageError`."""
         table: dict[str, Interval] = self._intermediate(images, *self._over(box, images))
         return table
 
     def probe(self, images: Tensor, box: Box | None = None) -> dict[str, dict[str, Interval]]:
-        """Canonical node name -> domain ("ibp", "ssip", "pre") -> (lower, upper), for every node."""
+        """Canonical node name -> domain ("ibp", "ssip", "pre") -> (lower, upper), for every node;
+        otherwise as `intermediate`."""
         table: dict[str, dict[str, Interval]] = self._probe(images, *self._over(box, images))
         return table
 

@@ -67,7 +67,7 @@ def holds_model(module: fx.GraphModule) -> Iterator[Fault]:
         yield f"the user's module is the sub-module {MODEL}, and there is none", None
 
 
-def holds_field(module: fx.GraphModule) -> Iterator[Fault]:
+def holds_entry(module: fx.GraphModule) -> Iterator[Fault]:
     """The box, and the node where the coefficients enter."""
     if ENTRY not in dict(module.named_children()):
         yield f"the box is held by the sub-module {ENTRY}, and there is none", None
@@ -147,4 +147,4 @@ _ALWAYS = (holds_model, one_spelling, described, one_output)
 ANY = Condition("well formed", _ALWAYS)
 CANONICAL = Condition("canonical", (takes_images, *_ALWAYS))
 CLEAN = Condition("clean", (takes_images, *_ALWAYS, logits, settled))
-PERTURBED = Condition("perturbed", (takes("coefficients", "image"), *_ALWAYS, holds_field, logits))
+PERTURBED = Condition("perturbed", (takes("coefficients", "image"), *_ALWAYS, holds_entry, logits))

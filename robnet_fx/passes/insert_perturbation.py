@@ -15,11 +15,11 @@ from robnet_fx.perturbations.base import Perturbation
 @graph_pass(requires=CANONICAL, ensures=PERTURBED)
 def insert_perturbation(module: fx.GraphModule, perturbation: Perturbation) -> None:
     """The perturbation's affine entry in front of everything (Definition 7 without building W), and behind it its tail;
-    box and basis as `field`."""
+    box and basis in the sub-module `ENTRY`."""
     old, graph = input_of(module), module.graph
     layout = layout_of(module)
     if (found := shape_of(arrived(module))) != layout.image:
-        raise PassError(f"the field would lie on {list(found)}, and an image is {list(layout.image)}")
+        raise PassError(f"the perturbation would lie on {list(found)}, and an image is {list(layout.image)}")
     transform = perturbation.build(layout.image).to(dtype=old.meta["dtype"])
     module.add_module(ENTRY, transform)
     value = old.meta["val"]
@@ -36,6 +36,6 @@ def insert_perturbation(module: fx.GraphModule, perturbation: Perturbation) -> N
             for name in transform.part_names
         ]
         args, like = (coefficients, images, *parts), images.meta["val"]
-        field = call(graph, transform.rules.apply, args, place=inserted("field"), name=ENTRY, value=like)
-        tail = append_tail(module, field, transform, type(perturbation).__name__)
+        entry = call(graph, transform.rules.apply, args, place=inserted("field"), name=ENTRY, value=like)
+        tail = append_tail(module, entry, transform, type(perturbation).__name__)
     put_behind(images, tail)

@@ -50,7 +50,7 @@ def to_perturbed(perturbation: Perturbation, clip: str | None) -> tuple[Step, ..
     return (
         partial(insert_clip, clip=clip),
         partial(insert_perturbation, perturbation=perturbation),
-        simplify,  # what the field now lies between
+        simplify,  # what the perturbation now lies between
     )
 
 

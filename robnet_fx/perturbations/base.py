@@ -12,8 +12,9 @@ and white noise are entries alone. To write another, make one file:
    `M center + b` as constant and no slack; `rsip` pulls a form back, `<coef, M_d>` for each d and `<coef, b>` into its
    constant.
 3. Write a `Transform`: `rules` are these functions, `part_names` the tensors that they take between the image and the
-   box (a basis), `box_at(eps)` the box at an eps, with the identity at 0, and `tail(value)` what follows the entry.
-4. Write the specification, a frozen dataclass with `eps` and `build(shape)`, and name it where users look for it.
+   box (a basis), `box_at(eps)` the box at an eps, with the identity at 0, `tail(value)` what follows the
+   entry, and `max_ssip_dimensions` a limit where D may be too many for SSIP.
+4. Write the specification, a frozen dataclass with `eps` and `build(shape)`, and name it in `robnet_fx/__init__.py`.
 
 `robnet_fx.testing.check_sound` then hunts for coefficients that leave a bound. The default box lies in the buffers
 `center` and `radius [D]`, which `set_eps` changes in place, so that a graph is generated once; any other box is an
@@ -34,7 +35,7 @@ from robnet_fx.errors import UsageError
 
 
 def check_eps(eps: float) -> float:
-    """eps as a plain number in [0, 1]; pixel levels are a matter of the command line."""
+    """eps as a plain number in [0, 1], `UsageError` for anything else; pixel levels are for the command line."""
     try:
         value = float(eps)
     except (TypeError, ValueError):
@@ -103,6 +104,7 @@ class Transform(nn.Module):
 
     @property
     def dimensions(self) -> int:
+        """D."""
         return self.center.numel()
 
     def tail(self, value: Tensor) -> Tensor:
@@ -130,6 +132,8 @@ class Perturbation(Protocol):
     """What a user writes: `BiasField(3, 40 / 255)`, `WhiteNoise(0.01)`."""
 
     @property
-    def eps(self) -> float: ...
+    def eps(self) -> float:
+        """A plain number in [0, 1]; 0 is the identity."""
 
-    def build(self, shape: tuple[int, ...]) -> Transform: ...
+    def build(self, shape: tuple[int, ...]) -> Transform:
+        """The transform of images `[B, *shape]`, channels first."""

@@ -46,7 +46,7 @@ class Rule:
         return self.kind == "affine"
 
     def unstable(self, pre: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """The units whose `pre` is worth tightening: by default all that can move."""
+        """`bool [B, *S]`: the units whose `pre` is worth tightening, by default all that can move."""
         return (self.relaxation.unstable if self.relaxation else every_unit)(pre, *args, **kwargs)
 
     def refusal(self, node: fx.Node, bounded: list[fx.Node]) -> str | None:
@@ -72,7 +72,8 @@ _FAMILY: dict[Any, str] = {}
 
 
 def register(home: str, rule: Rule, *targets: Any, relaxer: str = DEFAULT) -> Rule:
-    """Enter `rule` for each ATen operation; a second rule for one operation and relaxer is refused.
+    """Enter `rule` for each ATen operation; `ValueError` for a second rule of one operation
+    and relaxer, and for a name that its module has already.
 
     `home` is the module that calls, its `__name__`. The rule's functions become attributes of it, under the names that
     generated code prints: `<rule>_ssip`, or `ssip` for the rule that is named like the module. Where there is no such

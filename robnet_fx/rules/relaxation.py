@@ -19,7 +19,8 @@ Function = Callable[[Tensor], Tensor]
 
 
 class Band(NamedTuple):
-    """f(x) = slope * x + offset ± error for every x in `pre`: parallel lines, what SSIP needs to keep one slope."""
+    """f(x) = slope * x + offset ± error for every x in `pre`: parallel lines, what SSIP needs to keep one slope.
+    All `[B, *S]`."""
 
     slope: Tensor
     offset: Tensor
@@ -27,7 +28,8 @@ class Band(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """lower_slope * x + lower_offset <= f(x) <= upper_slope * x + upper_offset for every x in `pre`; None is 0."""
+    """lower_slope * x + lower_offset <= f(x) <= upper_slope * x + upper_offset for every x in `pre`; None is 0.
+    All `[B, *S]`."""
 
     lower_slope: Tensor
     lower_offset: Tensor | None

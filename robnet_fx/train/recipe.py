@@ -49,7 +49,7 @@ class Recipe:
     `augment` mirrors and shifts the training images by up to four pixels: right for photographs, wrong for digits.
     `micro_batch`, `micro_rows`: bounds are built for at most that many images and margins at once, for memory's sake;
     the gradients are the same. `precision` of the bounds and of products on a GPU: see `robnet_fx.machine.precision`.
-    `frozen_statistics`: robust phases leave the running statistics of batch norm alone (see `accumulate`).
+    `frozen_statistics`: robust phases leave the running statistics of batch norm alone (see `train.gradients`).
     """
 
     phases: tuple[Phase, ...]

@@ -30,6 +30,9 @@ def test_the_document(run, model):
     small, large = (json.loads(run("check", model, "--json", "--batch", n, "--order", n).stdout) for n in (1, 3))
     assert small["supported"] and small["coverage"] == 1 and small["unsupported"] == []
     assert small["nodes"] == small["bounded"] == 6
+    assert (
+        small["clip"] == "relu" and json.loads(run("check", model, "--json", "--clip", "none").stdout)["clip"] is None
+    )
     for use in ("training", "verdicts"):
         needs = small["memory_bytes"][use], large["memory_bytes"][use]
         assert 0 < needs[0]["image"] < needs[0]["batch_1"] < needs[1]["batch_3"]

@@ -307,6 +307,11 @@ def test_a_box_without_the_identity_earns_a_warning():
         UserWarning, match=r"multiplicative box leaves out .* coefficient 0 runs from 0 to 0\.1 without 1"
     ):
         BiasField(3, 0.1, [(0.0, 0.1)] * 16)
+    with pytest.warns(UserWarning, match=r"image: coefficient 0 runs from 0\.5 to 0\.6 without 1\n"):
+        BiasField(0, 0.1, [(0.5, 0.6)])
+    with pytest.warns(UserWarning, match=r"coefficient 2 runs from 0\.5 to 0\.6 without 0; \.\.\.\n"):
+        BiasField(1, 0.1, [(0.5, 0.6)] * 4)
+    BiasField(0, 0.1, [(0.6, 0.5)])  # no box: it is refused when it is built, and nothing is said of it before
     with pytest.warns(UserWarning, match="additive box leaves out .* coefficient 1 "):
         BiasField(0, 0.1, True, torch.tensor([[-0.1, 0.1], [0.2, 0.3]]))
     box = np.array([[0.9, 1.0], [0.0, 0.1]])

@@ -32,6 +32,7 @@ class Equation6(Objective):
     active_only = True
 
     def losses(self, found: Found) -> dict[str, Tensor]:
+        """`robust`: equation 6 summed over these samples and columns, 0-d."""
         return {"robust": robust_loss(found.margins, batch=1)}
 
 
