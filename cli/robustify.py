@@ -139,6 +139,7 @@ def robustify(
     files = {"model": str(result.out), "run": str(result.run)}
     own = {
         "method": result.net.method,
+        "judged_by": result.certificate.about["method"],
         "training": {**asdict(settings), "method": result.net.method},
         "images": result.images,
         "before": before,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from torch import Tensor, cat, eye, maximum, minimum
+from torch import Tensor, atleast_2d, cat, eye, maximum, minimum
 
 from robnet_fx.algebra import kernels
 
@@ -99,7 +99,7 @@ def upper_by_interval(form: Form, x: Interval) -> Tensor:
 
 def or_default(given: Tensor | None, default: Tensor) -> Tensor:
     """The middle or the half widths of a box: those given, `[1 or B, D]`, or the default `[D]` for all samples."""
-    return default.unsqueeze(0) if given is None else given
+    return atleast_2d(default if given is None else given)
 
 
 def upper_over_box(form: Form, center: Tensor, radius: Tensor) -> Tensor:

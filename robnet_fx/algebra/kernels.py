@@ -100,7 +100,8 @@ def scale(coef: Tensor, slope: Tensor) -> Tensor:
 
 def contract(coef: Tensor, value: Tensor) -> Tensor:
     """`contract_plain`."""
-    made: Tensor = _Contract.apply(coef, value) if by_hand(coef) else contract_plain(coef, value)
+    fits = by_hand(coef) and len(value) in (1, len(coef))  # the plain form also takes rows that all samples share
+    made: Tensor = _Contract.apply(coef, value) if fits else contract_plain(coef, value)
     return made
 
 
@@ -108,7 +109,8 @@ def choose(
     coef: Tensor, lower_slope: Tensor, lower_offset: Tensor | None, upper_slope: Tensor, upper_offset: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`choose_plain`."""
-    form = _Choose.apply if by_hand(coef) else choose_plain
+    fits = by_hand(coef) and len(upper_slope) == len(coef)  # the plain form also takes rows that all samples share
+    form = _Choose.apply if fits else choose_plain
     coef, const = form(coef, lower_slope, lower_offset, upper_slope, upper_offset)
     return coef, const
 

@@ -93,7 +93,7 @@ def program(net: BoundedModel) -> str:
     made = "".join(f"    self.{name} = {_made(name, module, read)}\n" for name, module in rows.items())
     return _PROGRAM.format(
         model=type(net.model).__name__,
-        perturbation=net.perturbation,
+        perturbation=net.perturbation if net.eps == net.perturbation.eps else f"{net.perturbation} at eps {net.eps!r}",
         method=net.method,
         program=PROGRAM,
         weights=WEIGHTS,

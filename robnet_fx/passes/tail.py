@@ -35,6 +35,8 @@ def append_tail(module: fx.GraphModule, entry: fx.Node, transform: Transform, na
     `tail_exp`; a tail that is the identity leaves none. Raises `UsageError` for a tail that is no function `[B, *S] ->
     [B, *S]` of the entry's value alone, and `UnsupportedError` for one that cannot be traced.
     """
+    if "tail" in vars(transform) or "tail" in dict(transform.named_children()):
+        raise UsageError(f"the tail of {name} is an attribute; define it as a method, tail(self, value)")
     if type(transform).tail is Transform.tail:
         return entry
     tail = lower(_traced(transform, _example(transform, entry), name))

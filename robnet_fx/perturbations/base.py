@@ -100,7 +100,7 @@ class Transform(nn.Module):
         super().__init__()
         self._exact = parts
         for name, value in {"center": center, "radius": radius, **parts}.items():
-            self.register_buffer(name, value.clone())
+            self.register_buffer(name, value.clone(), persistent=False)  # the problem's, not a part of any weights
 
     @property
     def dimensions(self) -> int:

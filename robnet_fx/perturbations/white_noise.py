@@ -56,7 +56,8 @@ def rsip(form: Form, image: Tensor) -> Form:
 
 
 class NoiseTransform(Transform):
-    """White noise over images of one shape; the box runs over the pixels in row-major order."""
+    """White noise over images of one shape; the box runs over the numbers of `[C, *spatial]` in row-major order,
+    channels first whatever the axes of the user's arrays."""
 
     max_ssip_dimensions = MAX_SSIP_DIMENSIONS
     rules = TransformRules(apply, ibp, ssip, rsip)

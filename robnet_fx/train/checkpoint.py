@@ -54,6 +54,8 @@ def settings(
     return {
         "method": net.method,
         "clip": str(net.clip),
+        "normalisation": repr(net.problem.normalisation),
+        "layout": repr((net.layout, net.output)),
         "perturbation": repr(net.perturbation),
         "objective": repr(objective),
         "data": sha256_of_tensors(parts),

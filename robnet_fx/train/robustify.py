@@ -23,7 +23,7 @@ from robnet_fx.errors import Interrupted
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.images.layout import Layout
 from robnet_fx.images.sets import Data, split
-from robnet_fx.interchange.program import write_program
+from robnet_fx.interchange.program import PROGRAM, program, write_program
 from robnet_fx.machine import ranks
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.opening.opened import Opened, open_model
@@ -144,7 +144,7 @@ def robustify_opened(
             "versions": versions(),
         }
         folders.write_json(folder / "arguments.json", arguments)
-        ranks.by_leader(lambda: write_program(net, folder))
+        folders.write_text(folder / PROGRAM, program(net))
         folders.write_json(folder / "metrics.json", {"before": asdict(before)})
 
     checkpoint = folder / folders.CHECKPOINT

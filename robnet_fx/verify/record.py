@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from robnet_fx.bounds.model import BoundedModel
@@ -44,13 +45,20 @@ def about_perturbation(perturbation: Perturbation) -> dict[str, Any]:
 
 
 def about_problem(net: BoundedModel) -> dict[str, Any]:
-    """The perturbation, the box over which `net` has its bounds now, and the clip."""
-    center, radius = net.transform.box_at(net.eps)
+    """The perturbation, the box over which `net` has its bounds now, the clip and the normalisation.
+
+    The box is in float64's digits where that of `net` is its rounding.
+    """
+    center, radius = own = net.center, net.radius
+    exact = net.transform.box_at(net.eps)
+    if all(torch.equal(mine, end.to(mine)) for mine, end in zip(own, exact, strict=True)):
+        center, radius = exact
     return {
         **about_perturbation(net.perturbation),
         "eps": net.eps,
         "box": {"center": center.tolist(), "radius": radius.tolist()},
         "clip": net.clip,
+        "normalisation": net.problem.normalisation,
     }
 
 

@@ -144,3 +144,30 @@ def test_an_image_with_channels_and_rows_has_its_own_box(method: str):
     check_sound(canonical(conv_net), net.perturbation, images, clip="relu", methods=[method], climbs=1, box=box)
     alone = [net.margins(images[i : i + 1], LABELS[i : i + 1], row(box, i)) for i in range(3)]
     torch.testing.assert_close(torch.cat(alone), net.margins(images, LABELS, box))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_that_all_samples_share_are_theirs(method: str):
+    """One spec for a batch of images is what the same repeated is."""
+    net = compiled(PERTURBATIONS["both"], method)
+    box, spec = around(net, 3), torch.eye(3, dtype=torch.float64)[None]
+    expected = net.bounds(IMAGES, spec.expand(3, -1, -1), *box)
+    torch.testing.assert_close(tuple(net.bounds(IMAGES, spec, *box)), tuple(expected), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_box_without_a_batch_axis_is_one_for_all(method: str):
+    """As `net.center` is; here two rows and two coefficients could be taken for each other."""
+    net = compiled(BiasField(0, 0.3, True, True), method)
+    spec = torch.tensor([[[1.0, -1.0, 0.0]]], dtype=torch.float64).expand(3, -1, -1)
+    center, radius = net.center + 0.1, net.radius / torch.tensor([2.0, 5.0], dtype=torch.float64)
+    expected = net.bounds(IMAGES, spec, center.expand(3, -1), radius.expand(3, -1))
+    torch.testing.assert_close(tuple(net.bounds(IMAGES, spec, center, radius)), tuple(expected), rtol=0, atol=1e-12)
+
+
+def test_weights_do_not_bring_their_box():
+    """The box is the problem's: what is loaded from a net over another one leaves it alone."""
+    small, large = (compiled(BiasField(1, eps), "rsip-ssip") for eps in (0.1, 0.4))
+    expected = large.radius.clone()
+    large.load_state_dict(small.state_dict())
+    assert torch.equal(large.radius, expected) and not any("field" in name for name in small.state_dict())

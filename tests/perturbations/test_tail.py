@@ -267,3 +267,21 @@ def test_contract_and_the_box_agree():
         value = apply(torch.full((2, 1), a).double(), image)
         expected = torch.stack([(form.coef[b] * value[b]).flatten(1).sum(1) for b in range(2)]) + form.const
         torch.testing.assert_close(contract(g.coef, torch.full((1, 1), a).double()) + g.const, expected)
+
+
+class Assigned(GammaTransform):
+    """A tail that no graph would have."""
+
+    def __init__(self, tail: Any) -> None:
+        super().__init__(0.1)
+        self.tail = tail  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("tail", [torch.sigmoid, torch.nn.Sigmoid()], ids=["function", "module"])
+def test_a_tail_that_is_an_attribute_is_refused(tail: Any):
+    class Gammas(Gamma):
+        def build(self, shape: tuple[int, ...]) -> GammaTransform:
+            return Assigned(tail)
+
+    with pytest.raises(robnet_fx.UsageError, match="define it as a method"):
+        BoundedModel(canonical(conv_net), Problem(Gammas(0.1)), "ibp")

@@ -152,7 +152,7 @@ def test_a_finished_run_resumes_to_its_result(tmp_path, uninterrupted):
     assert same(weights(net), uninterrupted[0])
 
 
-def test_resume_refuses_another_run(tmp_path):
+def test_resume_refuses_another_run(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
     short = Recipe((Phase("full", 1, 1e-3),), batch_size=100)
     train(bounded(), *TRAIN, short, checkpoint=path)
@@ -165,6 +165,9 @@ def test_resume_refuses_another_run(tmp_path):
         train(bounded(), *TRAIN, short, checkpoint=path, resume=True, objective=Mixture())
     with pytest.raises(UsageError, match="perturbation"):
         train(bounded(eps=0.2), *TRAIN, short, checkpoint=path, resume=True)
+    with monkeypatch.context() as patch, pytest.raises(UsageError, match="normalisation"):
+        patch.setattr(bounded(), "problem", replace(bounded().problem, mean=0.5))
+        train(bounded(), *TRAIN, short, checkpoint=path, resume=True)
     with pytest.raises(UsageError, match="data"):
         train(bounded(), X[:199], Y[:199], short, checkpoint=path, resume=True)
     with pytest.raises(UsageError, match="model"):

@@ -160,3 +160,11 @@ def test_precision_settings_are_put_back(net):
         del net.margins
     assert set(inside) == {"ieee"}
     assert before == (torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
+
+
+def test_the_box_in_the_document_is_the_one_that_was_bounded(net):
+    net.double()
+    with torch.no_grad():
+        net.transform.radius.mul_(0.5)  # whoever moves it: nothing else says where it is
+    document = certify(net, X[:2], Y[:2], dtype=None).document()
+    assert document["box"]["radius"] == net.radius.tolist()
