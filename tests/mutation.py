@@ -101,6 +101,7 @@ SUITES: dict[str, list[list[str]]] = {
     "rules/product.py": [["tests/rules/test_product.py"]],
     "rules/registry.py": [[_REFUSALS, _ELEMENTWISE]],
     "rules/relaxation.py": [
+        [_REFUSALS, "-k", "matters"],
         [_ELEMENTWISE],
         [_SLOPES, "-k", "tilts or shows or relu or hardsigmoid"],
         ["tests/test_adding_an_op.py"],
@@ -122,7 +123,7 @@ SUITES: dict[str, list[list[str]]] = {
     "rules/step.py": [
         [_CURVED, "-k", "step"],
         *_curves("sign and not log or floor or ceil or round and not rounded"),
-        [_SLOPES, "-k", "[sign] or floor or ceil or [round]"],
+        [_SLOPES, "-k", "[sign] or floor or ceil or [round] or rounding"],
     ],
     "rules/where.py": [[_AFFINE, "-k", "where or masked"], _MOVES],
     "rules/windows.py": [[_AFFINE, "-k", "windows"]],
@@ -141,6 +142,7 @@ _SHAPE = "only its shape and dtype are read"
 _DTYPE = "only its dtype is read"
 _NO_TURN = "no turn: moved to one end or the other"
 _PADDING = "more padding at the far end than any window sees"
+_FLAT = "where nothing jumps all of it has one value, and either end is among the points already"
 _BRANCH = "without a pole inside, all of it lies in one branch"
 
 # "file name: the expression around the edit -> as the mutant has it" -> why it cannot be told apart.
@@ -177,6 +179,9 @@ EQUIVALENT: dict[str, str] = {
     "periodic.py: pre.lower + pre.upper -> pre.upper + pre.upper": _BRANCH,
     "periodic.py: pre.lower + pre.upper -> pre.lower + pre.lower": _BRANCH,
     "softmax.py: _from_end(axis, pre.lower) -> _from_end(axis, pre.upper)": _SHAPE,
+    "relaxation.py: slope.expand_as(pre.lower) -> slope.expand_as(pre.upper)": _SHAPE,
+    "step.py: torch.where(leaps, y, first) -> torch.where(leaps, y, last)": _FLAT,
+    "step.py: torch.where(leaps, x, pre.lower) -> torch.where(leaps, x, pre.upper)": _FLAT,
     "step.py: torch.zeros_like(first) -> torch.zeros_like(last)": _SHAPE,
     "step.py: torch.ones_like(first) -> torch.ones_like(last)": _SHAPE,
     "step.py: torch.full_like(first, near) -> torch.full_like(last, near)": _SHAPE,

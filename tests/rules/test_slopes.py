@@ -203,3 +203,24 @@ def test_an_elementwise_rule_shows_its_relaxation():
     assert rule_for(aten.softmax.int).unstable(pre).tolist() == every_unit(pre).tolist()
     made = elementwise("again", relu.relaxation)
     assert made.relaxation is relu.relaxation and made.kind == "elementwise"
+
+
+@pytest.mark.parametrize("target", [aten.sign.default, aten.floor.default, aten.ceil.default, aten.round.default])
+def test_the_lines_of_steps_allow_for_rounding(target: Any):
+    """In float32, far from 0, against float64: the ends, both sides of the first and last jumps, and points between."""
+    r = draws(11)
+    lower = (r(400) * 10 ** (4 * r(400).abs())).float()
+    pre = Interval(lower, lower + (r(400).abs() * 3).float())
+    slope = (r(400) * 10 ** (2 * r(400))).float()
+    offsets = rule_for(target).relaxation.offsets(pre, slope)
+    f = {aten.sign.default: torch.sign, aten.floor.default: torch.floor}.get(target) or (
+        torch.ceil if target is aten.ceil.default else torch.round
+    )
+    first, last = (end.double() for end in pre)
+    halves = torch.round(2 * first) / 2 + torch.arange(-1, 9).double().unsqueeze(1) / 2  # where anything jumps
+    beside = torch.cat(
+        [halves, halves - 1e-9, halves + 1e-9, first + torch.linspace(0, 1, 50)[:, None] * (last - first)]
+    )
+    points = torch.minimum(torch.maximum(beside, first), last)
+    values = f(points) - slope.double() * points
+    assert bool((offsets.lower.double() <= values).all() and (values <= offsets.upper.double()).all())
