@@ -210,17 +210,19 @@ def test_the_lines_of_steps_allow_for_rounding(target: Any):
     """In float32, far from 0, against float64: the ends, both sides of the first and last jumps, and points between."""
     r = draws(11)
     lower = (r(400) * 10 ** (4 * r(400).abs())).float()
-    pre = Interval(lower, lower + (r(400).abs() * 3).float())
+    width = (r(400).abs() * 10 ** (4 * r(400))).float()
+    upper = torch.where((torch.arange(400) % 2 == 0) & (lower < 0), r(400).float(), lower + width)  # also far below 0
+    pre = Interval(torch.minimum(lower, upper), upper)
     slope = (r(400) * 10 ** (2 * r(400))).float()
     offsets = rule_for(target).relaxation.offsets(pre, slope)
     f = {aten.sign.default: torch.sign, aten.floor.default: torch.floor}.get(target) or (
         torch.ceil if target is aten.ceil.default else torch.round
     )
     first, last = (end.double() for end in pre)
-    halves = torch.round(2 * first) / 2 + torch.arange(-1, 9).double().unsqueeze(1) / 2  # where anything jumps
-    beside = torch.cat(
-        [halves, halves - 1e-9, halves + 1e-9, first + torch.linspace(0, 1, 50)[:, None] * (last - first)]
-    )
+    steps = torch.arange(-9, 10).double().unsqueeze(1) / 2
+    halves = torch.cat([torch.round(2 * end) / 2 + steps for end in (first, last)])  # where anything jumps
+    between = first + torch.linspace(0, 1, 50)[:, None] * (last - first)
+    beside = torch.cat([halves, halves - 1e-9, halves + 1e-9, between])
     points = torch.minimum(torch.maximum(beside, first), last)
     values = f(points) - slope.double() * points
     assert bool((offsets.lower.double() <= values).all() and (values <= offsets.upper.double()).all())
