@@ -183,8 +183,7 @@ def usual_method(perturbation: Perturbation, layout: Layout, asked: str | None =
     """The method that was asked for, else the usual one of such a perturbation of such images."""
     if asked is not None:
         return asked
-    box = perturbation.build(layout.image)
-    return default_method(box.dimensions, box.max_ssip_dimensions)
+    return default_method(perturbation.build(layout.image))
 
 
 def describe_data(data: data_sets.Dataset) -> str:

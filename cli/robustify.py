@@ -105,6 +105,7 @@ def robustify(
     from robnet_fx.cli.opened import open_judged, usual_method
     from robnet_fx.cli.output import announce, show
     from robnet_fx.cli.pace import settle_by_network
+    from robnet_fx.machine import threads
     from robnet_fx.machine.files import sha256_of_file
     from robnet_fx.passes.pipeline import clean
     from robnet_fx.report.console import notes
@@ -122,8 +123,9 @@ def robustify(
     dimensions = wanted.build(judged.layout.image).dimensions
     shown = describe_method(method, perturbation.form, training.method, dimensions)
     announce("robustify", {**judged.describe(wanted), "training": f"{shown}, {training.describe()}"})
-    clean_graph = clean(opened.canonical, opened.mean, opened.std)
-    settle_by_network(clean_graph, judged.data.x_train, opened.device)
+    if not threads.settled(opened.device):
+        clean_graph = clean(opened.canonical, opened.mean, opened.std)
+        settle_by_network(clean_graph, judged.data.x_train, opened.device)
     original = sha256_of_file(model.model)
     result = robustify_opened(
         opened,

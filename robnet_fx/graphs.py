@@ -200,6 +200,11 @@ def input_of(module: fx.GraphModule) -> fx.Node:
     return [*module.graph.find_nodes(op="placeholder")][-1]
 
 
+def output_of(module: fx.GraphModule) -> Any:
+    """What the graph returns: of the graphs between a network and its bounds one node, the logits."""
+    return module.graph.find_nodes(op="output")[0].args[0]
+
+
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """The value's own shape S, without the batch axis."""
     return tuple(node.meta["shape"])

@@ -31,11 +31,6 @@ class Problem:
             raise UsageError(f"clip must be one of 'relu', 'clamp' or None, not {self.clip!r}")
 
     @property
-    def normalises(self) -> bool:
-        """Whether a normalisation is given."""
-        return self.mean is not None or self.std is not None
-
-    @property
     def normalisation(self) -> dict[str, list[float] | None]:
         """Its "mean" and "std", each as numbers for the channels or for all, None where it is not given."""
         return {"mean": numbers_of(self.mean), "std": numbers_of(self.std)}

@@ -26,7 +26,7 @@ from robnet_fx.bounds.methods import METHODS
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
-from robnet_fx.graphs import MODEL
+from robnet_fx.graphs import MODEL, output_of
 from robnet_fx.perturbations.base import Box, Perturbation
 from robnet_fx.problem import Problem
 
@@ -149,7 +149,7 @@ def _rows(classes: int) -> Tensor:
 def _values(net: BoundedModel, box: Box, t: Tensor, index: Tensor, images: Tensor, spec: Tensor) -> dict[str, Tensor]:
     """Every node's value at points `t [N, D]` of the unit box, each of the image and box of its `index [N]`."""
     values = node_values(net.perturbed, box.center[index] + box.radius[index] * t, images[index])
-    last = net.perturbed.graph.find_nodes(op="output")[0].args[0]
+    last = output_of(net.perturbed)
     values["output"] = (spec[index] @ values[last.name].unsqueeze(2)).squeeze(2)
     return values
 

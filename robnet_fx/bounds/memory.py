@@ -16,8 +16,8 @@ from torch import fx
 
 from robnet_fx.bounds.dependence import Dependents, dependents, relaxed_nodes, widest
 from robnet_fx.bounds.weight_chains import chained
-from robnet_fx.graphs import numel, shape_of
-from robnet_fx.passes import ENTRY
+from robnet_fx.graphs import numel, output_of, shape_of
+from robnet_fx.passes.insert_perturbation import transform_of
 
 ROWS_BUDGET = 2**27  # numbers a form of RSIP may have where no gradient needs it whole: 1 GiB in float64
 _USABLE = 0.6  # of the available memory: the heap gets holes (`machine.allocator`), libraries need room, estimates err
@@ -105,9 +105,8 @@ def _products(dependent: Dependents) -> list[int]:
 
 def _sizes(perturbed: fx.GraphModule) -> tuple[int, int]:
     """(D, K): K is one less than the number of classes, the other labels."""
-    output = next(node for node in perturbed.graph.nodes if node.op == "output").args[0]
-    (classes,) = shape_of(output)
-    return perturbed.get_submodule(ENTRY).dimensions, max(1, classes - 1)  # type: ignore[return-value]
+    (classes,) = shape_of(output_of(perturbed))
+    return transform_of(perturbed).dimensions, max(1, classes - 1)
 
 
 def _weights(perturbed: fx.GraphModule) -> int:

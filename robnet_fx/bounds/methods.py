@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robnet_fx.errors import UsageError
+from robnet_fx.perturbations.base import Transform
 from robnet_fx.rules import DEFAULT
 
 
@@ -38,10 +39,9 @@ METHODS = {
 """Name -> method, in the order in which help and tables list them."""
 
 
-def default_method(dimensions: int, most: int | None) -> str:
-    """The paper's method for a box of so many coefficients: SSIP carries each of them, and `most` is as many as it may
-    (`Transform.max_ssip_dimensions`)."""
-    return "rsip-ssip" if most is None or dimensions <= most else "rsip-ibp"
+def default_method(transform: Transform) -> str:
+    """The paper's method, or where the coefficients are too many for SSIP the next best one."""
+    return "rsip-ssip" if transform.fits_ssip else "rsip-ibp"
 
 
 def method_named(name: str) -> Method:

@@ -26,10 +26,11 @@ from robnet_fx.bounds.methods import method_named
 from robnet_fx.bounds.plan import Plan, plan
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.outputs import logits_in
-from robnet_fx.graphs import LAYOUT, MODEL, OUTPUT, input_of, shape_of
+from robnet_fx.graphs import LAYOUT, MODEL, OUTPUT, input_of, output_of, shape_of
 from robnet_fx.images.layout import Layout, arrange, channels_first
-from robnet_fx.passes import ENTRY, NORMALISATION
+from robnet_fx.passes import NORMALISATION
 from robnet_fx.passes.head import head_of
+from robnet_fx.passes.insert_perturbation import transform_of
 from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbations.base import Box, Perturbation, Transform, check_box
 from robnet_fx.problem import Problem
@@ -66,8 +67,8 @@ class BoundedModel(nn.Module):
         self.layout: Layout = input_of(self.clean).meta[LAYOUT]
         self.taken = self.layout.taken
         self.perturbed = perturb(self.clean, problem.perturbation, problem.clip)
-        (self.classes,) = _output_shape(self.perturbed)
-        self.input_shape = shape_of(_image(self.perturbed))
+        (self.classes,) = shape_of(output_of(self.perturbed))
+        self.input_shape = shape_of(input_of(self.perturbed))
         self.add_module("bounds", generator.generate(self.perturbed, method))
 
     @property
@@ -88,9 +89,7 @@ class BoundedModel(nn.Module):
     @property
     def transform(self) -> Transform:
         """The perturbation's module: default box, tensors and rules."""
-        transform = self.perturbed.get_submodule(ENTRY)
-        assert isinstance(transform, Transform)
-        return transform
+        return transform_of(self.perturbed)
 
     @property
     def center(self) -> Tensor:
@@ -267,12 +266,3 @@ def remarks(canonical: fx.GraphModule) -> dict[str, str]:
     if said := "; ".join(filter(None, (chosen, head_of(canonical).remark))):
         own["output"] = said
     return own
-
-
-def _image(graph: fx.GraphModule) -> fx.Node:
-    return next(node for node in graph.graph.nodes if node.op == "placeholder" and node.target == "image")
-
-
-def _output_shape(graph: fx.GraphModule) -> tuple[int, ...]:
-    output = next(node for node in graph.graph.nodes if node.op == "output")
-    return shape_of(output.args[0])

@@ -12,9 +12,10 @@ from robnet_fx.bounds.dependence import Dependents, dependents, relaxed_nodes, w
 from robnet_fx.bounds.methods import Method, method_named
 from robnet_fx.bounds.weight_chains import chained
 from robnet_fx.errors import UnsupportedOpError, UsageError
-from robnet_fx.graphs import describe, shape_of
+from robnet_fx.graphs import describe, has_batch, output_of
 from robnet_fx.passes import ENTRY
 from robnet_fx.passes.base import arrived, is_perturbed
+from robnet_fx.passes.insert_perturbation import transform_of
 from robnet_fx.perturbations.base import Transform
 from robnet_fx.rules import Rule, rule_for
 
@@ -41,9 +42,7 @@ class Plan:
     @property
     def transform(self) -> Transform:
         """The perturbation of this graph."""
-        transform = self.perturbed.get_submodule(ENTRY)
-        assert isinstance(transform, Transform)
-        return transform
+        return transform_of(self.perturbed)
 
     @cached_property
     def widest(self) -> int:
@@ -75,7 +74,7 @@ def plan(perturbed: fx.GraphModule, method: str) -> Plan:
     if refused := unsupported(perturbed):
         raise UnsupportedOpError(report(refused))
     dependent = dependents(perturbed)
-    (output,) = next(node for node in perturbed.graph.nodes if node.op == "output").all_input_nodes
+    output = output_of(perturbed)
     if output not in dependent:
         raise UsageError("the logits do not depend on the image: there is nothing to bound")
     relaxed = relaxed_nodes(dependent)
@@ -93,16 +92,14 @@ def plan(perturbed: fx.GraphModule, method: str) -> Plan:
 
 
 def _ssip_fits(perturbed: fx.GraphModule, method: str, kind: Method) -> bool:
-    transform = perturbed.get_submodule(ENTRY)
-    assert isinstance(transform, Transform)
-    limit = transform.max_ssip_dimensions
-    if limit is None or transform.dimensions <= limit:
+    transform = transform_of(perturbed)
+    if transform.fits_ssip:
         return True
     if kind.everywhere:
         return False  # RSIP tightens every layer anyway; it then starts from IBP
     raise UsageError(
         f"method {method} carries one coefficient for each of {transform.dimensions} perturbed pixels and "
-        f"stops at {limit}; use rsip-ibp"
+        f"stops at {transform.max_ssip_dimensions}; use rsip-ibp"
     )
 
 
@@ -114,16 +111,11 @@ def unsupported(perturbed: fx.GraphModule) -> list[tuple[fx.Node, str]]:
             continue
         rule = rule_for(node.target)
         reason = f"no bound rule for {node.target}" if rule is None else rule.refusal(node, inputs)
-        if reason is None and not _has_batch(node):
+        if reason is None and "val" in node.meta and not has_batch(node):
             reason = "its result does not have the batch as first axis"
         if reason is not None:
             refused.append((node, reason))
     return refused
-
-
-def _has_batch(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return value is None or (value.dim() > 0 and len(shape_of(node)) == value.dim() - 1)
 
 
 def report(refused: list[tuple[fx.Node, str]]) -> str:

@@ -47,7 +47,7 @@ def choose(
     is raised, with torch on as many threads as before.
     """
     every = torch.get_num_threads()
-    if every == 1 or VARIABLE in os.environ or (device is not None and device.type != "cpu"):
+    if settled(device):
         return Choice(every, "")
     chosen = every
     try:
@@ -59,6 +59,11 @@ def choose(
     slow = f"{together:.2g} s" if math.isfinite(together) else f"more than {_AT_MOST * alone:.2g} s"
     note = f"computing on {chosen} thread{'s' * (chosen > 1)}: a step takes {alone:.2g} s on 1 and {slow} on {every}"
     return Choice(chosen, f"{note} ({VARIABLE} would settle it)")
+
+
+def settled(device: torch.device | None = None) -> bool:
+    """Whether there is nothing to choose: `OMP_NUM_THREADS` is set, torch has one thread, or the device is no CPU."""
+    return torch.get_num_threads() == 1 or VARIABLE in os.environ or (device is not None and device.type != "cpu")
 
 
 def restore(count: int) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from robnet_fx.algebra.ops import Windowed
-from robnet_fx.graphs import ENTRY, LAYOUT, MODEL, describe, has_batch, input_of, placeholders, shape_of
+from robnet_fx.graphs import ENTRY, LAYOUT, MODEL, describe, has_batch, input_of, output_of, placeholders, shape_of
 from robnet_fx.images.layout import Layout
 from robnet_fx.machine.torch_internals import Operator
 
@@ -87,7 +87,7 @@ def one_output(module: fx.GraphModule) -> Iterator[Fault]:
 
 def logits(module: fx.GraphModule) -> Iterator[Fault]:
     """The output is `[B, classes]`, for two classes or more."""
-    value: Any = module.graph.find_nodes(op="output")[0].args[0]
+    value = output_of(module)
     if len(shape_of(value)) != 1 or shape_of(value)[0] < 2:
         yield "the output is a logit for each of two classes or more", value
 

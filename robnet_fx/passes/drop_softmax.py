@@ -10,10 +10,10 @@ import torch
 from torch import fx
 
 from robnet_fx.errors import UnsupportedError
-from robnet_fx.graphs import call, prune, shape_of
+from robnet_fx.graphs import call, output_of, prune, shape_of
 from robnet_fx.passes.base import graph_pass
 from robnet_fx.passes.conditions import CANONICAL, Fault, logits
-from robnet_fx.passes.head import head_of, last_function, output_of
+from robnet_fx.passes.head import head_of, last_function
 
 aten = torch.ops.aten
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from robnet_fx.algebra.logits import as_logits
-from robnet_fx.graphs import describe, shape_of
+from robnet_fx.graphs import describe, output_of, shape_of
 from robnet_fx.passes.ranges import range_of
 
 aten = torch.ops.aten
@@ -80,11 +79,6 @@ def head_of(module: fx.GraphModule) -> Head:
         )
         return Head(None, True, refusal)
     return Head(None, True)
-
-
-def output_of(module: fx.GraphModule) -> Any:
-    """The node that makes the network's output."""
-    return module.graph.find_nodes(op="output")[0].args[0]
 
 
 def is_single(module: fx.GraphModule) -> bool:

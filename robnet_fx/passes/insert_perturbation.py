@@ -9,7 +9,14 @@ from robnet_fx.passes.base import PassError, arrived, graph_pass, inserted, put_
 from robnet_fx.passes.conditions import CANONICAL, PERTURBED
 from robnet_fx.passes.insert_layout import layout_of
 from robnet_fx.passes.tail import append_tail
-from robnet_fx.perturbations.base import Perturbation
+from robnet_fx.perturbations.base import Perturbation, Transform
+
+
+def transform_of(perturbed: fx.GraphModule) -> Transform:
+    """The perturbation that a perturbed graph has: its default box, tensors and rules."""
+    transform = perturbed.get_submodule(ENTRY)
+    assert isinstance(transform, Transform)
+    return transform
 
 
 @graph_pass(requires=CANONICAL, ensures=PERTURBED)

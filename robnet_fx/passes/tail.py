@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend.module import trace_module
 from robnet_fx.frontend.running import undisturbed
-from robnet_fx.graphs import MODEL, call, noted
+from robnet_fx.graphs import MODEL, call, noted, output_of
 from robnet_fx.passes.lower import lower
 from robnet_fx.perturbations.base import Transform
 
@@ -54,8 +54,7 @@ def append_tail(module: fx.GraphModule, entry: fx.Node, transform: Transform, na
             made[node] = call(graph, node.target, args, kwargs, place=place, name=f"tail_{node.name}")
     if "constants" in dict(tail.named_children()):
         transform.add_module("constants", tail.get_submodule("constants"))
-    (output,) = tail.graph.find_nodes(op="output")
-    args = made[output.args[0]], [-1, *entry.meta["shape"]]
+    args = made[output_of(tail)], [-1, *entry.meta["shape"]]
     place = {"layer": ("tail", name), "source": ""}
     return call(graph, aten.reshape.default, args, place=place, name="tail", value=like)
 

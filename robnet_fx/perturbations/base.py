@@ -107,6 +107,11 @@ class Transform(nn.Module):
         """D."""
         return self.center.numel()
 
+    @property
+    def fits_ssip(self) -> bool:
+        """Whether the coefficients are few enough for forward symbolic bounds, which carry each of them."""
+        return self.max_ssip_dimensions is None or self.dimensions <= self.max_ssip_dimensions
+
     def tail(self, value: Tensor) -> Tensor:
         """What follows the entry, `[B, *S] -> [B, *S]`: ordinary torch code that is traced into nodes of the graph.
 

@@ -117,8 +117,7 @@ def robustify_opened(
     """`robustify` of what was opened, with the normalisation that it was opened with."""
     target = target_of(opened.path or opened.model, out)
     folder = None if resume is None else folders.reopen(Path(resume))
-    box = problem.perturbation.build(opened.layout.image)
-    judged_by = default_method(box.dimensions, box.max_ssip_dimensions)  # the paper's, whatever is trained with
+    judged_by = default_method(problem.perturbation.build(opened.layout.image))  # the paper's, whatever is trained with
     method = training.method or judged_by
     parts = split(opened.data, training.limit, training.test_limit, training.seed, opened.axes)
     net, recipe = prepare(opened, problem, training, method, parts, progress)
