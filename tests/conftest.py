@@ -27,10 +27,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 @pytest.fixture(autouse=True)
 def _seed() -> Iterator[None]:
-    """Every test draws the same random numbers, whatever ran before it, and leaves the default dtype as it was."""
+    """Every test draws the same random numbers, whatever ran before it, and leaves the default dtype and the number of
+    threads as they were (a command may choose another)."""
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
     yield
     torch.set_default_dtype(torch.float32)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from robnet_fx.cli.pace import threads
 from tests.cli.test_commands import SHORT, document, fine
@@ -146,6 +147,8 @@ def test_threads_are_settled_before_long_work(run, model, monkeypatch):
         return threads.Choice(1, "computing on 1 thread")
 
     monkeypatch.setattr(threads, "choose", choose)
+    monkeypatch.delenv(threads.VARIABLE, raising=False)
+    torch.set_num_threads(2)  # with one there would be nothing to settle
     commands = (("certify",), ("certify", "--method", "rsip"), ("attack",), ("robustify", "--epochs", 1))
     for name, *options in commands:
         limit = ("--limit", 60, "--test-limit", 3) if name == "robustify" else ("--limit", 3)
