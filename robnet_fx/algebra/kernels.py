@@ -81,9 +81,14 @@ def plain() -> Iterator[None]:
         _plain.reset(token)
 
 
+def traced() -> bool:
+    """Whether somebody traces what is done, who cannot have the sizes and numbers he meets built in."""
+    return torch.compiler.is_compiling() or _plain.get()
+
+
 def by_hand(x: Tensor) -> bool:
     """Whether a loop is better for a tensor than one operation of PyTorch's: on a CPU, and nobody traces it."""
-    return x.device.type == "cpu" and not (torch.compiler.is_compiling() or _plain.get()) and x.shape[1:2] != (0,)
+    return x.device.type == "cpu" and not traced() and x.shape[1:2] != (0,)
 
 
 def reach(coef: Tensor) -> Tensor:
@@ -135,7 +140,7 @@ def parts_for_cache(x: Tensor, axis: int = 1) -> tuple[Tensor, ...]:
     return x.split(max(1, _CACHE * x.shape[axis] // max(1, x.numel())), axis)
 
 
-def _as_stored(x: Tensor) -> list[int]:
+def as_stored(x: Tensor) -> list[int]:
     """The axes of `[B, N, *S]` with those of S in the order of memory: flattening S then copies nothing."""
     strides = x.stride()
     return [0, 1, *sorted(range(2, x.dim()), key=lambda axis: -strides[axis])]
@@ -182,7 +187,7 @@ class _Contract(Function):
     def forward(ctx: Any, coef: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(coef, value)
         if len(value) == 1:
-            order = _as_stored(coef)
+            order = as_stored(coef)
             return flat(coef.permute(order), 2) @ value[:, None].permute(order).flatten()
         return torch.cat([contract_plain(rows, value) for rows in parts_for_cache(coef)], 1)
 

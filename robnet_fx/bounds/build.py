@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from robnet_fx.bounds.methods import Symbols
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.outputs import Name
@@ -25,6 +26,7 @@ def bound(
     output: Name = None,
     layout: str | Layout | None = None,
     flat: str | None = None,
+    symbols: Symbols = 0,
 ) -> BoundedModel:
     """Compile a classifier and a perturbation into the graphs that bound it.
 
@@ -35,11 +37,13 @@ def bound(
     flat and its images are not square. output: which tensor is the logits where there are several, as `trace` takes it.
     layout: the axes of images, "nchw", "nhwc" or "nhw" (grey, no channel axis), needed where neither their sizes nor
     the network's layers tell them; the field runs over the spatial ones. flat: the order of a flat network's input,
-    "planes" or "pixels". A module is left as it was found, and `net.model` is that very object, but for one in half
+    "planes" or "pixels". symbols: how many errors of relaxations SSIP keeps of a sample as variables of their own, which
+    later layers can cancel: a number, "all" that memory holds, or 0. A module is left as it was found, and `net.model` is that very object, but for one in half
     precision, of which it is a float32 copy. Raises `UsageError` (of it `UnsettledLayout`, where a layout must be said)
     or `UnsupportedError`, the latter listing every node without a rule.
     """
-    return BoundedModel(trace(model, example, output, layout, flat), Problem(perturbation, clip, mean, std), method)
+    canonical = trace(model, example, output, layout, flat)
+    return BoundedModel(canonical, Problem(perturbation, clip, mean, std), method, symbols)
 
 
 def margin_bounds(
@@ -54,7 +58,8 @@ def margin_bounds(
     output: Name = None,
     layout: str | Layout | None = None,
     flat: str | None = None,
+    symbols: Symbols = 0,
 ) -> Tensor:
     """Upper bounds `[B, classes]` of `logit_i - logit_label` over the perturbation, -inf in the label's column."""
-    net = bound(model, perturbation, method, clip, mean, std, images[:2], output, layout, flat)
+    net = bound(model, perturbation, method, clip, mean, std, images[:2], output, layout, flat, symbols)
     return net.margins(images.to(net.center.dtype), labels)

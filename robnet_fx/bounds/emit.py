@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, fx
 
-from robnet_fx.algebra import domains
+from robnet_fx.algebra import domains, symbols
 from robnet_fx.algebra.domains import InputShape
 from robnet_fx.bounds.plan import Plan
 from robnet_fx.bounds.rows import Anchored, Rows, Tightened, Unstable
 from robnet_fx.graphs import derive, prune, shape_of
 from robnet_fx.passes import ENTRY
 from robnet_fx.perturbations.base import Box
+from robnet_fx.rules import Rule
 from robnet_fx.rules.relaxation import every_unit
 
 
 class Emitter:
     """One graph in the making, with the bounds emitted so far by source node.
 
-    `box` is its center and radius, and `known` the `pre` of boxes around it, where the graph takes them.
+    `box` is its center and radius, and `known` the `pre` of boxes around it, where the graph takes them. `used` counts
+    the error symbols born so far, and `births` tells of a source node's SSIP how many nodes gave birth to those it has.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -33,6 +35,8 @@ class Emitter:
         self.pre: dict[fx.Node, fx.Node] = {}
         self.children: dict[str, Rows] = {}
         self.parts: list[fx.Node] = []
+        self.used: fx.Node | None = None
+        self.births: dict[fx.Node, int] = {}
         self.known: fx.Node | None = None
         self.box: list[fx.Node]
         self.image: fx.Node
@@ -94,6 +98,7 @@ class Emitter:
                 self.ibp[node] = self.call(self.plan.transform.rules.ibp, f"{node.name}_ibp", *args)
                 if self.plan.symbolic:
                     self.ssip[node] = self.call(self.plan.transform.rules.ssip, f"{node.name}_ssip", *args)
+                    self.births[node] = 0
                 continue
             rule = self.plan.rule(node)
             extra = {} if rule.affine else {"pre": self.before(node)}
@@ -101,10 +106,35 @@ class Emitter:
             args_, kwargs = self.arguments(node, bounds.__getitem__)
             self.ibp[node] = self.call(rule.ibp, f"{node.name}_ibp", *args_, **kwargs)
             if self.plan.symbolic:
-                args_, kwargs = self.arguments(node, self.ssip.__getitem__)
-                self.ssip[node] = self.call(rule.ssip, f"{node.name}_ssip", *args_, **kwargs, **extra)
+                self.ssip[node] = self.forward_symbolic(node, rule, extra)
             if node in self.plan.anchors:
                 self.ssip[node] = self.anchored(node)
+
+    def forward_symbolic(self, node: fx.Node, rule: Rule, extra: dict[str, Any]) -> fx.Node:
+        """SSIP of a node, and of one that is relaxed with its errors as symbols."""
+        aligned = self.aligned(self.plan.dependent[node])
+        args, kwargs = self.arguments(node, aligned.__getitem__)
+        born = bool(self.plan.symbols) and not rule.affine
+        made = self.call(rule.ssip, f"{node.name}_{'relaxed' if born else 'ssip'}", *args, **kwargs, **extra)
+        self.births[node] = max(self.births[source] for source in aligned)
+        if not born:
+            return made
+        if self.used is None:
+            self.used = self.call(symbols.unused, "used", made)
+        both = self.call(symbols.born, f"{node.name}_born", made, self.used, self.plan.columns(node))
+        self.used = self.item(both, 1, f"{node.name}_used")
+        self.births[node] = 1 + max(self.births.values())
+        return self.item(both, 0, f"{node.name}_ssip")
+
+    def aligned(self, values: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
+        """SSIP of values that meet, each with the columns of the one that was made last."""
+        last = max(values, key=self.births.__getitem__)
+        return {
+            value: self.ssip[value]
+            if self.births[value] == self.births[last]
+            else self.call(symbols.padded, f"{value.name}_padded", self.ssip[value], self.ssip[last])
+            for value in values
+        }
 
     def before(self, node: fx.Node) -> Any:
         """`pre` of a non-affine node's input, made where it does not exist yet; a tuple where it has several."""
@@ -176,6 +206,16 @@ class Emitter:
             return every_unit
         return Unstable(node.target, self.plan.method.relaxer, args, kwargs)
 
+    def margins(self, rows: fx.Node) -> fx.Node:
+        """The upper bound `[B, K]` of `rows @ logits`; beside RSIP's the one of SSIP, where that keeps symbols."""
+        start = self.plan.output
+        upper = self.backward(start, rows, self.plan.stops)
+        if not (self.plan.method.backward and self.plan.symbolic and self.plan.symbols):
+            return upper
+        form = self.call(domains.form_of, "by_ssip", rows)
+        own = self.call(domains.upper_by_symbolic, "by_ssip", self.symbolic([(start, form)], "by_ssip"))
+        return self.call(domains.tighter, "upper", upper, own)
+
     def backward(self, start: fx.Node, rows: fx.Node, stops: set[fx.Node]) -> fx.Node:
         """The upper bound `[B, K]` of `rows @ value of start`, rows being `[B, K, *S]`."""
         return self.concluded(self.pulled(start, rows, stops))
@@ -233,7 +273,8 @@ class Emitter:
 
     def symbolic(self, ends: list[tuple[fx.Node, fx.Node]], name: str) -> fx.Node:
         """The forms as one symbolic value, from SSIP where they ended."""
-        values = [self.call(domains.substitute, name, form, self.ssip[node]) for node, form in ends]
+        aligned = self.aligned([node for node, _ in ends])
+        values = [self.call(domains.substitute, name, form, aligned[node]) for node, form in ends]
         return self.total(domains.add_symbolic, name, values)
 
     def total(self, add: Callable[..., Any], name: str, pieces: list[fx.Node]) -> fx.Node:

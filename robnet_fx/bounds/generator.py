@@ -11,18 +11,19 @@ from torch import fx
 
 from robnet_fx.algebra import domains
 from robnet_fx.bounds.emit import Emitter
+from robnet_fx.bounds.methods import Symbols
 from robnet_fx.bounds.plan import Plan, plan
 
 
-def generate(perturbed: fx.GraphModule, method: str = "rsip-ssip") -> fx.GraphModule:
+def generate(perturbed: fx.GraphModule, method: str = "rsip-ssip", symbols: Symbols = 0) -> fx.GraphModule:
     """The bounds graph of a perturbed graph: `(image [B, *S], spec [B, K, classes], center=None, radius=None) ->
     (lower, upper) [B, K]`.
 
     It bounds `spec @ logits` over every coefficient in the box, by "ibp", "ssip", "rsip-ibp", "rsip-ssip",
-    "rsip-anchored" or "rsip". Raises `UnsupportedOpError` with every node that has no rule, and `UsageError` for an
+    "rsip-anchored" or "rsip", and SSIP keeps so many error symbols (a number, or "all"). Raises `UnsupportedOpError` with every node that has no rule, and `UsageError` for an
     unknown method or a perturbation with too many coefficients for forward symbolic bounds.
     """
-    return bounds(plan(perturbed, method))
+    return bounds(plan(perturbed, method, symbols))
 
 
 def bounds(plan: Plan) -> fx.GraphModule:
@@ -30,7 +31,7 @@ def bounds(plan: Plan) -> fx.GraphModule:
     emit = Emitter(plan)
     (spec,) = emit.inputs("spec")
     emit.forward()
-    upper = emit.backward(plan.output, emit.call(domains.two_sided, "spec_rows", spec), plan.stops)
+    upper = emit.margins(emit.call(domains.two_sided, "spec_rows", spec))
     sides = emit.call(domains.split_sides, "bounds", upper)
     return emit.finished("Bounds", (emit.item(sides, 0, "lower"), emit.item(sides, 1, "upper")))
 
@@ -40,7 +41,7 @@ def upper(plan: Plan) -> fx.GraphModule:
     emit = Emitter(plan)
     (spec,) = emit.inputs("spec")
     emit.forward()
-    return emit.finished("Upper", emit.backward(plan.output, spec, plan.stops))
+    return emit.finished("Upper", emit.margins(spec))
 
 
 def branch(plan: Plan) -> fx.GraphModule:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from robnet_fx.errors import UsageError
 from robnet_fx.perturbations.base import Transform
 from robnet_fx.rules import DEFAULT
+
+Symbols = int | Literal["all"]
+"""How many error symbols SSIP keeps of a sample: a number, or every one that memory holds."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +53,11 @@ def method_named(name: str) -> Method:
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def check_symbols(symbols: Symbols, method: str) -> None:
+    """`UsageError` unless the method can keep so many error symbols."""
+    if symbols != "all" and (isinstance(symbols, bool) or not isinstance(symbols, int) or symbols < 0):
+        raise UsageError(f'symbols must be "all" or a whole number of at least 0, not {symbols!r}')
+    if not method_named(method).symbolic and symbols:
+        raise UsageError(f"method {method} has no SSIP, whose errors symbols keep: use rsip-ssip, or no symbols")

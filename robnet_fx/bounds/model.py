@@ -22,7 +22,7 @@ from robnet_fx.bounds.evaluate import (
     parts,
     upper_bounds,
 )
-from robnet_fx.bounds.methods import method_named
+from robnet_fx.bounds.methods import Symbols, check_symbols, method_named
 from robnet_fx.bounds.plan import Plan, plan
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.outputs import logits_in
@@ -47,7 +47,8 @@ class BoundedModel(nn.Module):
     to the logits that are bounded. `remarks` are what a report must say of it all, by topic.
     Graphs are generated when first needed and read the box from buffers, so `set_eps` costs nothing.
 
-    canonical: what `trace` returns; problem: perturbation, clip and normalisation; method: a name in `bounds.METHODS`.
+    canonical: what `trace` returns; problem: perturbation, clip and normalisation; method: a name in `bounds.METHODS`;
+    symbols: how many error symbols SSIP keeps of a sample, or "all".
     `eps` is the strength that `set_eps` set last. Raises `UsageError` and `UnsupportedOpError`.
     """
 
@@ -56,10 +57,11 @@ class BoundedModel(nn.Module):
         canonical: fx.GraphModule,
         problem: Problem,
         method: str = "rsip-ssip",
+        symbols: Symbols = 0,
     ) -> None:
         super().__init__()
-        method_named(method)
-        self.problem, self.method = problem, method
+        check_symbols(symbols, method)
+        self.problem, self.method, self.symbols = problem, method, symbols
         self.eps = problem.perturbation.eps
         self.head, self.remarks = head_of(canonical), remarks(canonical)
         self.output: str | None = input_of(canonical).meta.get(OUTPUT)
@@ -69,7 +71,7 @@ class BoundedModel(nn.Module):
         self.perturbed = perturb(self.clean, problem.perturbation, problem.clip)
         (self.classes,) = shape_of(output_of(self.perturbed))
         self.input_shape = shape_of(input_of(self.perturbed))
-        self.add_module("bounds", generator.generate(self.perturbed, method))
+        self.add_module("bounds", generator.generate(self.perturbed, method, symbols))
 
     @property
     def model(self) -> nn.Module:
@@ -231,7 +233,7 @@ class BoundedModel(nn.Module):
     def _graph(self, name: str, make: Callable[[Plan], fx.GraphModule]) -> fx.GraphModule:
         """A generated graph, made at first use and moved to wherever the model lives by sharing its sub-modules."""
         if name not in self.__dict__:
-            self.__dict__[name] = make(plan(self.perturbed, self.method))
+            self.__dict__[name] = make(plan(self.perturbed, self.method, self.symbols))
         graph: fx.GraphModule = self.__dict__[name]
         return graph
 

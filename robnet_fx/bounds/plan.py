@@ -9,7 +9,7 @@ from torch import fx
 
 from robnet_fx.bounds.anchors import anchors
 from robnet_fx.bounds.dependence import Dependents, dependents, relaxed_nodes, widest
-from robnet_fx.bounds.methods import Method, method_named
+from robnet_fx.bounds.methods import Method, Symbols, check_symbols, method_named
 from robnet_fx.bounds.weight_chains import chained
 from robnet_fx.errors import UnsupportedOpError, UsageError
 from robnet_fx.graphs import describe, has_batch, output_of
@@ -26,7 +26,7 @@ class Plan:
 
     `symbolic` says whether there is SSIP, `images` is the node that the perturbation reads, `output` that of the
     logits. `relaxed` are the nodes that are not affine, `anchors` those where SSIP starts anew, and `chained` those
-    whose weights are multiplied out first.
+    whose weights are multiplied out first. `symbols` are the error symbols that SSIP may keep of a sample.
     """
 
     perturbed: fx.GraphModule
@@ -38,6 +38,7 @@ class Plan:
     chained: set[fx.Node]
     images: fx.Node
     output: fx.Node
+    symbols: Symbols
 
     @property
     def transform(self) -> Transform:
@@ -54,6 +55,10 @@ class Plan:
         """Where the backward pass ends besides the perturbation: at the first relaxed nodes met on the way back."""
         return set() if self.method.backward else self.relaxed
 
+    def columns(self, node: fx.Node) -> int:
+        """The most columns that symbolic values may have once a relaxed node has given birth to its symbols."""
+        return self.transform.dimensions + (2**40 if self.symbols == "all" else self.symbols)
+
     def rule(self, node: fx.Node) -> Rule:
         """The rule of a node that `unsupported` let through."""
         rule = rule_for(node.target, self.method.relaxer)
@@ -61,8 +66,9 @@ class Plan:
         return rule
 
 
-def plan(perturbed: fx.GraphModule, method: str) -> Plan:
-    """The plan of a perturbed graph `(coefficients, image) -> logits` and the method of that name.
+def plan(perturbed: fx.GraphModule, method: str, symbols: Symbols = 0) -> Plan:
+    """The plan of a perturbed graph `(coefficients, image) -> logits`, the method of that name, and so many error
+    symbols.
 
     Raises `UnsupportedOpError` with every node that has no rule, and `UsageError` for another graph, an unknown method,
     or a perturbation with too many coefficients for forward symbolic bounds.
@@ -70,6 +76,7 @@ def plan(perturbed: fx.GraphModule, method: str) -> Plan:
     if not is_perturbed(perturbed):
         raise UsageError("bounds are generated from a perturbed graph (coefficients, image) -> logits")
     kind = method_named(method)
+    check_symbols(symbols, method)
     symbolic = kind.symbolic and _ssip_fits(perturbed, method, kind)
     if refused := unsupported(perturbed):
         raise UnsupportedOpError(report(refused))
@@ -88,6 +95,7 @@ def plan(perturbed: fx.GraphModule, method: str) -> Plan:
         set(chained(dependent, relaxed)),
         arrived(perturbed),
         output,
+        symbols,
     )
 
 
