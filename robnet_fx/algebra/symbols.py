@@ -35,8 +35,8 @@ def unused(x: Symbolic) -> Tensor:
 def born(x: Symbolic, used: Tensor, most: int) -> Born:
     """The slack of units as symbols, the largest first, until a sample has `most` columns in use.
 
-    Whatever its slack came from, a unit is `slack * t` off the rest of its form, for some t in [-1, 1]: t is the symbol.
-    A slack that is not finite stays what it is.
+    Whatever its slack came from, a unit is `slack * t` off the rest of its form, for some t in [-1, 1]; t is the
+    symbol. A slack that is not finite stays what it is.
     """
     slack = kernels.flat(x.slack, 1)
     error = torch.where(slack.isfinite(), slack, 0.0)

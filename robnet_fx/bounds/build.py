@@ -37,10 +37,11 @@ def bound(
     flat and its images are not square. output: which tensor is the logits where there are several, as `trace` takes it.
     layout: the axes of images, "nchw", "nhwc" or "nhw" (grey, no channel axis), needed where neither their sizes nor
     the network's layers tell them; the field runs over the spatial ones. flat: the order of a flat network's input,
-    "planes" or "pixels". symbols: how many errors of relaxations SSIP keeps of a sample as variables of their own, which
-    later layers can cancel: a number, "all" that memory holds, or 0. A module is left as it was found, and `net.model` is that very object, but for one in half
-    precision, of which it is a float32 copy. Raises `UsageError` (of it `UnsettledLayout`, where a layout must be said)
-    or `UnsupportedError`, the latter listing every node without a rule.
+    "planes" or "pixels". symbols: how many errors of relaxations SSIP keeps of a sample as variables of their own,
+    which later layers can cancel: a number, "all" that memory holds, or 0. A module is left as it was found, and
+    `net.model` is that very object, but for one in half precision, of which it is a float32 copy. Raises `UsageError`
+    (of it `UnsettledLayout`, where a layout must be said) or `UnsupportedError`, the latter listing every node without
+    a rule.
     """
     canonical = trace(model, example, output, layout, flat)
     return BoundedModel(canonical, Problem(perturbation, clip, mean, std), method, symbols)

@@ -20,8 +20,9 @@ def generate(perturbed: fx.GraphModule, method: str = "rsip-ssip", symbols: Symb
     (lower, upper) [B, K]`.
 
     It bounds `spec @ logits` over every coefficient in the box, by "ibp", "ssip", "rsip-ibp", "rsip-ssip",
-    "rsip-anchored" or "rsip", and SSIP keeps so many error symbols (a number, or "all"). Raises `UnsupportedOpError` with every node that has no rule, and `UsageError` for an
-    unknown method or a perturbation with too many coefficients for forward symbolic bounds.
+    "rsip-anchored" or "rsip", and SSIP keeps `symbols` errors of a sample. Raises `UnsupportedOpError` with every node
+    that has no rule, and `UsageError` for an unknown method or a perturbation with too many coefficients for forward
+    symbolic bounds.
     """
     return bounds(plan(perturbed, method, symbols))
 
