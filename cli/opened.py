@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from robnet_fx.bounds.methods import default_method
+from robnet_fx.bounds.methods import Symbols, default_method, method_named
 from robnet_fx.bounds.model import BoundedModel, remarks
-from robnet_fx.cli.options import Images, Model
+from robnet_fx.cli.options import SYMBOLS, Images, Model
+from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.onnx.header import Header, read_header
 from robnet_fx.frontend.onnx.load import OnnxModel, load_for, load_onnx
@@ -64,10 +65,14 @@ class Judged:
         """What is in front of the network."""
         return self.opened.problem(perturbation, clip)
 
-    def bound(self, perturbation: Perturbation, clip: str | None, asked: str | None = None) -> BoundedModel:
-        """The model with its bounds by the method that was asked for, else the usual one of such a perturbation."""
+    def bound(
+        self, perturbation: Perturbation, clip: str | None, asked: str | None = None, symbols: Symbols | None = 0
+    ) -> BoundedModel:
+        """The model with its bounds by the method that was asked for, else the usual one of such a perturbation, and
+        so many symbols, or where that is None the usual number."""
         method = usual_method(perturbation, self.layout, asked)
-        return self.opened.bound(self.problem(perturbation, clip), method)
+        kept = usual_symbols(perturbation, self.layout, method, symbols)
+        return self.opened.bound(self.problem(perturbation, clip), method, kept)
 
     def describe(self, perturbation: Perturbation | None = None) -> dict[str, str]:
         """The lines of the opening panel, the box of the coefficients among them."""
@@ -184,6 +189,21 @@ def usual_method(perturbation: Perturbation, layout: Layout, asked: str | None =
     if asked is not None:
         return asked
     return default_method(perturbation.build(layout.image))
+
+
+def usual_symbols(perturbation: Perturbation, layout: Layout, method: str, asked: Symbols | None) -> Symbols:
+    """The number of symbols that was asked for, else the usual one, none where there is no SSIP.
+
+    Raises `UsageError` for some where the coefficients are too many for SSIP.
+    """
+    transform = perturbation.build(layout.image)
+    if asked is None:
+        return SYMBOLS if method_named(method).symbolic and transform.fits_ssip else 0
+    if asked and not transform.fits_ssip:
+        raise UsageError(
+            f"--symbols keeps errors of SSIP, for which D = {transform.dimensions} is too many: leave it out"
+        )
+    return asked
 
 
 def describe_data(data: data_sets.Dataset) -> str:

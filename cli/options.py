@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -189,11 +189,23 @@ class Perturbation:
         return None if self.clip == "none" else self.clip
 
 
+SYMBOLS: int | Literal["all"] = "all"
+"""How many error symbols a verdict keeps where the method has SSIP and nothing else is said (docs/methods.md)."""
+
 Method = Annotated[
     str | None,
     typer.Option(
-        help="Bounds: ibp, ssip, rsip-ibp, rsip-ssip, or, slow and tighter, rsip-anchored and rsip.",
+        help="Bounds: ibp, ssip, rsip-ibp, rsip-ssip, or, slow and tighter, rsip.",
         show_default="rsip-ssip, or rsip-ibp for noise in many pixels",
+    ),
+]
+Symbols = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|all",
+        help="How many errors of relaxations the verdict's forward symbolic bounds keep of an image, so that later "
+        "layers can cancel them: tighter, and slower. 0 keeps none.",
+        show_default=f"{SYMBOLS}, or 0 for methods without these bounds",
     ),
 ]
 Limit = Annotated[
