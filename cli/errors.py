@@ -68,7 +68,7 @@ def _own_warnings_shown() -> Iterator[None]:
             else:
                 elsewhere(message, category, *place, **source)
 
-        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.showwarning = show
         yield
 
 

@@ -19,8 +19,8 @@ def generate(perturbed: fx.GraphModule, method: str = "rsip-ssip", symbols: Symb
     """The bounds graph of a perturbed graph: `(image [B, *S], spec [B, K, classes], center=None, radius=None) ->
     (lower, upper) [B, K]`.
 
-    It bounds `spec @ logits` over every coefficient in the box, by "ibp", "ssip", "rsip-ibp", "rsip-ssip",
-    "rsip-anchored" or "rsip", and SSIP keeps `symbols` errors of a sample. Raises `UnsupportedOpError` with every node
+    It bounds `spec @ logits` over every coefficient in the box, by "ibp", "ssip", "rsip-ibp", "rsip-ssip"
+    or "rsip", and SSIP keeps `symbols` errors of a sample. Raises `UnsupportedOpError` with every node
     that has no rule, and `UsageError` for an unknown method or a perturbation with too many coefficients for forward
     symbolic bounds.
     """
@@ -78,7 +78,8 @@ def probe(plan: Plan) -> fx.GraphModule:
     for node, interval in emit.ibp.items():
         table[node.name] = {"ibp": interval}
         if node in emit.ssip:
-            table[node.name]["ssip"] = emit.call(domains.concretise, f"{node.name}_range", emit.ssip[node])
+            with emit.graph.inserting_after(emit.ssip[node]):  # the value need not be kept until the end
+                table[node.name]["ssip"] = emit.call(domains.concretise, f"{node.name}_range", emit.ssip[node])
         if node in emit.pre:
             table[node.name]["pre"] = emit.pre[node]
     return emit.finished("Probe", table)
@@ -97,7 +98,7 @@ def errors(plan: Plan) -> fx.GraphModule:
     emit.forward()
     parts = {}
     for node, value in emit.ssip.items():
-        with emit.graph.inserting_after(value):  # a value need not be kept until the end
+        with emit.graph.inserting_after(value):  # as above
             parts[node.name] = emit.call(makeup.makeup, f"{node.name}_parts", value, plan.transform.dimensions)
     logits = [(plan.output, emit.call(domains.form_of, "spec_rows", spec))]
     rows = emit.symbolic(logits, "rows")

@@ -89,8 +89,8 @@ def survey_table(title: str, found: Survey) -> Group:
         "range on 128 fields of the box, which no bound can beat; growth is that of width / sampled over the inputs',\n"
         f"and ▲ marks the {MOST} largest of at least {BLOW_UP:g}: there the bounds lose, not the network grow"
     )
-    errors = [] if found.margins is None else [Text(), errors_table(found, found.margins)]
-    return Group(Text(title, "bold"), made, logits, Text(legend, "dim"), *errors)
+    shown = Group(Text(title, "bold"), made, logits, Text(legend, "dim"))
+    return shown if found.margins is None else Group(shown, "", errors_table(found, found.margins))
 
 
 def errors_table(found: Survey, margins: Shares) -> Group:
