@@ -62,6 +62,7 @@ class OneImage:
             "robnet_fx.version": robnet_fx.__version__,
             "robnet_fx.field": json.dumps({**about, **box}),
             "robnet_fx.method": self.net.method,
+            "robnet_fx.symbols": str(self.net.symbols),
             "robnet_fx.clip": str(self.net.clip),
             "robnet_fx.normalisation": json.dumps(self.document["normalisation"]),
         }

@@ -106,7 +106,7 @@ def errors_table(found: Survey, margins: Shares) -> Group:
     legend = (
         "born are the node's own errors that are kept as symbols, kept the symbols that its value still has; the last\n"
         "column is what the errors born at a node are of the width of the margins against the predicted class, and\n"
-        "▲ marks the most: there a tighter relaxation, or a smaller box, gains most"
+        "◆ marks the most: there a tighter relaxation, or a smaller box, gains most"
     )
     return Group(table(title, columns, rows, right=columns[1:]), Text(legend, "dim"))
 
@@ -126,7 +126,7 @@ def _shares(of: Shares | None) -> list[str]:
 
 
 def _hurts(own: NodeErrors) -> str:
-    return f"{'▲ ' * own.worst}{own.hurts:.1%}" if own.hurts else ""
+    return f"{'◆ ' * own.worst}{own.hurts:.1%}" if own.hurts else ""
 
 
 def _width(node: NodeWidths, name: str, value: float | None) -> Text:
