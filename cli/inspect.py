@@ -105,7 +105,7 @@ def _show_stage(
 
     announce("inspect", found.describe())
     method = usual_method(problem.perturbation, found.layout, asked)
-    kept = usual_symbols(problem.perturbation, found.layout, method, symbols)
+    kept = usual_symbols(found, problem, method, symbols)
     graph = stage_of(found.canonical, stage, problem, method, kept)
     path = found.model.path
     lines = node_lines(graph, stage)
@@ -144,6 +144,7 @@ def _show_bounds(one: OneImage, html: Path | None, onnx: Path | None, asked: str
         "image": one.verdict,
         "files": files,
         "logits": found.logits,
+        "margins": None if found.margins is None else asdict(found.margins),
         "nodes": [asdict(node) for node in found.nodes],
     }
     about = about_problem(one.net), about_computing(one.net), hashes(one.net, one.path)

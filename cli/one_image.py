@@ -101,7 +101,7 @@ def open_one_image(
         except UsageError:
             problem = lone.problem(perturbation, clip)
             method = usual_method(perturbation, lone.layout, asked)
-            kept = usual_symbols(perturbation, lone.layout, method, symbols)
+            kept = usual_symbols(lone, problem, method, symbols)
             net = BoundedModel(lone.canonical, problem, method, kept)
             image = torch.rand(1, *net.input_shape, generator=torch.Generator().manual_seed(0)).to(net.center)
             title = "a random image: no data set is known for this input; --data names one"

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
+from robnet_fx.bounds.memory import of_verdicts
 from robnet_fx.bounds.methods import Symbols, default_method, method_named
 from robnet_fx.bounds.model import BoundedModel, remarks
 from robnet_fx.cli.options import SYMBOLS, Images, Model
@@ -23,8 +25,10 @@ from robnet_fx.images.layout import Layout, UnsettledLayout, likely
 from robnet_fx.images.pixels import subset
 from robnet_fx.machine import ranks
 from robnet_fx.machine.device import choose_device
+from robnet_fx.machine.memory import available_memory
 from robnet_fx.opening.opened import Opened, open_model
 from robnet_fx.passes.insert_layout import layout_of
+from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbations.base import Perturbation
 from robnet_fx.problem import Constants, Problem
 from robnet_fx.report.console import notes
@@ -57,6 +61,11 @@ class Judged:
         return self.opened.canonical
 
     @property
+    def device(self) -> torch.device:
+        """Where verdicts are computed."""
+        return self.opened.device
+
+    @property
     def layout(self) -> Layout:
         """How the network takes the images."""
         return self.opened.layout
@@ -70,9 +79,8 @@ class Judged:
     ) -> BoundedModel:
         """The model with its bounds by the method that was asked for, else the usual one of such a perturbation, and
         so many symbols, or where that is None the usual number."""
-        method = usual_method(perturbation, self.layout, asked)
-        kept = usual_symbols(perturbation, self.layout, method, symbols)
-        return self.opened.bound(self.problem(perturbation, clip), method, kept)
+        problem, method = self.problem(perturbation, clip), usual_method(perturbation, self.layout, asked)
+        return self.opened.bound(problem, method, usual_symbols(self, problem, method, symbols))
 
     def describe(self, perturbation: Perturbation | None = None) -> dict[str, str]:
         """The lines of the opening panel, the box of the coefficients among them."""
@@ -146,6 +154,9 @@ class Lone:
     std: Constants
     assumed: bool
 
+    device = torch.device("cpu")
+    """Where its bounds are computed."""
+
     @property
     def layout(self) -> Layout:
         """How the network takes its images, or likely does."""
@@ -191,19 +202,25 @@ def usual_method(perturbation: Perturbation, layout: Layout, asked: str | None =
     return default_method(perturbation.build(layout.image))
 
 
-def usual_symbols(perturbation: Perturbation, layout: Layout, method: str, asked: Symbols | None) -> Symbols:
-    """The number of symbols that was asked for, else the usual one, none where there is no SSIP.
+def usual_symbols(found: Judged | Lone, problem: Problem, method: str, asked: Symbols | None) -> Symbols:
+    """The number of symbols that was asked for, else the usual one, or a part of it that memory holds for one image;
+    none where there is no SSIP.
 
-    Raises `UsageError` for some where the coefficients are too many for SSIP.
+    Raises `UsageError` for symbols where the coefficients are too many for SSIP.
     """
-    transform = perturbation.build(layout.image)
-    if asked is None:
-        return SYMBOLS if method_named(method).symbolic and transform.fits_ssip else 0
+    transform = problem.perturbation.build(found.layout.image)
     if asked and not transform.fits_ssip:
         raise UsageError(
             f"--symbols keeps errors of SSIP, for which D = {transform.dimensions} is too many: leave it out"
         )
-    return asked
+    if asked is not None:
+        return asked
+    if not (method_named(method).symbolic and transform.fits_ssip):
+        return 0
+    perturbed = perturb(clean(found.canonical, problem.mean, problem.std), problem.perturbation, problem.clip)
+    available = available_memory(found.device)
+    parts = (SYMBOLS, SYMBOLS // 4, SYMBOLS // 16)
+    return next((part for part in parts if of_verdicts(perturbed, symbols=part).fits(available)), 0)
 
 
 def describe_data(data: data_sets.Dataset) -> str:

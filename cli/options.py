@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -189,8 +189,8 @@ class Perturbation:
         return None if self.clip == "none" else self.clip
 
 
-SYMBOLS: int | Literal["all"] = "all"
-"""How many error symbols a verdict keeps where the method has SSIP and nothing else is said (docs/methods.md)."""
+SYMBOLS = 1024
+"""How many error symbols a verdict keeps where nothing is said, or as many as memory holds: docs/methods.md has why."""
 
 Method = Annotated[
     str | None,
@@ -205,7 +205,7 @@ Symbols = Annotated[
         metavar="N|all",
         help="How many errors of relaxations the verdict's forward symbolic bounds keep of an image, so that later "
         "layers can cancel them: tighter, and slower. 0 keeps none.",
-        show_default=f"{SYMBOLS}, or 0 for methods without these bounds",
+        show_default=f"{SYMBOLS}, fewer where memory asks for it, none for methods without such bounds",
     ),
 ]
 Limit = Annotated[

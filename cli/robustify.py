@@ -122,7 +122,8 @@ def robustify(
     judged = open_judged(model, images, seed=training.seed, device=device)
     opened, method = judged.opened, usual_method(wanted, judged.layout, training.method)
     judged_by = usual_method(wanted, judged.layout)
-    judged_symbols = usual_symbols(wanted, judged.layout, judged_by, kept)
+    problem = opened.problem(wanted, perturbation.form)
+    judged_symbols = usual_symbols(judged, problem, judged_by, kept)
     dimensions = wanted.build(judged.layout.image).dimensions
     shown = describe_method(method, perturbation.form, training.method, dimensions)
     lines = {"training": f"{shown}, {training.describe()}", "verdicts": with_symbols(judged_by, judged_symbols)}
@@ -133,7 +134,7 @@ def robustify(
     original = sha256_of_file(model.model)
     result = robustify_opened(
         opened,
-        opened.problem(wanted, perturbation.form),
+        problem,
         settings,
         out=target,
         runs=runs,
