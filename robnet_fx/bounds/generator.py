@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from robnet_fx.algebra import domains
+from robnet_fx.algebra import domains, makeup
 from robnet_fx.bounds.emit import Emitter
 from robnet_fx.bounds.methods import Symbols
 from robnet_fx.bounds.plan import Plan, plan
@@ -78,7 +78,28 @@ def probe(plan: Plan) -> fx.GraphModule:
     for node, interval in emit.ibp.items():
         table[node.name] = {"ibp": interval}
         if node in emit.ssip:
-            table[node.name]["ssip"] = emit.call(domains.concretise, f"{node.name}_range", emit.ssip[node])
+            with emit.graph.inserting_after(emit.ssip[node]):  # the value need not be kept until the end
+                table[node.name]["ssip"] = emit.call(domains.concretise, f"{node.name}_range", emit.ssip[node])
         if node in emit.pre:
             table[node.name]["pre"] = emit.pre[node]
     return emit.finished("Probe", table)
+
+
+def errors(plan: Plan) -> fx.GraphModule:
+    """`(image, spec, center, radius) -> (parts, rows, used)` of a method with SSIP: where its widths come from.
+
+    `parts` has the `Makeup` of every canonical node's SSIP, `rows` is `spec @ logits` as a symbolic value of shape K,
+    and `used` has for every relaxed node with symbols, in the order of their births, the columns of each sample `[B]`
+    that were in use after its own: they begin where those of the one before end, the first ones behind the D of the
+    perturbation.
+    """
+    emit = Emitter(plan)
+    (spec,) = emit.inputs("spec")
+    emit.forward()
+    parts = {}
+    for node, value in emit.ssip.items():
+        with emit.graph.inserting_after(value):  # as above
+            parts[node.name] = emit.call(makeup.makeup, f"{node.name}_parts", value, plan.transform.dimensions)
+    logits = [(plan.output, emit.call(domains.form_of, "spec_rows", spec))]
+    rows = emit.symbolic(logits, "rows")
+    return emit.finished("Errors", (parts, rows, {node.name: used for node, used in emit.uses.items()}))

@@ -42,9 +42,10 @@ class Memory:
         return max(2**20, int(1.06 * self.of(1) / _USABLE))
 
 
-def of_verdicts(perturbed: fx.GraphModule) -> Memory:
-    """RSIP-SSIP margins in float64 without gradients: what `certify` computes."""
+def of_verdicts(perturbed: fx.GraphModule, symbols: int = 0) -> Memory:
+    """RSIP-SSIP margins in float64 without gradients, with so many error symbols: what `certify` computes."""
     dimensions, rows = _sizes(perturbed)
+    dimensions += symbols
     dependent = dependents(perturbed)
     rows = min(rows, rows_without_gradient(widest(dependent), images=1))
     image = max(_forward_peak(dependent, dimensions), _backward_peak(dependent, rows))

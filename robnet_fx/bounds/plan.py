@@ -72,7 +72,7 @@ def plan(perturbed: fx.GraphModule, method: str, symbols: Symbols = 0) -> Plan:
         raise UsageError("bounds are generated from a perturbed graph (coefficients, image) -> logits")
     kind = method_named(method)
     check_symbols(symbols, method)
-    symbolic = kind.symbolic and _ssip_fits(perturbed, method, kind)
+    symbolic = kind.symbolic and _ssip_fits(perturbed, method, kind, symbols)
     if refused := unsupported(perturbed):
         raise UnsupportedOpError(report(refused))
     dependent = dependents(perturbed)
@@ -83,15 +83,15 @@ def plan(perturbed: fx.GraphModule, method: str, symbols: Symbols = 0) -> Plan:
     return Plan(perturbed, kind, symbolic, dependent, relaxed, arrived(perturbed), output, symbols)
 
 
-def _ssip_fits(perturbed: fx.GraphModule, method: str, kind: Method) -> bool:
+def _ssip_fits(perturbed: fx.GraphModule, method: str, kind: Method, symbols: Symbols) -> bool:
     transform = transform_of(perturbed)
     if transform.fits_ssip:
         return True
-    if kind.everywhere:
+    if kind.everywhere and not symbols:
         return False  # RSIP tightens every layer anyway; it then starts from IBP
     raise UsageError(
         f"method {method} carries one coefficient for each of {transform.dimensions} perturbed pixels and "
-        f"stops at {transform.max_ssip_dimensions}; use rsip-ibp"
+        f"stops at {transform.max_ssip_dimensions}; use {'no symbols' if kind.everywhere else 'rsip-ibp'}"
     )
 
 
