@@ -61,6 +61,28 @@ def padded(x: Symbolic, like: Symbolic) -> Symbolic:
     return Symbolic(widened(x.coef, like.coef.shape[1]), x.const, x.slack)
 
 
+def error(x: Symbolic, dimensions: int) -> Tensor:
+    """`[B, *S]`: what of a value's radius is due to relaxations, symbols and slack."""
+    return kernels.reach(x.coef[:, dimensions:]) + x.slack
+
+
+def course(x: Symbolic, dimensions: int) -> Symbolic:
+    """A value without its errors: how it runs with the D coefficients. Nothing of it takes gradients."""
+    coef = x.coef[:, :dimensions].detach().clone()  # of its own, for the errors shall not be kept with it
+    return Symbolic(coef, x.const.detach(), torch.zeros_like(x.const))
+
+
+def corner(x: Symbolic, dimensions: int) -> Tensor:
+    """`[B, K, D]`: the corner of the coefficients' box, in units of t, where a symbolic value of shape K is highest."""
+    return x.coef[:, :dimensions].detach().sign().transpose(1, 2)
+
+
+def at(x: Symbolic, corners: Tensor) -> Tensor:
+    """`[B, K, *S]`: a value's course at each of the corners `[B, K, D]`."""
+    moved = corners @ kernels.flat(x.coef, 2)
+    return moved.reshape(*moved.shape[:2], *x.const.shape[1:]) + x.const.unsqueeze(1)
+
+
 def widened(coef: Tensor, columns: int) -> Tensor:
     """`[B, N, *S] -> [B, columns, *S]`, zeros behind the N, in the same order of memory."""
     if coef.shape[1] == columns:

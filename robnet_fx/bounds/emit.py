@@ -25,6 +25,7 @@ class Emitter:
     `box` is its center and radius, and `known` the `pre` of boxes around it, where the graph takes them. `used` counts
     the columns of each sample in use so far, `uses` those after the births at each relaxed node in turn, and `births`
     tells of a source node's SSIP how many nodes gave birth to the symbols it has.
+    `courses` has the SSIP of what is relaxed without its errors.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -36,6 +37,7 @@ class Emitter:
         self.pre: dict[fx.Node, fx.Node] = {}
         self.children: dict[str, Rows] = {}
         self.parts: list[fx.Node] = []
+        self.courses: dict[fx.Node, fx.Node] = {}
         self.used: fx.Node | None = None
         self.uses: dict[fx.Node, fx.Node] = {}
         self.births: dict[fx.Node, int] = {}
@@ -148,6 +150,9 @@ class Emitter:
                 if self.plan.method.everywhere:
                     pre = self.narrowed(node, value, self.tightened(node, value, pre))
                 self.pre[value] = pre
+                if self.plan.leans:
+                    d = self.plan.transform.dimensions
+                    self.courses[value] = self.call(symbols.course, f"{value.name}_course", self.ssip[value], d)
         return self.before_all(sources)
 
     def narrowed(self, node: fx.Node, value: fx.Node, pre: fx.Node) -> fx.Node:
@@ -169,7 +174,7 @@ class Emitter:
         graph = inner.finished("Rsip", inner.backward(value, rows, set()))
         child = f"rsip_{value.name}"
         self.children[child] = Tightened(graph, self.plan.widest, self.unstable(node))
-        args = (self.image, pre, *self.box, *self.pre.values())
+        args = (self.image, pre, self.ssip.get(value), *self.box, *self.pre.values())
         return self.graph.create_node("call_module", child, args, name=f"{node.name}_rsip_pre")
 
     def unstable(self, node: fx.Node) -> Callable[[domains.Interval], Tensor]:
@@ -180,21 +185,37 @@ class Emitter:
         return Unstable(node.target, self.plan.method.relaxer, args, kwargs)
 
     def margins(self, rows: fx.Node) -> fx.Node:
-        """The upper bound `[B, K]` of `rows @ logits`; beside RSIP's the one of SSIP, where that keeps symbols."""
+        """The upper bound `[B, K]` of `rows @ logits`."""
+        if not self.plan.method.backward:
+            return self.backward(self.plan.output, rows, self.plan.stops)
+        _, upper = self.form_and_margins(rows)
+        return upper
+
+    def form_and_margins(self, rows: fx.Node) -> tuple[fx.Node, fx.Node]:
+        """The form of `rows @ logits` over the coefficients, and its upper bound `[B, K]`, of a method with a backward
+        pass. Where SSIP keeps symbols RSIP is run once more, its lines tight where the symbolic value of a row is
+        highest: of the two forms the better one is kept, and beside its bound the symbolic value's own.
+        """
         start = self.plan.output
-        upper = self.backward(start, rows, self.plan.stops)
-        if not (self.plan.method.backward and self.plan.symbolic and self.plan.symbols):
-            return upper
-        form = self.call(domains.form_of, "by_ssip", rows)
-        own = self.call(domains.upper_by_symbolic, "by_ssip", self.symbolic([(start, form)], "by_ssip"))
-        return self.call(domains.tighter, "upper", upper, own)
+        form = self.over_coefficients(self.pulled(start, rows, set()))
+        if not self.plan.leans:
+            return form, self.call(domains.upper_over_box, "upper", form, *self.box)
+        own = self.symbolic([(start, self.call(domains.form_of, "by_ssip", rows))], "by_ssip")
+        corner = self.call(symbols.corner, "corner", own, self.plan.transform.dimensions)
+        leaning = self.over_coefficients(self.pulled(start, rows, set(), corner))
+        form = self.call(domains.better, "better", form, leaning, *self.box)
+        upper = self.call(domains.upper_over_box, "by_rsip", form, *self.box)
+        return form, self.call(domains.tighter, "upper", upper, self.call(domains.upper_by_symbolic, "by_ssip", own))
 
     def backward(self, start: fx.Node, rows: fx.Node, stops: set[fx.Node]) -> fx.Node:
         """The upper bound `[B, K]` of `rows @ value of start`, rows being `[B, K, *S]`."""
         return self.concluded(self.pulled(start, rows, stops))
 
-    def pulled(self, start: fx.Node, rows: fx.Node, stops: set[fx.Node]) -> list[tuple[fx.Node, fx.Node]]:
-        """Where `rows @ value of start` ends, at the stops and the entry, and the form it is there."""
+    def pulled(
+        self, start: fx.Node, rows: fx.Node, stops: set[fx.Node], corner: fx.Node | None = None
+    ) -> list[tuple[fx.Node, fx.Node]]:
+        """Where `rows @ value of start` ends, at the stops and the entry, and the form it is there; where a corner of
+        each row is given, by lines that are tight there."""
         pending: dict[fx.Node, list[fx.Node]] = {start: [self.call(domains.form_of, f"{start.name}_rsip", rows)]}
         ends: list[tuple[fx.Node, fx.Node]] = []
         for node in reversed(self.plan.dependent):
@@ -208,6 +229,8 @@ class Emitter:
             sources = self.plan.dependent[node]
             args, kwargs = self.arguments(node, lambda n: InputShape(shape_of(n)))
             extra = {} if rule.affine else {"pre": self.before_all(sources)}
+            if corner is not None and rule.leans:
+                extra["at"] = self.call(symbols.at, f"{sources[0].name}_at", self.courses[sources[0]], corner)
             made = self.call(rule.rsip, self._fresh(sources[0], pending), form, *args, **kwargs, **extra)
             if len(sources) > 1:
                 parts = [self.item(made, i, self._fresh(source, pending)) for i, source in enumerate(sources)]

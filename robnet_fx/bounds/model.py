@@ -194,8 +194,8 @@ class BoundedModel(nn.Module):
         if pre is not None:
             check_pre(pre, self._stands_on, len(images))
         found = [graph(images, part, *over, pre) for part in parts(spec, len(images), self._widest)]
-        uppers, forms, tables = zip(*found, strict=True)
-        return Branch(torch.cat(uppers, 1), torch.cat(forms, 1), tables[0])
+        uppers, forms, consts, tables = zip(*found, strict=True)
+        return Branch(torch.cat(uppers, 1), torch.cat(forms, 1), torch.cat(consts, 1), tables[0])
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Have `torch.compile`, with its own options, fuse the bounds of training steps; verdicts run what is printed.

@@ -50,6 +50,11 @@ class Plan:
         """Where the backward pass ends besides the perturbation: at the first relaxed nodes met on the way back."""
         return set() if self.method.backward else self.relaxed
 
+    @cached_property
+    def leans(self) -> bool:
+        """Whether SSIP keeps symbols, so that it tells RSIP's last pass where lines shall be tight."""
+        return self.method.backward and self.symbolic and bool(self.symbols)
+
     def columns(self, node: fx.Node) -> int:
         """The most columns that symbolic values may have once a relaxed node has given birth to its symbols."""
         return self.transform.dimensions + (2**40 if self.symbols == "all" else self.symbols)
