@@ -192,7 +192,7 @@ class Perturbation:
 Method = Annotated[
     str | None,
     typer.Option(
-        help="Bounds: ibp, ssip, rsip-ibp, rsip-ssip, or, slow and tighter, rsip-anchored and rsip.",
+        help="Bounds: ibp, ssip, rsip-ibp, rsip-ssip, or, slow and tighter, rsip.",
         show_default="rsip-ssip, or rsip-ibp for noise in many pixels",
     ),
 ]

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from robnet_fx.algebra import domains, symbols
 from robnet_fx.algebra.domains import InputShape
 from robnet_fx.bounds.plan import Plan
-from robnet_fx.bounds.rows import Anchored, Rows, Tightened, Unstable
+from robnet_fx.bounds.rows import Rows, Tightened, Unstable
 from robnet_fx.graphs import derive, prune, shape_of
 from robnet_fx.passes import ENTRY
 from robnet_fx.perturbations.base import Box
@@ -107,8 +107,6 @@ class Emitter:
             self.ibp[node] = self.call(rule.ibp, f"{node.name}_ibp", *args_, **kwargs)
             if self.plan.symbolic:
                 self.ssip[node] = self.forward_symbolic(node, rule, extra)
-            if node in self.plan.anchors:
-                self.ssip[node] = self.anchored(node)
 
     def forward_symbolic(self, node: fx.Node, rule: Rule, extra: dict[str, Any]) -> fx.Node:
         """SSIP of a node, and of one that is relaxed with its errors as symbols."""
@@ -143,8 +141,6 @@ class Emitter:
             if value not in self.pre:
                 pre = self.ibp[value]
                 if self.plan.symbolic:
-                    if value in self.plan.chained:
-                        self.ssip[value] = self.composed(value)
                     pre = self.call(domains.intersect, f"{node.name}_pre", pre, self.ssip[value])
                 pre = self.narrowed(node, value, pre)
                 if self.plan.method.everywhere:
@@ -158,12 +154,6 @@ class Emitter:
             return pre
         return self.call(domains.narrowed, f"{node.name}_pre", pre, self.known, value.name)
 
-    def composed(self, value: fx.Node) -> fx.Node:
-        """SSIP of a value behind several weights in a row, these multiplied out first."""
-        rows = self.call(domains.units_of, f"{value.name}_ssip", self.ssip[value])
-        total = self.symbolic(self.pulled(value, rows, self.plan.relaxed | self.plan.anchors), f"{value.name}_ssip")
-        return self.call(domains.as_value, f"{value.name}_ssip", total, list(shape_of(value)))
-
     def before_all(self, sources: list[fx.Node]) -> Any:
         """The `pre` of a node's bounded inputs as its rule takes them."""
         pres = tuple(self.pre[value] for value in sources)
@@ -171,33 +161,14 @@ class Emitter:
 
     def tightened(self, node: fx.Node, value: fx.Node, pre: fx.Node) -> fx.Node:
         """`pre` intersected with RSIP from this value back to the entry."""
-        inner, units = self.inner()
-        graph = inner.finished("Rsip", inner.backward(value, units, set()))
-        rows = Tightened(graph, self.plan.widest, self.unstable(node))
-        return self.looped(rows, value, pre, f"{node.name}_rsip_pre")
-
-    def anchored(self, value: fx.Node) -> fx.Node:
-        """SSIP of a value from RSIP back to the entry, where that is tighter."""
-        inner, units = self.inner()
-        ((_, form),) = inner.pulled(value, units, set())
-        entry = inner.call(self.plan.transform.rules.ssip, f"{ENTRY}_ssip", *inner.entry_arguments(), *inner.box)
-        graph = inner.finished("Rsip", inner.call(domains.substitute, f"{value.name}_ssip", form, entry))
-        rows = Anchored(graph, self.plan.widest)
-        return self.looped(rows, value, self.ssip[value], f"{value.name}_rsip_ssip")
-
-    def inner(self) -> tuple[Emitter, fx.Node]:
-        """The graph of a sub-module `(image, rows, center, radius, *pre known so far)` in the making, and its rows."""
         inner = Emitter(self.plan)
         inner.image, rows, *inner.box = (inner.graph.placeholder(name) for name in ("image", "rows", *Box._fields))
-        inner.pre = {value: inner.graph.placeholder(f"{value.name}_pre") for value in self.pre}
-        return inner, rows
-
-    def looped(self, rows: Rows, value: fx.Node, bounds: fx.Node, name: str) -> fx.Node:
-        """The call of a sub-module that loops over the units of `value`, on their bounds so far."""
+        inner.pre = {before: inner.graph.placeholder(f"{before.name}_pre") for before in self.pre}
+        graph = inner.finished("Rsip", inner.backward(value, rows, set()))
         child = f"rsip_{value.name}"
-        self.children[child] = rows
-        args = (self.image, bounds, *self.box, *self.pre.values())
-        return self.graph.create_node("call_module", child, args, name=name)
+        self.children[child] = Tightened(graph, self.plan.widest, self.unstable(node))
+        args = (self.image, pre, *self.box, *self.pre.values())
+        return self.graph.create_node("call_module", child, args, name=f"{node.name}_rsip_pre")
 
     def unstable(self, node: fx.Node) -> Callable[[domains.Interval], Tensor]:
         """Which units of the node's input are worth tightening."""

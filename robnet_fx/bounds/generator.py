@@ -19,8 +19,8 @@ def generate(perturbed: fx.GraphModule, method: str = "rsip-ssip", symbols: Symb
     """The bounds graph of a perturbed graph: `(image [B, *S], spec [B, K, classes], center=None, radius=None) ->
     (lower, upper) [B, K]`.
 
-    It bounds `spec @ logits` over every coefficient in the box, by "ibp", "ssip", "rsip-ibp", "rsip-ssip",
-    "rsip-anchored" or "rsip", and SSIP keeps `symbols` errors of a sample. Raises `UnsupportedOpError` with every node
+    It bounds `spec @ logits` over every coefficient in the box, by "ibp", "ssip", "rsip-ibp", "rsip-ssip"
+    or "rsip", and SSIP keeps `symbols` errors of a sample. Raises `UnsupportedOpError` with every node
     that has no rule, and `UsageError` for an unknown method or a perturbation with too many coefficients for forward
     symbolic bounds.
     """

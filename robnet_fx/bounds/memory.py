@@ -2,7 +2,7 @@
 
 Counted are the numbers a sample keeps alive, for a value of S numbers, D coefficients and K rows of the spec:
 SSIP holds `coef` (D S), `const` and `slack`, IBP two ends: (D + 4) S, and concretising needs `|coef|`, D S more;
-weights in a row (`weight_chains.py`) need their product twice. `pre` stays (2 S) until RSIP has passed; RSIP holds
+`pre` stays (2 S) until RSIP has passed; RSIP holds
 a form of K S and, at a relaxation, four more of its size.
 Without gradients values die after their last use. With gradients all of them stay, and with them the slopes and the
 parts that the rules multiply by: some (D + 2 K + 10) S a node, as measured in `tests/bounds/test_memory.py`.
@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from robnet_fx.bounds.dependence import Dependents, dependents, relaxed_nodes, widest
-from robnet_fx.bounds.weight_chains import chained
+from robnet_fx.bounds.dependence import Dependents, dependents, widest
 from robnet_fx.graphs import numel, output_of, shape_of
 from robnet_fx.passes.insert_perturbation import transform_of
 
@@ -48,8 +47,7 @@ def of_verdicts(perturbed: fx.GraphModule) -> Memory:
     dimensions, rows = _sizes(perturbed)
     dependent = dependents(perturbed)
     rows = min(rows, rows_without_gradient(widest(dependent), images=1))
-    products = 2 * max(_products(dependent), default=0)
-    image = max(_forward_peak(dependent, dimensions) + products, _backward_peak(dependent, rows))
+    image = max(_forward_peak(dependent, dimensions), _backward_peak(dependent, rows))
     return Memory(8 * 2 * _weights(perturbed), 8 * image)  # |W| too
 
 
@@ -59,7 +57,7 @@ def of_training(perturbed: fx.GraphModule, rows: int | None = None) -> Memory:
     dimensions, margins = _sizes(perturbed)
     rows = rows or margins
     dependent = dependents(perturbed)
-    image = sum(map(numel, dependent)) * (dimensions + 2 * rows + 10) + 2 * sum(_products(dependent))
+    image = sum(map(numel, dependent)) * (dimensions + 2 * rows + 10)
     return Memory(4 * 6 * _weights(perturbed), 4 * image)  # |W|, the gradients of both, Adam's two moments
 
 
@@ -96,11 +94,6 @@ def _backward_peak(dependent: Dependents, rows: int) -> int:
         peak = max(peak, rows * (5 * largest + sum(numel(n) for n in waiting)))
         waiting.update(sources)
     return kept + peak
-
-
-def _products(dependent: Dependents) -> list[int]:
-    """How many numbers the products of weights in a row have."""
-    return list(chained(dependent, relaxed_nodes(dependent)).values())
 
 
 def _sizes(perturbed: fx.GraphModule) -> tuple[int, int]:

@@ -7,10 +7,8 @@ from functools import cached_property
 
 from torch import fx
 
-from robnet_fx.bounds.anchors import anchors
 from robnet_fx.bounds.dependence import Dependents, dependents, relaxed_nodes, widest
 from robnet_fx.bounds.methods import Method, Symbols, check_symbols, method_named
-from robnet_fx.bounds.weight_chains import chained
 from robnet_fx.errors import UnsupportedOpError, UsageError
 from robnet_fx.graphs import describe, has_batch, output_of
 from robnet_fx.passes import ENTRY
@@ -25,8 +23,7 @@ class Plan:
     """A perturbed graph that every rule can bound, and a method.
 
     `symbolic` says whether there is SSIP, `images` is the node that the perturbation reads, `output` that of the
-    logits. `relaxed` are the nodes that are not affine, `anchors` those where SSIP starts anew, and `chained` those
-    whose weights are multiplied out first. `symbols` are the error symbols that SSIP may keep of a sample.
+    logits. `relaxed` are the nodes that are not affine. `symbols` are the error symbols that SSIP may keep of a sample.
     """
 
     perturbed: fx.GraphModule
@@ -34,8 +31,6 @@ class Plan:
     symbolic: bool
     dependent: Dependents
     relaxed: set[fx.Node]
-    anchors: set[fx.Node]
-    chained: set[fx.Node]
     images: fx.Node
     output: fx.Node
     symbols: Symbols
@@ -85,18 +80,7 @@ def plan(perturbed: fx.GraphModule, method: str, symbols: Symbols = 0) -> Plan:
     if output not in dependent:
         raise UsageError("the logits do not depend on the image: there is nothing to bound")
     relaxed = relaxed_nodes(dependent)
-    return Plan(
-        perturbed,
-        kind,
-        symbolic,
-        dependent,
-        relaxed,
-        anchors(dependent, relaxed) if kind.anchored else set(),
-        set(chained(dependent, relaxed)),
-        arrived(perturbed),
-        output,
-        symbols,
-    )
+    return Plan(perturbed, kind, symbolic, dependent, relaxed, arrived(perturbed), output, symbols)
 
 
 def _ssip_fits(perturbed: fx.GraphModule, method: str, kind: Method) -> bool:

@@ -34,7 +34,7 @@ class NodeWidths:
     """The mean width `upper - lower` of a node's bounds by domain, None where there is none.
 
     `ibp` is plain interval arithmetic, `ssip` the forward symbolic bounds, `pre` what the chosen method's relaxations
-    of this value stand on; `rsip_ibp`, `rsip_ssip`, `rsip_anchored` and `rsip` are the same for these methods.
+    of this value stand on; `rsip_ibp`, `rsip_ssip` and `rsip` are the same for these methods.
     `sampled` is the mean range over sampled fields, a lower limit of any width; `growth` how much (best width /
     sampled) grew over the node's inputs, and `blow_up` whether that is remarkable (`BLOW_UP`). `unstable` is the share
     of units that a relaxation of this value has to relax. `rule` is the rule that bounds the node, `generated` the
@@ -54,7 +54,6 @@ class NodeWidths:
     pre: float | None
     rsip_ibp: float | None
     rsip_ssip: float | None
-    rsip_anchored: float | None
     rsip: float | None
     sampled: float
     unstable: float | None
@@ -155,7 +154,6 @@ def _widths(
         "pre": mean(chosen, "pre"),
         "rsip_ibp": mean(tables["ibp"], "pre"),  # what RSIP-IBP stands on is what IBP stands on
         "rsip_ssip": mean(tables.get("rsip-ssip"), "pre"),
-        "rsip_anchored": mean(tables.get("rsip-anchored"), "pre"),
         "rsip": mean(tables.get("rsip"), "pre"),
     }
 

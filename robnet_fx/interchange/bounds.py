@@ -60,7 +60,7 @@ def write_bounds(
     compare with. The sizes batch and rows stay free where the rules leave them so; else the file takes one image at a
     time, and a row for each class but one.
     `metadata` is added to the file's properties. Written whole or not at all, and only if onnxruntime agrees to 1e-4
-    (1 + |b|). Raises `UsageError` for the methods that choose rows as they go, "rsip-anchored" and "rsip", and
+    (1 + |b|). Raises `UsageError` for the method that chooses rows as it goes, "rsip", and
     `UnsupportedError` naming the operations that ONNX lacks.
     """
     if method_named(net.method).by_rows:

@@ -20,7 +20,6 @@ _LEGEND = {
     "ssip": "forward symbolic, on its own",
     "rsip-ibp": "backward symbolic; its relaxations stand on IBP",
     "rsip-ssip": "backward symbolic; its relaxations stand on IBP ∩ SSIP",
-    "rsip-anchored": "the same, SSIP starting anew from RSIP where all paths meet",
     "rsip": "backward symbolic in every layer",
     "sampled": "range seen on sampled fields: no bound can be narrower",
 }
