@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from robnet_fx.algebra import domains, symbols
+from robnet_fx.algebra import domains, room, symbols
 from robnet_fx.algebra.domains import InputShape
 from robnet_fx.bounds.plan import Plan
 from robnet_fx.bounds.rows import Rows, Tightened, Unstable
@@ -23,7 +23,7 @@ class Emitter:
     """One graph in the making, with the bounds emitted so far by source node.
 
     `box` is its center and radius, and `known` the `pre` of boxes around it, where the graph takes them. `used` counts
-    the error symbols born so far, and `births` tells of a source node's SSIP how many nodes gave birth to those it has.
+    the error symbols born so far, `room` is what memory holds of them, and `births` tells of a source node's SSIP how many nodes gave birth to those it has.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -36,6 +36,7 @@ class Emitter:
         self.children: dict[str, Rows] = {}
         self.parts: list[fx.Node] = []
         self.used: fx.Node | None = None
+        self.room: fx.Node | None = None
         self.births: dict[fx.Node, int] = {}
         self.known: fx.Node | None = None
         self.box: list[fx.Node]
@@ -119,10 +120,19 @@ class Emitter:
             return made
         if self.used is None:
             self.used = self.call(symbols.unused, "used", made)
-        both = self.call(symbols.born, f"{node.name}_born", made, self.used, self.plan.columns(node))
+        both = self.call(symbols.born, f"{node.name}_born", made, self.used, self.columns(node, made))
         self.used = self.item(both, 1, f"{node.name}_used")
         self.births[node] = 1 + max(self.births.values())
         return self.item(both, 0, f"{node.name}_ssip")
+
+    def columns(self, node: fx.Node, made: fx.Node) -> Any:
+        """The most columns of a sample once the errors of a relaxed value `made` are symbols, all that memory holds."""
+        if (most := self.plan.columns) is not None:
+            return most
+        if self.room is None:
+            self.room = self.call(room.room, "room", made)
+        fixed, each = self.plan.ahead[node]
+        return self.call(room.columns, f"{node.name}_columns", made, self.used, self.room, fixed, each, node.name)
 
     def aligned(self, values: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
         """SSIP of values that meet, each with the columns of the one that was made last."""
