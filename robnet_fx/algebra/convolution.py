@@ -33,7 +33,7 @@ class Geometry(NamedTuple):
         axes = zip(spatial, kernel, *self, strict=True)
         return [(n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes]
 
-    def taps(self, spatial: Sequence[int], kernel: Sequence[int]) -> Iterator[tuple[tuple[int, ...], Any, Any]]:
+    def taps(self, spatial: Sequence[int], kernel: Sequence[int]) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
         """Of every tap that meets the input: its place in the kernel, the outputs for which it does, the inputs."""
         outs = self.sizes(spatial, kernel)
         for tap in itertools.product(*map(range, kernel)):
@@ -62,7 +62,7 @@ def convolution(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """`conv(x, weight, None, stride, padding, dilation, groups)`, where `conv` is `F.conv1d`, `F.conv2d`, `F.conv3d`."""
+    """`conv(x, weight, None, stride, padding, dilation, groups)` for `conv` `F.conv1d` to `F.conv3d`."""
     geometry = Geometry(stride, [(p, p) for p in padding], dilation)
     pixels = math.prod(geometry.sizes(x.shape[2:], weight.shape[2:]))
     if groups == 1 and pixels <= _FEW:

@@ -23,7 +23,8 @@ class Emitter:
     """One graph in the making, with the bounds emitted so far by source node.
 
     `box` is its center and radius, and `known` the `pre` of boxes around it, where the graph takes them. `used` counts
-    the error symbols born so far, `room` is what memory holds of them, and `births` tells of a source node's SSIP how many nodes gave birth to those it has.
+    the error symbols born so far, `room` the numbers that memory holds, and `births` tells of a source node's SSIP how
+    many nodes gave birth to those it has.
     """
 
     def __init__(self, plan: Plan) -> None:

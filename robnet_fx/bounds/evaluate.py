@@ -98,7 +98,8 @@ def evaluate(graph: fx.GraphModule, count: int, *inputs: Any, run: Callable[...,
     graph, by default as it is printed.
     """
     run = run or graph.forward
-    size, first, found = min(count, _fitting.get(graph, count)), 0, []
+    size, first = min(count, _fitting.get(graph, count)), 0
+    found: list[Any] = []
     while first < count or not found:
         part = slice(first, first + size)
         own = tree_map(lambda x: x[part] if count > 1 and isinstance(x, Tensor) and len(x) == count else x, inputs)  # noqa: B023

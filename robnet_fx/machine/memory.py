@@ -34,12 +34,12 @@ def available_memory(device: torch.device) -> int:
         left.append(int(limit) - int(used))
     except (OSError, ValueError):  # no container, or one without a limit
         pass
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY:
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if addresses != resource.RLIM_INFINITY:
         try:
-            left.append(limit - int(_STATM.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE"))
+            left.append(addresses - int(_STATM.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE"))
         except (OSError, ValueError):
-            left.append(limit)
+            left.append(addresses)
     return max(0, min(left)) + freed_memory()
 
 

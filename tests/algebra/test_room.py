@@ -1,4 +1,4 @@
-"""What `symbols="all"` does where memory does not hold all: parts of a batch, then the largest errors, and a warning."""
+"""What `symbols="all"` does where memory does not hold all: parts of a batch, the largest errors, a warning."""
 
 from __future__ import annotations
 
@@ -90,8 +90,7 @@ def test_what_has_no_room_is_slack_and_said_once(net, images, memory):
     budget = (len(net.center) + most) // 2
     memory(int(8 / room.USABLE * (fixed + each * budget)) + 8)
     with pytest.warns(UserWarning, match=r"memory held \d+ of the \d+ errors of an image.* from relu") as said:
-        kept, [[used]] = columns(net, image, label)
-        again, _ = columns(net, image, label)
+        (kept, [[used]]), (again, _) = [columns(net, image, label) for _ in range(2)]
     assert len(said) == 1 and torch.equal(kept, again)
     assert budget <= used < most
     rise = [float(upper[upper > -torch.inf].sum()) for upper in (full, kept, plain.margins(image, label).detach())]
