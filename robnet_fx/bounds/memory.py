@@ -48,7 +48,7 @@ class Memory:
         return max(2**20, int(1.06 * self.of(1) / USABLE))
 
 
-def of_verdicts(perturbed: fx.GraphModule, method: str = "rsip-ssip", symbols: Symbols = 0) -> Memory:
+def of_verdicts(perturbed: fx.GraphModule, symbols: Symbols = 0, method: str = "rsip-ssip") -> Memory:
     """Margins in float64 without gradients: what `certify` computes."""
     dependent, rows = dependents(perturbed), _rows(perturbed)
     rows = min(rows, rows_without_gradient(widest(dependent), images=1))
@@ -57,7 +57,7 @@ def of_verdicts(perturbed: fx.GraphModule, method: str = "rsip-ssip", symbols: S
 
 
 def of_training(
-    perturbed: fx.GraphModule, rows: int | None = None, method: str = "rsip-ssip", symbols: Symbols = 0
+    perturbed: fx.GraphModule, rows: int | None = None, symbols: Symbols = 0, method: str = "rsip-ssip"
 ) -> Memory:
     """Margins in float32 and their gradients, `rows` of them at a time (all if not given): what a step of robust
     training computes."""

@@ -65,11 +65,11 @@ def test_the_estimates_hold_on_real_runs(make, size, perturbation, method, symbo
         net.margins(images, labels).clamp(min=-100).sum().backward()
         net.zero_grad()
 
-    need = of_training(net.perturbed, method=method, symbols=symbols)
+    need = of_training(net.perturbed, symbols=symbols, method=method)
     assert 1 / 3 < 8 * need.image / peak(training) < 3
     net.double()
     images = images.double()
-    need = of_verdicts(net.perturbed, method, symbols)
+    need = of_verdicts(net.perturbed, symbols, method)
     with torch.no_grad():
         assert 1 / 3 < 8 * need.image / peak(lambda: net.margins(images, labels)) < 3
 
