@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from robnet_fx.algebra import domains, symbols
+from robnet_fx.algebra import domains, room, symbols
 from robnet_fx.algebra.domains import InputShape
 from robnet_fx.bounds.plan import Plan
 from robnet_fx.bounds.rows import Rows, Tightened, Unstable
@@ -40,6 +40,7 @@ class Emitter:
         self.courses: dict[fx.Node, fx.Node] = {}
         self.used: fx.Node | None = None
         self.uses: dict[fx.Node, fx.Node] = {}
+        self.room: fx.Node | None = None
         self.births: dict[fx.Node, int] = {}
         self.known: fx.Node | None = None
         self.box: list[fx.Node]
@@ -123,10 +124,19 @@ class Emitter:
             return made
         if self.used is None:
             self.used = self.call(symbols.unused, "used", made)
-        both = self.call(symbols.born, f"{node.name}_born", made, self.used, self.plan.columns(node))
+        both = self.call(symbols.born, f"{node.name}_born", made, self.used, self.columns(node, made))
         self.used = self.uses[node] = self.item(both, 1, f"{node.name}_used")
         self.births[node] = 1 + max(self.births.values())
         return self.item(both, 0, f"{node.name}_ssip")
+
+    def columns(self, node: fx.Node, made: fx.Node) -> Any:
+        """The most columns of a sample once the errors of a relaxed value `made` are symbols, all that memory holds."""
+        if (most := self.plan.columns) is not None:
+            return most
+        if self.room is None:
+            self.room = self.call(room.room, "room", made)
+        fixed, each = self.plan.ahead[node]
+        return self.call(room.columns, f"{node.name}_columns", made, self.used, self.room, fixed, each, node.name)
 
     def aligned(self, values: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
         """SSIP of values that meet, each with the columns of the one that was made last."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -54,13 +55,14 @@ def prepare(
 def _at_once(net: BoundedModel, memory: int | None, batch: int) -> tuple[int | None, int | None]:
     """How many images, and margins of one, a training step may bound at once; None for all of them."""
     limit = available_memory(net.center.device) if memory is None else memory
-    images = of_training(net.perturbed).fits(limit)
+    need = partial(of_training, net.perturbed, symbols=net.symbols, method=net.method)
+    images = need().fits(limit)
     if images:
         return None if images >= batch else images, None
     counts = range(1, net.classes)
-    rows = bisect_left(counts, True, key=lambda count: not of_training(net.perturbed, count).fits(limit))
+    rows = bisect_left(counts, True, key=lambda count: not need(count).fits(limit))
     if memory is not None and not rows:
-        least = of_training(net.perturbed, 1).least()
+        least = need(1).least()
         raise UsageError(f"--memory is too little for one margin of one image: it takes some {bytes_text(least)}")
     return 1, max(1, rows)
 
