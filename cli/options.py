@@ -190,7 +190,7 @@ class Perturbation:
 
 
 SYMBOLS = 1024
-"""How many error symbols a verdict keeps where nothing is said, or as many as memory holds: docs/methods.md has why."""
+"""How many error symbols a verdict keeps where nothing is said, or as many as memory holds: docs/symbols.md has why."""
 
 Method = Annotated[
     str | None,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from robnet_fx.algebra import kernels
+from robnet_fx.algebra import kernels, symbols
 from robnet_fx.algebra.domains import Symbolic
 
 
@@ -32,3 +32,9 @@ def makeup(x: Symbolic, dimensions: int) -> Makeup:
 def columns(x: Symbolic) -> Tensor:
     """`[B, D + E]`: what each column adds to half the widths of all units together."""
     return kernels.flat(x.coef.abs(), 2).sum(2)
+
+
+def born(before: Symbolic, after: Symbolic) -> Tensor:
+    """`[B, D + E]`: which columns of a relaxed value the birth of its symbols has changed: those that are theirs now."""
+    old, new = symbols.widened(before.coef, after.coef.shape[1]), after.coef
+    return kernels.flat(old != new, 2).any(2)

@@ -23,9 +23,8 @@ class Emitter:
     """One graph in the making, with the bounds emitted so far by source node.
 
     `box` is its center and radius, and `known` the `pre` of boxes around it, where the graph takes them. `used` counts
-    the columns of each sample in use so far, `uses` those after the births at each relaxed node in turn, and `births`
-    tells of a source node's SSIP how many nodes gave birth to the symbols it has.
-    `courses` has the SSIP of what is relaxed without its errors.
+    the error symbols born so far, `births` tells of a source node's SSIP how many nodes gave birth to those it has, and
+    `errors` has SSIP of each relaxed node before and after the birth of its own.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -39,8 +38,8 @@ class Emitter:
         self.parts: list[fx.Node] = []
         self.courses: dict[fx.Node, fx.Node] = {}
         self.used: fx.Node | None = None
-        self.uses: dict[fx.Node, fx.Node] = {}
         self.room: fx.Node | None = None
+        self.errors: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
         self.births: dict[fx.Node, int] = {}
         self.known: fx.Node | None = None
         self.box: list[fx.Node]
@@ -125,9 +124,10 @@ class Emitter:
         if self.used is None:
             self.used = self.call(symbols.unused, "used", made)
         both = self.call(symbols.born, f"{node.name}_born", made, self.used, self.columns(node, made))
-        self.used = self.uses[node] = self.item(both, 1, f"{node.name}_used")
+        self.used = self.item(both, 1, f"{node.name}_used")
         self.births[node] = 1 + max(self.births.values())
-        return self.item(both, 0, f"{node.name}_ssip")
+        self.errors[node] = made, self.item(both, 0, f"{node.name}_ssip")
+        return self.errors[node][1]
 
     def columns(self, node: fx.Node, made: fx.Node) -> Any:
         """The most columns of a sample once the errors of a relaxed value `made` are symbols, all that memory holds."""

@@ -86,12 +86,10 @@ def probe(plan: Plan) -> fx.GraphModule:
 
 
 def errors(plan: Plan) -> fx.GraphModule:
-    """`(image, spec, center, radius) -> (parts, rows, used)` of a method with SSIP: where its widths come from.
+    """`(image, spec, center, radius) -> (parts, rows, births)` of a method with SSIP: where its widths come from.
 
     `parts` has the `Makeup` of every canonical node's SSIP, `rows` is `spec @ logits` as a symbolic value of shape K,
-    and `used` has for every relaxed node with symbols, in the order of their births, the columns of each sample `[B]`
-    that were in use after its own: they begin where those of the one before end, the first ones behind the D of the
-    perturbation.
+    and `births` says of every relaxed node, in their order, which columns have become symbols of its own errors.
     """
     emit = Emitter(plan)
     (spec,) = emit.inputs("spec")
@@ -102,4 +100,8 @@ def errors(plan: Plan) -> fx.GraphModule:
             parts[node.name] = emit.call(makeup.makeup, f"{node.name}_parts", value, plan.transform.dimensions)
     logits = [(plan.output, emit.call(domains.form_of, "spec_rows", spec))]
     rows = emit.symbolic(logits, "rows")
-    return emit.finished("Errors", (parts, rows, {node.name: used for node, used in emit.uses.items()}))
+    births = {}
+    for node, (made, value) in emit.errors.items():
+        with emit.graph.inserting_after(value):
+            births[node.name] = emit.call(makeup.born, f"{node.name}_births", made, value)
+    return emit.finished("Errors", (parts, rows, births))

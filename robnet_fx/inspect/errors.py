@@ -55,21 +55,19 @@ def errors(net: BoundedModel, images: Tensor) -> Errors | None:
         return None
     predicted = net.logits(images).argmax(1)
     spec = margin_spec(predicted, other_classes(predicted, net.classes), net.classes).to(images)
-    parts, rows, used = generator.errors(planned)(images, spec)
+    parts, rows, births = generator.errors(planned)(images, spec)
     found = {
         name: NodeErrors(0.0, float(kept.double().mean()), _shares(*width)) for name, (*width, kept) in parts.items()
     }
-    dimensions = len(net.center)
-    columns = flat(rows.coef.abs(), 2).sum(2)
+    dimensions, columns = len(net.center), flat(rows.coef.abs(), 2).sum(2)
     whole = columns.sum() + rows.slack.sum()
-    place = torch.arange(columns.shape[1], device=columns.device)
-    begin = torch.full((len(images),), dimensions, device=columns.device)
-    for name, end in used.items():
-        own = (place >= begin.unsqueeze(1)) & (place < end.unsqueeze(1))
-        hurts = float((columns * own).sum() / whole)
-        born = float((end - begin).double().mean())
+    owner = torch.full(columns.shape, -1, device=columns.device)
+    for number, new in enumerate(births.values()):  # a later birth may take the column of a symbol that is no more
+        owner[:, : new.shape[1]].masked_fill_(new, number)
+    for number, (name, new) in enumerate(births.items()):
+        hurts = float((columns * (owner == number)).sum() / whole)
+        born = float(new.sum(1).double().mean())
         found[name] = replace(found[name], born=born, hurts=hurts if math.isfinite(hurts) else 0.0)
-        begin = end
     most = max(node.hurts for node in found.values())
     nodes = {name: replace(node, worst=node.hurts == most > 0) for name, node in found.items()}
     return Errors(nodes, _shares(columns[:, :dimensions], columns[:, dimensions:], rows.slack))
