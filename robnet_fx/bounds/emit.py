@@ -23,8 +23,8 @@ class Emitter:
     """One graph in the making, with the bounds emitted so far by source node.
 
     `box` is its center and radius, and `known` the `pre` of boxes around it, where the graph takes them. `used` counts
-    the error symbols born so far, `births` tells of a source node's SSIP how many nodes gave birth to those it has, and
-    `errors` has SSIP of each relaxed node before and after the birth of its own.
+    the columns that hold coefficients and error symbols by now, `courses` has SSIP of what is relaxed without its
+    errors, and `errors` has SSIP of each relaxed node before and after the birth of its own.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -40,7 +40,6 @@ class Emitter:
         self.used: fx.Node | None = None
         self.room: fx.Node | None = None
         self.errors: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
-        self.births: dict[fx.Node, int] = {}
         self.known: fx.Node | None = None
         self.box: list[fx.Node]
         self.image: fx.Node
@@ -102,7 +101,6 @@ class Emitter:
                 self.ibp[node] = self.call(self.plan.transform.rules.ibp, f"{node.name}_ibp", *args)
                 if self.plan.symbolic:
                     self.ssip[node] = self.call(self.plan.transform.rules.ssip, f"{node.name}_ssip", *args)
-                    self.births[node] = 0
                 continue
             rule = self.plan.rule(node)
             extra = {} if rule.affine else {"pre": self.before(node)}
@@ -118,14 +116,19 @@ class Emitter:
         args, kwargs = self.arguments(node, aligned.__getitem__)
         born = bool(self.plan.symbols) and not rule.affine
         made = self.call(rule.ssip, f"{node.name}_{'relaxed' if born else 'ssip'}", *args, **kwargs, **extra)
-        self.births[node] = max(self.births[source] for source in aligned)
         if not born:
             return made
         if self.used is None:
             self.used = self.call(symbols.unused, "used", made)
-        both = self.call(symbols.born, f"{node.name}_born", made, self.used, self.columns(node, made))
+        live = self.live(node)
+        others = tuple(self.ssip[value] for value in live)
+        columns = (self.columns(node, made), self.plan.transform.dimensions)
+        both = self.call(symbols.born, f"{node.name}_born", made, self.used, *columns, others)
         self.used = self.item(both, 1, f"{node.name}_used")
-        self.births[node] = 1 + max(self.births.values())
+        if live:
+            kept = self.item(both, 2, f"{node.name}_live")
+            for index, value in enumerate(live):
+                self.ssip[value] = self.item(kept, index, f"{value.name}_ssip")
         self.errors[node] = made, self.item(both, 0, f"{node.name}_ssip")
         return self.errors[node][1]
 
@@ -138,15 +141,31 @@ class Emitter:
         fixed, each = self.plan.ahead[node]
         return self.call(room.columns, f"{node.name}_columns", made, self.used, self.room, fixed, each, node.name)
 
+    def live(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes whose SSIP is still read once that of a node is made."""
+        read = self.read_last()
+        for later, sources in self.plan.dependent.items():
+            if later not in self.ssip and later is not node:
+                read.update(sources)
+        return [value for value in self.ssip if value in read]
+
+    def read_last(self) -> set[fx.Node]:
+        """The nodes whose SSIP the rows of the spec meet: the logits, or where a method's way back ends."""
+        read = {self.plan.output}
+        if not self.plan.method.backward:
+            for node, sources in reversed(self.plan.dependent.items()):
+                if node in read - self.plan.stops and sources:
+                    read.remove(node)
+                    read.update(sources)
+        return read
+
     def aligned(self, values: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
-        """SSIP of values that meet, each with the columns of the one that was made last."""
-        last = max(values, key=self.births.__getitem__)
-        return {
-            value: self.ssip[value]
-            if self.births[value] == self.births[last]
-            else self.call(symbols.padded, f"{value.name}_padded", self.ssip[value], self.ssip[last])
-            for value in values
-        }
+        """SSIP of values that meet, with symbols in columns of the same number."""
+        meeting = list(dict.fromkeys(values))
+        if not self.plan.symbols or len(meeting) == 1:
+            return {value: self.ssip[value] for value in meeting}
+        both = self.call(symbols.aligned, "aligned", *(self.ssip[value] for value in meeting))
+        return {value: self.item(both, index, f"{value.name}_aligned") for index, value in enumerate(meeting)}
 
     def before(self, node: fx.Node) -> Any:
         """`pre` of a non-affine node's input, made where it does not exist yet; a tuple where it has several."""
