@@ -27,8 +27,8 @@ class Born(NamedTuple):
     used: Tensor
 
 
-def unused(x: Symbolic) -> Tensor:
-    """`[B]`: the columns in use before any symbol is born, D."""
+def in_use(x: Symbolic) -> Tensor:
+    """`[B]`: the columns in use before any symbol is born, all that a value has then, D."""
     return torch.full(x.const.shape[:1], x.coef.shape[1], device=x.const.device)
 
 

@@ -35,9 +35,9 @@ class Emitter:
         self.pre: dict[fx.Node, fx.Node] = {}
         self.children: dict[str, Rows] = {}
         self.parts: list[fx.Node] = []
-        self.used: fx.Node | None = None
         self.births: dict[fx.Node, int] = {}
         self.known: fx.Node | None = None
+        self.used: fx.Node
         self.box: list[fx.Node]
         self.image: fx.Node
 
@@ -99,6 +99,8 @@ class Emitter:
                 if self.plan.symbolic:
                     self.ssip[node] = self.call(self.plan.transform.rules.ssip, f"{node.name}_ssip", *args)
                     self.births[node] = 0
+                    if self.plan.symbols:
+                        self.used = self.call(symbols.in_use, f"{node.name}_used", self.ssip[node])
                 continue
             rule = self.plan.rule(node)
             extra = {} if rule.affine else {"pre": self.before(node)}
@@ -117,8 +119,6 @@ class Emitter:
         self.births[node] = max(self.births[source] for source in aligned)
         if not born:
             return made
-        if self.used is None:
-            self.used = self.call(symbols.unused, "used", made)
         both = self.call(symbols.born, f"{node.name}_born", made, self.used, self.plan.columns(node))
         self.used = self.item(both, 1, f"{node.name}_used")
         self.births[node] = 1 + max(self.births.values())
@@ -183,8 +183,8 @@ class Emitter:
         upper = self.backward(start, rows, self.plan.stops)
         if not (self.plan.method.backward and self.plan.symbolic and self.plan.symbols):
             return upper
-        form = self.call(domains.form_of, "by_ssip", rows)
-        own = self.call(domains.upper_by_symbolic, "by_ssip", self.symbolic([(start, form)], "by_ssip"))
+        form = self.call(domains.form_of, "spec_form", rows)
+        own = self.call(domains.upper_by_symbolic, "by_ssip", self.symbolic([(start, form)], "spec_ssip"))
         return self.call(domains.tighter, "upper", upper, own)
 
     def backward(self, start: fx.Node, rows: fx.Node, stops: set[fx.Node]) -> fx.Node:
