@@ -45,13 +45,13 @@ def born(x: Symbolic, used: Tensor, most: int) -> Born:
         columns, room = most, min(error.shape[1], most)
     else:
         columns, room = max(int((used + count).max()), x.coef.shape[1]), int(count.max())
+    if not room:
+        return Born(Symbolic(widened(x.coef, columns), x.const, x.slack), used)
     size, unit = error.topk(room, 1)
     rank = torch.arange(room, device=used.device)
     new = rank < count.unsqueeze(1)
-    sample = torch.arange(len(used), device=used.device).unsqueeze(1)
     place = torch.where(new, used.unsqueeze(1) + rank, 0)
-    axes = torch.unravel_index(unit, x.slack.shape[1:])
-    coef = widened(x.coef, columns).index_put((sample, place, *axes), torch.where(new, size, 0.0), accumulate=True)
+    coef = put(x.coef, columns, place, unit, torch.where(new, size, 0.0))
     left = slack.scatter(1, unit, torch.where(new, 0.0, slack.gather(1, unit)))
     return Born(Symbolic(coef, x.const, left.reshape(x.slack.shape)), used + count)
 
@@ -66,6 +66,28 @@ def widened(coef: Tensor, columns: int) -> Tensor:
     if coef.shape[1] == columns:
         return coef
     order = kernels.as_stored(coef)
-    rest = coef.new_zeros(len(coef), columns - coef.shape[1], *(coef.shape[axis] for axis in order[2:]))
-    joined = torch.cat([coef.permute(order), rest], 1)
-    return joined.permute([order.index(axis) for axis in range(len(order))])
+    return _unordered(_longer(coef.permute(order), columns), order)
+
+
+def put(coef: Tensor, columns: int, place: Tensor, unit: Tensor, size: Tensor) -> Tensor:
+    """`widened`, and of each sample `size` added in its column `place` at number `unit` of S; all three `[B, M]`.
+
+    One pass: the numbers go into the copy that widening makes, which autograd allows where that is no view.
+    """
+    order = kernels.as_stored(coef)
+    made = _longer(coef.permute(order), columns)
+    sample = torch.arange(place.shape[0], device=place.device).unsqueeze(1)
+    axes = torch.unravel_index(unit, coef.shape[2:])
+    made.index_put_((sample, place, *(axes[axis - 2] for axis in order[2:])), size, accumulate=True)
+    return _unordered(made, order)
+
+
+def _longer(stored: Tensor, columns: int) -> Tensor:
+    """A copy with zeros behind, for which no memory is filled twice."""
+    nothing = stored.new_zeros(()).expand(stored.shape[0], columns - stored.shape[1], *stored.shape[2:])
+    return torch.cat([stored, nothing], 1)
+
+
+def _unordered(stored: Tensor, order: list[int]) -> Tensor:
+    """Undo `permute(order)`."""
+    return stored.permute([order.index(axis) for axis in range(len(order))])

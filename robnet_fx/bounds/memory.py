@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from robnet_fx.bounds.dependence import Dependents, dependents, widest
+from robnet_fx.bounds.methods import Symbols
 from robnet_fx.graphs import numel, output_of, shape_of
 from robnet_fx.passes.insert_perturbation import transform_of
 
@@ -51,13 +52,14 @@ def of_verdicts(perturbed: fx.GraphModule) -> Memory:
     return Memory(8 * 2 * _weights(perturbed), 8 * image)  # |W| too
 
 
-def of_training(perturbed: fx.GraphModule, rows: int | None = None) -> Memory:
-    """RSIP-SSIP margins in float32 and their gradients, `rows` of them at a time (all if not given): what a step of
-    robust training computes."""
+def of_training(perturbed: fx.GraphModule, rows: int | None = None, symbols: Symbols = 0) -> Memory:
+    """RSIP-SSIP margins in float32 and their gradients, `rows` of them at a time (all if not given), with so many error
+    symbols: what a step of robust training computes."""
     dimensions, margins = _sizes(perturbed)
     rows = rows or margins
     dependent = dependents(perturbed)
-    image = sum(map(numel, dependent)) * (dimensions + 2 * rows + 10)
+    columns = dimensions + (0 if symbols == "all" else symbols)
+    image = sum(map(numel, dependent)) * (columns + 2 * rows + 10)
     return Memory(4 * 6 * _weights(perturbed), 4 * image)  # |W|, the gradients of both, Adam's two moments
 
 
