@@ -34,8 +34,8 @@ class Born(NamedTuple):
     live: tuple[Symbolic, ...]
 
 
-def unused(x: Symbolic) -> Tensor:
-    """`[B]`: the columns in use before any symbol is born, D."""
+def in_use(x: Symbolic) -> Tensor:
+    """`[B]`: the columns in use before any symbol is born, all that a value has then, D."""
     return torch.full(x.const.shape[:1], x.coef.shape[1], device=x.const.device)
 
 
@@ -55,11 +55,13 @@ def born(x: Symbolic, used: Tensor, most: int, dimensions: int, live: tuple[Symb
     columns = max(int((used + count).max()), x.coef.shape[1])
     if columns > most:
         return exchanged(x, error, max(most, int(used.max())), dimensions, live)
-    size, unit = error.topk(int(count.max()), 1)
-    rank = torch.arange(size.shape[1], device=used.device)
+    if not (room := int(count.max())):
+        return Born(x, used, live)
+    size, unit = error.topk(room, 1)
+    rank = torch.arange(room, device=used.device)
     new = rank < count.unsqueeze(1)
-    x = _taken(x._replace(coef=widened(x.coef, columns)), unit, new)
-    return Born(_placed(x, size, unit, used.unsqueeze(1) + rank, new), used + count, live)
+    x = _placed(_taken(x, unit, new), columns, size, unit, used.unsqueeze(1) + rank, new)
+    return Born(x, used + count, live)
 
 
 def exchanged(x: Symbolic, error: Tensor, most: int, dimensions: int, live: tuple[Symbolic, ...]) -> Born:
@@ -70,16 +72,16 @@ def exchanged(x: Symbolic, error: Tensor, most: int, dimensions: int, live: tupl
     """
     room = min(most - dimensions, error.shape[1])
     with torch.no_grad():
-        weight = sum(_weight(value.coef[:, dimensions:], most - dimensions) for value in (x, *live))
-        least, place = weight.topk(room, 1, largest=False)
+        weights = [_weight(value.coef[:, dimensions:], most - dimensions) for value in (x, *live)]
+        least, place = torch.stack(weights).sum(0).topk(room, 1, largest=False)
     size, unit = error.topk(room, 1)
     new = size > least  # the largest error against the least symbol and so on: true up to some rank
     if not kernels.traced():
         room = int(new.sum(1).max())
     size, unit, place, new = size[:, :room], unit[:, :room], place[:, :room] + dimensions, new[:, :room]
-    x = _taken(x._replace(coef=widened(x.coef, most)), unit, new)
-    x, *rest = (_without(value, place, new) for value in (x, *live))
-    return Born(_placed(x, size, unit, place, new), torch.full(error.shape[:1], most, device=error.device), tuple(rest))
+    x, *rest = (_without(value, place, new) for value in (_taken(x, unit, new), *live))
+    used = torch.full(error.shape[:1], most, device=error.device)
+    return Born(_placed(x, most, size, unit, place, new), used, tuple(rest))
 
 
 def _weight(columns: Tensor, most: int) -> Tensor:
@@ -103,12 +105,10 @@ def _taken(x: Symbolic, unit: Tensor, new: Tensor) -> Symbolic:
     return x._replace(slack=left.reshape(x.slack.shape))
 
 
-def _placed(x: Symbolic, size: Tensor, unit: Tensor, place: Tensor, new: Tensor) -> Symbolic:
-    """A value with errors of these sizes and units in columns at `place`, all `[B, R]`, where they are `new`."""
-    sample = torch.arange(len(unit), device=unit.device).unsqueeze(1)
-    axes = torch.unravel_index(unit, x.slack.shape[1:])
-    column, size = torch.where(new, place, 0), torch.where(new, size, 0.0)
-    return x._replace(coef=x.coef.index_put((sample, column, *axes), size, accumulate=True))
+def _placed(x: Symbolic, columns: int, size: Tensor, unit: Tensor, place: Tensor, new: Tensor) -> Symbolic:
+    """A value with so many columns, and errors of these sizes and units in the columns `place`, all `[B, R]`, where
+    they are `new`."""
+    return x._replace(coef=put(x.coef, columns, torch.where(new, place, 0), unit, torch.where(new, size, 0.0)))
 
 
 def aligned(*values: Symbolic) -> tuple[Symbolic, ...]:
@@ -117,33 +117,33 @@ def aligned(*values: Symbolic) -> tuple[Symbolic, ...]:
     return tuple(value._replace(coef=widened(value.coef, columns)) for value in values)
 
 
-def error(x: Symbolic, dimensions: int) -> Tensor:
-    """`[B, *S]`: what of a value's radius is due to relaxations, symbols and slack."""
-    return kernels.reach(x.coef[:, dimensions:]) + x.slack
-
-
-def course(x: Symbolic, dimensions: int) -> Symbolic:
-    """A value without its errors: how it runs with the D coefficients. Nothing of it takes gradients."""
-    coef = x.coef[:, :dimensions].detach().clone()  # of its own, for the errors shall not be kept with it
-    return Symbolic(coef, x.const.detach(), torch.zeros_like(x.const))
-
-
-def corner(x: Symbolic, dimensions: int) -> Tensor:
-    """`[B, K, D]`: the corner of the coefficients' box, in units of t, where a symbolic value of shape K is highest."""
-    return x.coef[:, :dimensions].detach().sign().transpose(1, 2)
-
-
-def at(x: Symbolic, corners: Tensor) -> Tensor:
-    """`[B, K, *S]`: a value's course at each of the corners `[B, K, D]`."""
-    moved = corners @ kernels.flat(x.coef, 2)
-    return moved.reshape(*moved.shape[:2], *x.const.shape[1:]) + x.const.unsqueeze(1)
-
-
 def widened(coef: Tensor, columns: int) -> Tensor:
     """`[B, N, *S] -> [B, columns, *S]`, zeros behind the N, in the same order of memory."""
     if coef.shape[1] == columns:
         return coef
     order = kernels.as_stored(coef)
-    rest = coef.new_zeros(len(coef), columns - coef.shape[1], *(coef.shape[axis] for axis in order[2:]))
-    joined = torch.cat([coef.permute(order), rest], 1)
-    return joined.permute([order.index(axis) for axis in range(len(order))])
+    return _unordered(_longer(coef.permute(order), columns), order)
+
+
+def put(coef: Tensor, columns: int, place: Tensor, unit: Tensor, size: Tensor) -> Tensor:
+    """`widened`, and of each sample `size` added in its column `place` at number `unit` of S; all three `[B, M]`.
+
+    One pass: the numbers go into the copy that widening makes, which autograd allows where that is no view.
+    """
+    order = kernels.as_stored(coef)
+    made = _longer(coef.permute(order), columns)
+    sample = torch.arange(place.shape[0], device=place.device).unsqueeze(1)
+    axes = torch.unravel_index(unit, coef.shape[2:])
+    made.index_put_((sample, place, *(axes[axis - 2] for axis in order[2:])), size, accumulate=True)
+    return _unordered(made, order)
+
+
+def _longer(stored: Tensor, columns: int) -> Tensor:
+    """A copy with zeros behind, for which no memory is filled twice."""
+    nothing = stored.new_zeros(()).expand(stored.shape[0], columns - stored.shape[1], *stored.shape[2:])
+    return torch.cat([stored, nothing], 1)
+
+
+def _unordered(stored: Tensor, order: list[int]) -> Tensor:
+    """Undo `permute(order)`."""
+    return stored.permute([order.index(axis) for axis in range(len(order))])

@@ -119,7 +119,11 @@ steps = st.lists(
 blocks = st.lists(
     st.tuples(st.integers(0, len(BRANCHES) - 1), st.integers(0, 1), st.integers(0, 3)), min_size=2, max_size=4
 )
-MANY = settings(max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+MANY = settings(
+    max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+    max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
 
 
 def network(made_of: list[Step], chosen: list[tuple[int, int, int]], seed: int) -> fx.GraphModule:
