@@ -122,8 +122,6 @@ blocks = st.lists(
 MANY = settings(
     max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
-    max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
 
 
 def network(made_of: list[Step], chosen: list[tuple[int, int, int]], seed: int) -> fx.GraphModule:
