@@ -70,8 +70,8 @@ def exchanged(x: Symbolic, error: Tensor, most: int, dimensions: int, live: tupl
     """
     room = min(most - dimensions, error.shape[1])
     with torch.no_grad():
-        weight = sum(_weight(value.coef[:, dimensions:], most - dimensions) for value in (x, *live))
-        least, place = weight.topk(room, 1, largest=False)
+        weights = [_weight(value.coef[:, dimensions:], most - dimensions) for value in (x, *live)]
+        least, place = torch.stack(weights).sum(0).topk(room, 1, largest=False)
     size, unit = error.topk(room, 1)
     new = size > least  # the largest error against the least symbol and so on: true up to some rank
     if not kernels.traced():

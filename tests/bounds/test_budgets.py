@@ -36,6 +36,8 @@ BUDGETS = (1, 3, 10, 40, 200, "all")
 def case() -> tuple[nn.Module, Tensor, Tensor]:
     torch.manual_seed(0)
     model, images = Meets().double().eval(), torch.rand(3, 1, 6, 6, dtype=torch.float64)
+    for weight in model.parameters():  # as large as trained ones: what is slack grows
+        weight.data *= 3.0
     return model, images, torch.eye(3, dtype=torch.float64).expand(3, -1, -1)
 
 
@@ -44,15 +46,14 @@ def case() -> tuple[nn.Module, Tensor, Tensor]:
 @torch.no_grad()
 def test_every_logit_lies_inside(case, method: str, symbols: int | str):
     model, images, spec = case
-    net = bound(model, BiasField(2, 0.1), method=method, symbols=symbols, example=images).double()
+    net = bound(model, BiasField(2, 0.4), method=method, symbols=symbols, example=images).double()
     lower, upper = net.bounds(images, spec)
     table = net.probe(images)
-    generator = torch.Generator().manual_seed(1)
-    for number in range(400):
-        t = torch.rand(len(net.center), generator=generator, dtype=torch.float64) * 2 - 1
-        t = t.sign() if number % 2 else t
-        logits = net((net.center + net.radius * t).expand(3, -1), images)
-        assert bool(((logits >= lower - 1e-9) & (logits <= upper + 1e-9)).all())
+    t = torch.rand(400, 1, len(net.center), generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
+    t[::2] = t[::2].sign()
+    fields = (net.center + net.radius * t).expand(-1, 3, -1).flatten(0, 1)
+    logits = net(fields, images.repeat(400, 1, 1, 1)).unflatten(0, (400, 3))
+    assert bool(((logits >= lower - 1e-7) & (logits <= upper + 1e-7)).all())
     assert all(bool((ends[0] <= ends[1]).all()) for parts in table.values() for ends in parts.values())
 
 
@@ -61,9 +62,9 @@ def test_more_symbols_are_better(case):
     model, images, spec = case
     widths = []
     for symbols in (0, *BUDGETS):
-        lower, upper = bound(model, BiasField(2, 0.1), symbols=symbols, example=images).double().bounds(images, spec)
+        lower, upper = bound(model, BiasField(2, 0.4), symbols=symbols, example=images).double().bounds(images, spec)
         widths.append(float((upper - lower).mean()))
-    assert widths == sorted(widths, reverse=True) and widths[-1] < 0.8 * widths[0]
+    assert widths == sorted(widths, reverse=True) and widths[-1] < widths[0] / 5
 
 
 @pytest.mark.parametrize("symbols", [3, 40, 1000])
@@ -71,7 +72,7 @@ def test_more_symbols_are_better(case):
 def test_a_graph_that_is_traced_bounds_the_same(case, symbols: int):
     """Its columns are static, whatever the numbers are."""
     model, images, spec = case
-    net = bound(model, BiasField(2, 0.1), symbols=symbols, example=images).double()
+    net = bound(model, BiasField(2, 0.4), symbols=symbols, example=images).double()
     eager = net.bounds(images, spec)
     with kernels.plain():
         traced = net.bounds(images, spec)
@@ -84,7 +85,7 @@ def test_a_sample_is_bounded_as_it_is_alone(case):
     """Whether its neighbours have run out of columns or not."""
     model, images, spec = case
     images = images * torch.tensor([1.0, 0.01, 0.3], dtype=torch.float64).reshape(3, 1, 1, 1)
-    net = bound(model, BiasField(2, 0.1), symbols=60, example=images).double()
+    net = bound(model, BiasField(2, 0.4), symbols=60, example=images).double()
     together = net.bounds(images, spec)
     for sample in range(3):
         alone = net.bounds(images[sample : sample + 1], spec[:1])
