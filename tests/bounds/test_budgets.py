@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from robnet_fx import BiasField, bound
 from robnet_fx.algebra import kernels
+from robnet_fx.algebra.symbols import born
 
 
 class Meets(nn.Module):
@@ -55,6 +58,22 @@ def test_every_logit_lies_inside(case, method: str, symbols: int | str):
     logits = net(fields, images.repeat(400, 1, 1, 1)).unflatten(0, (400, 3))
     assert bool(((logits >= lower - 1e-7) & (logits <= upper + 1e-7)).all())
     assert all(bool((ends[0] <= ends[1]).all()) for parts in table.values() for ends in parts.values())
+
+
+@pytest.mark.parametrize("method", ["ssip", "rsip-ssip", "rsip"])
+def test_no_value_from_before_a_birth_is_read_behind_it(case, method: str):
+    """But as the birth returns it: a column may have got another symbol."""
+    model, images, _ = case
+    net = bound(model, BiasField(2, 0.4), method=method, symbols=40, example=images)
+    symbolic = re.compile(r"_(ssip|relaxed|aligned)(_\d+)?$")
+    nodes = list(net.get_submodule("bounds").graph.nodes)
+    births = [node for node in nodes if node.target is born]
+    place = {node: index for index, node in enumerate(nodes)}
+    assert len(births) == 8 and sum(bool(node.args[4]) for node in births) >= 2
+    for birth in births:
+        for node in nodes[place[birth] + 1 :]:
+            stale = [x for x in node.all_input_nodes if symbolic.search(x.name) and place[x] < place[birth]]
+            assert not stale
 
 
 @torch.no_grad()
