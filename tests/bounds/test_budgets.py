@@ -6,11 +6,13 @@ import re
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from robnet_fx import BiasField, bound
+from robnet_fx import BiasField, trace
 from robnet_fx.algebra import kernels
 from robnet_fx.algebra.symbols import born
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.problem import Problem
 
 
 class Meets(nn.Module):
@@ -32,24 +34,28 @@ class Meets(nn.Module):
         return self.head(y.flatten(1))
 
 
+def bounded(canonical: fx.GraphModule, symbols: int | str, method: str = "rsip-ssip") -> BoundedModel:
+    return BoundedModel(canonical, Problem(BiasField(2, 0.4)), method, symbols).double()
+
+
 BUDGETS = (1, 3, 10, 40, 200, "all")
 
 
 @pytest.fixture(scope="module")
-def case() -> tuple[nn.Module, Tensor, Tensor]:
+def case() -> tuple[fx.GraphModule, Tensor, Tensor]:
     torch.manual_seed(0)
     model, images = Meets().double().eval(), torch.rand(3, 1, 6, 6, dtype=torch.float64)
     for weight in model.parameters():  # as large as trained ones: what is slack grows
         weight.data *= 3.0
-    return model, images, torch.eye(3, dtype=torch.float64).expand(3, -1, -1)
+    return trace(model, images), images, torch.eye(3, dtype=torch.float64).expand(3, -1, -1)
 
 
 @pytest.mark.parametrize("method", ["ssip", "rsip-ssip"])
 @pytest.mark.parametrize("symbols", BUDGETS)
 @torch.no_grad()
 def test_every_logit_lies_inside(case, method: str, symbols: int | str):
-    model, images, spec = case
-    net = bound(model, BiasField(2, 0.4), method=method, symbols=symbols, example=images).double()
+    canonical, images, spec = case
+    net = bounded(canonical, symbols, method)
     lower, upper = net.bounds(images, spec)
     table = net.probe(images)
     t = torch.rand(400, 1, len(net.center), generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
@@ -63,8 +69,8 @@ def test_every_logit_lies_inside(case, method: str, symbols: int | str):
 @pytest.mark.parametrize("method", ["ssip", "rsip-ssip", "rsip"])
 def test_no_value_from_before_a_birth_is_read_behind_it(case, method: str):
     """But as the birth returns it: a column may have got another symbol."""
-    model, images, _ = case
-    net = bound(model, BiasField(2, 0.4), method=method, symbols=40, example=images)
+    canonical, *_ = case
+    net = bounded(canonical, 40, method)
     symbolic = re.compile(r"_(ssip|relaxed|aligned)(_\d+)?$")
     nodes = list(net.get_submodule("bounds").graph.nodes)
     births = [node for node in nodes if node.target is born]
@@ -78,10 +84,10 @@ def test_no_value_from_before_a_birth_is_read_behind_it(case, method: str):
 
 @torch.no_grad()
 def test_more_symbols_are_better(case):
-    model, images, spec = case
+    canonical, images, spec = case
     widths = []
     for symbols in (0, *BUDGETS):
-        lower, upper = bound(model, BiasField(2, 0.4), symbols=symbols, example=images).double().bounds(images, spec)
+        lower, upper = bounded(canonical, symbols).bounds(images, spec)
         widths.append(float((upper - lower).mean()))
     assert widths == sorted(widths, reverse=True) and widths[-1] < widths[0] / 5
 
@@ -90,8 +96,8 @@ def test_more_symbols_are_better(case):
 @torch.no_grad()
 def test_a_graph_that_is_traced_bounds_the_same(case, symbols: int):
     """Its columns are static, whatever the numbers are."""
-    model, images, spec = case
-    net = bound(model, BiasField(2, 0.4), symbols=symbols, example=images).double()
+    canonical, images, spec = case
+    net = bounded(canonical, symbols)
     eager = net.bounds(images, spec)
     with kernels.plain():
         traced = net.bounds(images, spec)
@@ -102,9 +108,9 @@ def test_a_graph_that_is_traced_bounds_the_same(case, symbols: int):
 @torch.no_grad()
 def test_a_sample_is_bounded_as_it_is_alone(case):
     """Whether its neighbours have run out of columns or not."""
-    model, images, spec = case
+    canonical, images, spec = case
     images = images * torch.tensor([1.0, 0.01, 0.3], dtype=torch.float64).reshape(3, 1, 1, 1)
-    net = bound(model, BiasField(2, 0.4), symbols=60, example=images).double()
+    net = bounded(canonical, 60)
     together = net.bounds(images, spec)
     for sample in range(3):
         alone = net.bounds(images[sample : sample + 1], spec[:1])
