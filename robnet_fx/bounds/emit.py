@@ -23,8 +23,7 @@ class Emitter:
     """One graph in the making, with the bounds emitted so far by source node.
 
     `box` is its center and radius, and `known` the `pre` of boxes around it, where the graph takes them. `used` counts
-    the error symbols born so far, `births` tells of a source node's SSIP how many nodes gave birth to those it has, and
-    `errors` has SSIP of each relaxed node before and after the birth of its own.
+    the error symbols born so far, and `births` tells of a source node's SSIP how many nodes gave birth to those it has.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -37,7 +36,6 @@ class Emitter:
         self.children: dict[str, Rows] = {}
         self.parts: list[fx.Node] = []
         self.used: fx.Node | None = None
-        self.errors: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
         self.births: dict[fx.Node, int] = {}
         self.known: fx.Node | None = None
         self.box: list[fx.Node]
@@ -124,8 +122,7 @@ class Emitter:
         both = self.call(symbols.born, f"{node.name}_born", made, self.used, self.plan.columns(node))
         self.used = self.item(both, 1, f"{node.name}_used")
         self.births[node] = 1 + max(self.births.values())
-        self.errors[node] = made, self.item(both, 0, f"{node.name}_ssip")
-        return self.errors[node][1]
+        return self.item(both, 0, f"{node.name}_ssip")
 
     def aligned(self, values: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
         """SSIP of values that meet, each with the columns of the one that was made last."""
