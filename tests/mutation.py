@@ -53,7 +53,9 @@ def _curves(cases: str) -> list[list[str]]:
 
 SUITES: dict[str, list[list[str]]] = {
     "algebra/depthwise.py": [["tests/algebra/test_depthwise.py"]],
-    "algebra/domains.py": [["tests/algebra/test_domains.py"], ["tests/bounds/test_weight_chains.py", "-k", "units"]],
+    "algebra/convolution.py": [["tests/algebra/test_convolution.py"]],
+    "algebra/room.py": [["tests/algebra/test_room.py"]],
+    "algebra/domains.py": [["tests/algebra/test_domains.py"]],
     "perturbations/bias_field.py": [
         ["tests/perturbations/test_field.py", "-k", word] for word in ("exact", "box or monomials", "")
     ],
@@ -63,8 +65,7 @@ SUITES: dict[str, list[list[str]]] = {
     "frontend/batch_axis/walk.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
     "frontend/batch_axis/moves.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
     "frontend/batch_axis/stand_in.py": [[_WINDOWS, "-k", "refused"], [_MERGED], [_WINDOWS]],
-    "bounds/anchors.py": [["tests/bounds/test_anchors.py", "-k", "blocks or chain or wide"]],
-    "bounds/rows.py": [["tests/bounds/test_anchors.py"], ["tests/bounds/test_bounds.py", "-k", "rsip"]],
+    "bounds/rows.py": [["tests/bounds/test_bounds.py", "-k", "rsip"]],
     "algebra/kernels.py": [["tests/algebra/test_kernels.py"]],
     "perturbations/white_noise.py": [[_FIELD, "-k", "white_noise_are or ramp"], [_FIELD]],
     "rules/affine.py": [[_AFFINE]],

@@ -45,7 +45,7 @@ import robnet_fx
 from robnet_fx.zoo.export import export
 from robnet_fx.zoo.models import REGISTRY
 
-METHODS = ("ibp", "ssip", "rsip-ibp", "rsip-ssip", "rsip-anchored", "rsip")
+METHODS = ("ibp", "ssip", "rsip-ibp", "rsip-ssip", "rsip")
 BY_ROWS = METHODS[4:]
 GRAPHS = 200  # random ones
 KEPT = 20_000

@@ -7,10 +7,10 @@ The unknown is `t` in `[-1, 1]^D`; the perturbation maps it to physical coeffici
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from torch import Tensor, atleast_2d, cat, eye, maximum, minimum
+from torch import Tensor, atleast_2d, cat, maximum, minimum, where
 
 from robnet_fx.algebra import kernels
 
@@ -124,6 +124,13 @@ def upper_by_symbolic(x: Symbolic) -> Tensor:
     return concretise(x).upper
 
 
+def better(a: Form, b: Form, center: Tensor, radius: Tensor) -> Form:
+    """Of two forms of the same rows over the coefficients, row by row the one with the lower bound over the box."""
+    first, second = (upper_over_box(form, center, radius) for form in (a, b))
+    keep = (first <= second) | second.isnan()
+    return Form(where(keep.unsqueeze(2), a.coef, b.coef), where(keep, a.const, b.const))
+
+
 def two_sided(spec: Tensor) -> Tensor:
     """`[B, K, N] -> [B, 2K, N]`: a lower bound of a row is the negated upper bound of the negated row."""
     return cat([spec, -spec], 1)
@@ -138,17 +145,6 @@ def split_sides(upper: Tensor) -> Interval:
 def tighter(a: Tensor, b: Tensor) -> Tensor:
     """The lower of two upper bounds."""
     return minimum(a, b)
-
-
-def units_of(x: Symbolic) -> Tensor:
-    """The rows `[1, K, *S]` that pick the K numbers of a value one by one."""
-    shape = x.const.shape[1:]
-    return eye(shape.numel(), dtype=x.const.dtype, device=x.const.device).reshape(1, -1, *shape)
-
-
-def as_value(x: Symbolic, shape: Sequence[int]) -> Symbolic:
-    """A symbolic value of shape K as one of the shape that `units_of` picked it from."""
-    return Symbolic(*(part.reshape(*part.shape[:-1], *shape) for part in x))
 
 
 def form_of(rows: Tensor) -> Form:

@@ -31,7 +31,7 @@ def bound(
     """Compile a classifier and a perturbation into the graphs that bound it.
 
     model: an nn.Module, or the path of an ONNX file. perturbation: `BiasField` or `WhiteNoise`. method: "ibp", "ssip",
-    "rsip-ibp", "rsip-ssip", "rsip-anchored" or "rsip". clip: "relu" (the paper's form), "clamp" or None. mean, std: the
+    "rsip-ibp", "rsip-ssip" or "rsip". clip: "relu" (the paper's form), "clamp" or None. mean, std: the
     normalisation between the clip and the network, one number a channel or one for all. example: images in [0, 1], with
     the axes that all images have from then on; an ONNX file brings its own shape, and needs an example only where it is
     flat and its images are not square. output: which tensor is the logits where there are several, as `trace` takes it.

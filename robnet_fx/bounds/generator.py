@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from robnet_fx.algebra import domains
+from robnet_fx.algebra import domains, makeup, symbols
 from robnet_fx.bounds.emit import Emitter
 from robnet_fx.bounds.methods import Symbols
 from robnet_fx.bounds.plan import Plan, plan
@@ -19,8 +19,8 @@ def generate(perturbed: fx.GraphModule, method: str = "rsip-ssip", symbols: Symb
     """The bounds graph of a perturbed graph: `(image [B, *S], spec [B, K, classes], center=None, radius=None) ->
     (lower, upper) [B, K]`.
 
-    It bounds `spec @ logits` over every coefficient in the box, by "ibp", "ssip", "rsip-ibp", "rsip-ssip",
-    "rsip-anchored" or "rsip", and SSIP keeps `symbols` errors of a sample. Raises `UnsupportedOpError` with every node
+    It bounds `spec @ logits` over every coefficient in the box, by "ibp", "ssip", "rsip-ibp", "rsip-ssip"
+    or "rsip", and SSIP keeps `symbols` errors of a sample. Raises `UnsupportedOpError` with every node
     that has no rule, and `UsageError` for an unknown method or a perturbation with too many coefficients for forward
     symbolic bounds.
     """
@@ -46,19 +46,19 @@ def upper(plan: Plan) -> fx.GraphModule:
 
 
 def branch(plan: Plan) -> fx.GraphModule:
-    """`(image, spec, center, radius, pre) -> (upper [B, K], g [B, K, D], pre)`, of a method with a backward pass.
+    """`(image, spec, center, radius, pre) -> (upper [B, K], g [B, K, D], c [B, K], pre)`, of a method with a backward
+    pass.
 
-    g are the coefficients of the form behind each upper bound, in physical coordinates. `pre` is a dictionary of bounds
+    g and c are a form that lies above each margin, in physical coordinates. `pre` is a dictionary of bounds
     by canonical node name: what is known of a box around this one, or None, and what this one adds to it.
     """
     emit = Emitter(plan)
     (spec,) = emit.inputs("spec")
     emit.known = emit.graph.placeholder("pre", default_value=None)
     emit.forward()
-    form = emit.over_coefficients(emit.pulled(plan.output, spec, set()))
-    upper = emit.call(domains.upper_over_box, "upper", form, *emit.box)
+    form, upper = emit.form_and_margins(spec)
     table = {node.name: pre for node, pre in emit.pre.items()}
-    return emit.finished("Branch", (upper, emit.item(form, 0, "g"), table))
+    return emit.finished("Branch", (upper, emit.item(form, 0, "g"), emit.item(form, 1, "c"), table))
 
 
 def intermediate(plan: Plan) -> fx.GraphModule:
@@ -78,7 +78,31 @@ def probe(plan: Plan) -> fx.GraphModule:
     for node, interval in emit.ibp.items():
         table[node.name] = {"ibp": interval}
         if node in emit.ssip:
-            table[node.name]["ssip"] = emit.call(domains.concretise, f"{node.name}_range", emit.ssip[node])
+            with emit.graph.inserting_after(emit.ssip[node]):  # the value need not be kept until the end
+                table[node.name]["ssip"] = emit.call(domains.concretise, f"{node.name}_range", emit.ssip[node])
         if node in emit.pre:
             table[node.name]["pre"] = emit.pre[node]
     return emit.finished("Probe", table)
+
+
+def errors(plan: Plan) -> fx.GraphModule:
+    """`(image, spec, center, radius) -> (parts, rows, births)` of a method with SSIP: where its widths come from.
+
+    `parts` has the `Makeup` of every canonical node's SSIP, `rows` is `spec @ logits` as a symbolic value of shape K,
+    and `births` says of every relaxed node, in their order, which columns have become symbols of its own errors.
+    """
+    emit = Emitter(plan)
+    (spec,) = emit.inputs("spec")
+    emit.forward()
+    parts = {}
+    for node, value in emit.ssip.items():
+        with emit.graph.inserting_after(value):  # as above
+            parts[node.name] = emit.call(makeup.makeup, f"{node.name}_parts", value, plan.transform.dimensions)
+    logits = [(plan.output, emit.call(domains.form_of, "spec_rows", spec))]
+    rows = emit.symbolic(logits, "rows")
+    births = {}
+    for born in emit.graph.find_nodes(op="call_function", target=symbols.born):
+        relaxed, value = born.args[0], next(user for user in born.users if user.args[1] == 0)
+        with emit.graph.inserting_after(value):
+            births[born.name.removesuffix("_born")] = emit.call(makeup.born, f"{born.name}_columns", relaxed, value)
+    return emit.finished("Errors", (parts, rows, births))

@@ -16,20 +16,19 @@ Symbols = int | Literal["all"]
 @dataclass(frozen=True)
 class Method:
     """`symbolic`: `pre` from IBP ∩ SSIP, else from IBP. `backward`: RSIP from the spec to the entry; without it the
-    spec goes back through the last affine nodes only and is bounded there by the forward domain. `anchored`: SSIP
-    starts anew from RSIP where all paths meet (`anchors.py`). `everywhere`: RSIP for every intermediate layer too.
-    `relaxer`: whose relaxations, the default ones for what it has none for (`rules.register`)."""
+    spec goes back through the last affine nodes only and is bounded there by the forward domain. `everywhere`: RSIP
+    for every intermediate layer too. `relaxer`: whose relaxations, the default ones for what it has none for
+    (`rules.register`)."""
 
     symbolic: bool
     backward: bool
-    anchored: bool = False
     everywhere: bool = False
     relaxer: str = DEFAULT
 
     @property
     def by_rows(self) -> bool:
         """Whether intermediate values are bounded by RSIP, unit by unit: slow, and different for every image."""
-        return self.anchored or self.everywhere
+        return self.everywhere
 
 
 METHODS = {
@@ -37,7 +36,6 @@ METHODS = {
     "ssip": Method(symbolic=True, backward=False),
     "rsip-ibp": Method(symbolic=False, backward=True),
     "rsip-ssip": Method(symbolic=True, backward=True),
-    "rsip-anchored": Method(symbolic=True, backward=True, anchored=True),
     "rsip": Method(symbolic=True, backward=True, everywhere=True),
 }
 """Name -> method, in the order in which help and tables list them."""
@@ -61,3 +59,12 @@ def check_symbols(symbols: Symbols, method: str) -> None:
         raise UsageError(f'symbols must be "all" or a whole number of at least 0, not {symbols!r}')
     if not method_named(method).symbolic and symbols:
         raise UsageError(f"method {method} has no SSIP, whose errors symbols keep: use rsip-ssip, or no symbols")
+
+
+def check_fixed(symbols: Symbols) -> None:
+    """`UsageError` unless so many error symbols have one layout for all images, as a compiler or a file needs it."""
+    if symbols == "all":
+        raise UsageError(
+            'with symbols "all" the sizes in a bounds graph follow from the images: it cannot be compiled or exported\n'
+            "  remedy  give a number of symbols"
+        )

@@ -40,7 +40,7 @@ from functools import partial
 
 import torch
 {imports}
-from robnet_fx.bounds.rows import Anchored, Tightened, Unstable
+from robnet_fx.bounds.rows import Tightened, Unstable
 from robnet_fx.errors import RobnetError
 from robnet_fx.interchange.program import images_in, rows_of, table, tensors_in
 

@@ -282,7 +282,7 @@ def test_options_that_do_not_exist_are_errors():
     """Design §13: never ignored."""
     images = torch.rand(2, 1, 5, dtype=torch.float64)
     with pytest.raises(
-        UsageError, match=r"unknown method 'crown': choose one of ibp, ssip, rsip-ibp, rsip-ssip, rsip-anchored, rsip$"
+        UsageError, match=r"unknown method 'crown': choose one of ibp, ssip, rsip-ibp, rsip-ssip, rsip$"
     ):
         robnet_fx.bound(dense_net(), FIELD, "crown", example=images)
     for clip in ("sigmoid", "", True):

@@ -24,11 +24,13 @@ SERIES = (
     Series("ssip", "SSIP", "ssip", "ssip"),
     Series("rsip-ibp", "RSIP-IBP", "rsip_ibp", "rsip-ibp"),
     Series("rsip-ssip", "RSIP-SSIP", "rsip_ssip", "rsip-ssip"),
-    Series("rsip-anchored", "RSIP anchored", "rsip_anchored", "rsip-anchored"),
     Series("rsip", "RSIP", "rsip", "rsip"),
     Series("sampled", "sampled", "sampled", "sampled"),
 )
 """In the order in which they are drawn; `sampled` is no bound but the range seen on sampled fields."""
+
+WORST = "◆"
+"""Marks the node whose errors hurt the margins most."""
 
 
 class LogScale:
@@ -81,8 +83,6 @@ def mark(css: str, x: float, y: float, size: float = 3.4) -> str:
         "rsip-ibp": f'<path d="M{x:.1f} {y + 1.2 * s:.1f}l{1.2 * s:.1f} {-2.2 * s:.1f}h{-2.4 * s:.1f}z"/>',
         "rsip-ssip": f'<path d="M{x:.1f} {y - 1.3 * s:.1f}l{1.3 * s:.1f} {1.3 * s:.1f}l{-1.3 * s:.1f} {1.3 * s:.1f}'
         f'l{-1.3 * s:.1f} {-1.3 * s:.1f}z"/>',
-        "rsip-anchored": f'<path d="M{x - s:.1f} {y - s:.1f}l{2 * s:.1f} {2 * s:.1f}m0 {-2 * s:.1f}'
-        f'l{-2 * s:.1f} {2 * s:.1f}" class="dash"/>',
         "rsip": f'<path d="M{x:.1f} {y - 1.2 * s:.1f}l{1.2 * s:.1f} {2.2 * s:.1f}h{-2.4 * s:.1f}z"/>',
         "sampled": f'<path d="M{x - s:.1f} {y:.1f}h{2 * s:.1f}" class="dash"/>',
     }
