@@ -55,7 +55,7 @@ def prepare(
 def _at_once(net: BoundedModel, memory: int | None, batch: int) -> tuple[int | None, int | None]:
     """How many images, and margins of one, a training step may bound at once; None for all of them."""
     limit = available_memory(net.center.device) if memory is None else memory
-    need = partial(of_training, net.perturbed, symbols=net.symbols)
+    need = partial(of_training, net.perturbed, symbols=net.symbols, method=net.method)
     images = need().fits(limit)
     if images:
         return None if images >= batch else images, None
