@@ -46,19 +46,19 @@ def upper(plan: Plan) -> fx.GraphModule:
 
 
 def branch(plan: Plan) -> fx.GraphModule:
-    """`(image, spec, center, radius, pre) -> (upper [B, K], g [B, K, D], pre)`, of a method with a backward pass.
+    """`(image, spec, center, radius, pre) -> (upper [B, K], g [B, K, D], c [B, K], pre)`, of a method with a backward
+    pass.
 
-    g are the coefficients of the form behind each upper bound, in physical coordinates. `pre` is a dictionary of bounds
+    g and c are a form that lies above each margin, in physical coordinates. `pre` is a dictionary of bounds
     by canonical node name: what is known of a box around this one, or None, and what this one adds to it.
     """
     emit = Emitter(plan)
     (spec,) = emit.inputs("spec")
     emit.known = emit.graph.placeholder("pre", default_value=None)
     emit.forward()
-    form = emit.over_coefficients(emit.pulled(plan.output, spec, set()))
-    upper = emit.call(domains.upper_over_box, "upper", form, *emit.box)
+    form, upper = emit.form_and_margins(spec)
     table = {node.name: pre for node, pre in emit.pre.items()}
-    return emit.finished("Branch", (upper, emit.item(form, 0, "g"), table))
+    return emit.finished("Branch", (upper, emit.item(form, 0, "g"), emit.item(form, 1, "c"), table))
 
 
 def intermediate(plan: Plan) -> fx.GraphModule:

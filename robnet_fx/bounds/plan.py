@@ -8,6 +8,7 @@ from functools import cached_property
 from torch import fx
 
 from robnet_fx.bounds.dependence import Dependents, dependents, relaxed_nodes, widest
+from robnet_fx.bounds.memory import ahead
 from robnet_fx.bounds.methods import Method, Symbols, check_symbols, method_named
 from robnet_fx.errors import UnsupportedOpError, UsageError
 from robnet_fx.graphs import describe, has_batch, output_of
@@ -50,9 +51,20 @@ class Plan:
         """Where the backward pass ends besides the perturbation: at the first relaxed nodes met on the way back."""
         return set() if self.method.backward else self.relaxed
 
-    def columns(self, node: fx.Node) -> int:
-        """The most columns that symbolic values may have once a relaxed node has given birth to its symbols."""
-        return self.transform.dimensions + (2**40 if self.symbols == "all" else self.symbols)
+    @cached_property
+    def leans(self) -> bool:
+        """Whether SSIP keeps symbols, so that it tells RSIP's last pass where lines shall be tight."""
+        return self.method.backward and self.symbolic and bool(self.symbols)
+
+    @property
+    def columns(self) -> int | None:
+        """The most columns that symbolic values may have, or None where memory is the limit."""
+        return None if self.symbols == "all" else self.transform.dimensions + self.symbols
+
+    @cached_property
+    def ahead(self) -> dict[fx.Node, tuple[int, int]]:
+        """What a sample holds from each node on, `memory.ahead`."""
+        return ahead(self.dependent)
 
     def rule(self, node: fx.Node) -> Rule:
         """The rule of a node that `unsupported` let through."""

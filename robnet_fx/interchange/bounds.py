@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from robnet_fx.algebra import kernels
 from robnet_fx.bounds import method_named
+from robnet_fx.bounds.methods import check_fixed
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UnsupportedError, UnsupportedOpError, UsageError
 from robnet_fx.frontend.onnx.runtime import TOLERANCE, difference
@@ -63,6 +64,7 @@ def write_bounds(
     (1 + |b|). Raises `UsageError` for the method that chooses rows as it goes, "rsip", and for
     "all" symbols, and `UnsupportedError` naming the operations that ONNX lacks.
     """
+    check_fixed(net.symbols)
     if method_named(net.method).by_rows:
         raise UsageError(f"method {net.method} picks its rows as it goes and has no fixed graph; export rsip-ssip")
     if net.symbols == "all":

@@ -84,11 +84,11 @@ class Opened:
         """The model compiled with its bounds, on the device."""
         return BoundedModel(self.canonical, problem, method, symbols).to(self.device)
 
-    def bound_for_training(self, problem: Problem, method: str) -> BoundedModel:
+    def bound_for_training(self, problem: Problem, method: str, symbols: Symbols = 0) -> BoundedModel:
         """The same to train: of a file in float64 a float32 copy, which is judged in the digits that the file has."""
         if isinstance(self.model, OnnxModel) and any(p.dtype == torch.float64 for p in self.model.parameters()):
-            return self.bound_another(copy.deepcopy(self.model).float(), problem, method)
-        return self.bound(problem, method)
+            return self.bound_another(copy.deepcopy(self.model).float(), problem, method, symbols)
+        return self.bound(problem, method, symbols)
 
     def bound_another(self, model: nn.Module, problem: Problem, method: str, symbols: Symbols = 0) -> BoundedModel:
         """Another model that takes the same images in the same layout."""
