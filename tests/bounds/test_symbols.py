@@ -299,6 +299,11 @@ def test_what_cannot_be_kept_is_refused():
         assert net(0, method).symbols == 0
 
 
+def test_all_symbols_have_no_layout_to_compile():
+    with pytest.raises(UsageError, match='with symbols "all".*cannot be compiled or exported\n.*give a number'):
+        net("all").compile()
+
+
 def test_many_coefficients_and_symbols_are_refused_together():
     """White noise on a large image has more coefficients than SSIP takes, whatever it keeps."""
     layers = nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 2)).eval()
