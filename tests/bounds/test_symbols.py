@@ -300,7 +300,7 @@ def test_what_cannot_be_kept_is_refused():
 
 
 def test_all_symbols_have_no_layout_to_compile():
-    with pytest.raises(UsageError, match='with symbols "all".*cannot be compiled or exported\n.*give a number'):
+    with pytest.raises(UsageError, match=r'with symbols "all".*cannot be compiled or exported\n.*give a number'):
         net("all").compile()
 
 
