@@ -1,19 +1,19 @@
 """Convolutions with one kernel a channel in float64 on a CPU, tap by tap.
 
 PyTorch's fast form is for float32. In float64, which verdicts are computed in, it goes channel by channel and takes 25
-to 250 times as long; a product for each tap of the kernel takes about a quarter of that.
+to 250 times as long; a product for each tap of the kernel takes about a quarter of that, and less where
+a map is small: only what a tap meets is worked, no padding.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from robnet_fx.algebra.convolution import Geometry
 from robnet_fx.algebra.kernels import by_hand, parts_for_cache
 
 
@@ -52,20 +52,22 @@ def depthwise_transpose(
 def _summed(
     x: Tensor, weight: Tensor, stride: Sequence[int], pads: Sequence[tuple[int, int]], dilation: Sequence[int]
 ) -> Tensor:
-    """The windows of x under each tap, weighted and added up."""
-    padded = F.pad(x, [end for pair in reversed(pads) for end in pair])
-    kernel = weight.shape[2:]
-    steps = list(zip(padded.shape[2:], kernel, stride, dilation, strict=True))
-    spans = [(n - d * (k - 1) - 1) // s * s + 1 for n, k, s, d in steps]
-    factors = weight.reshape(len(weight), -1, *[1] * len(kernel)).unbind(1)
-    windows: list[Any] = []
-    for tap in itertools.product(*map(range, kernel)):
-        starts = [i * d for i, d in zip(tap, dilation, strict=True)]
-        windows.append((..., *(slice(a, a + n, s) for a, n, s in zip(starts, spans, stride, strict=True))))
+    """What every tap meets of x, weighted and added up."""
+    geometry = Geometry(stride, pads, dilation)
+    kernel, outs = weight.shape[2:], geometry.sizes(x.shape[2:], weight.shape[2:])
+    factors = weight.reshape(len(weight), *kernel, *[1] * len(kernel))
+    taps = [(factors[:, *tap], writes, reads) for tap, writes, reads in geometry.taps(x.shape[2:], kernel)]
     made = []
-    for part in parts_for_cache(padded, 0):
-        total = part[windows[0]] * factors[0]
-        for window, factor in zip(windows[1:], factors[1:], strict=True):
-            total = total.addcmul_(part[window], factor)
+    for part in parts_for_cache(x, 0):
+        total = _zeros(part, outs)
+        for factor, writes, reads in taps:
+            total[:, :, *writes].addcmul_(part[:, :, *reads], factor)
         made.append(total)
     return torch.cat(made)
+
+
+def _zeros(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """`[N, C, *sizes]` in the order of memory of `x [N, C, *S]`."""
+    if x.stride(1) == 1:  # channels last
+        return x.new_zeros(len(x), *sizes, x.shape[1]).movedim(-1, 1)
+    return x.new_zeros(*x.shape[:2], *sizes)

@@ -1,4 +1,5 @@
-"""Running bounds graphs on images: what does not fit is refused, and margins are worked in parts that memory holds.
+"""Running bounds graphs on images: what does not fit is refused, and batches and margins are worked in parts that
+memory holds.
 
 A bounds graph takes `(image [B, *S], spec [B, K, classes], center, radius)`; here the spec's rows are margins, and the
 box is none, for the default one, or a `Box`.
@@ -7,13 +8,17 @@ box is none, for the default one, or a `Box`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map
 
 from robnet_fx.algebra.domains import Interval
+from robnet_fx.algebra.room import Crowded, divisible
 from robnet_fx.bounds.memory import rows_without_gradient
 from robnet_fx.errors import UsageError
 from robnet_fx.machine.precision import bounds_precision
@@ -81,6 +86,38 @@ def parts(spec: Tensor, images: int, widest: int, rows: int | None = None) -> tu
     return spec.tensor_split(math.ceil(spec.shape[1] / rows), 1)
 
 
+_fitting: WeakKeyDictionary[fx.GraphModule, int] = (
+    WeakKeyDictionary()
+)  # samples whose symbols fitted at once, last time
+_short: WeakKeyDictionary[fx.GraphModule, bool] = WeakKeyDictionary()  # graphs of which it was said that they do not
+
+
+def evaluate(graph: fx.GraphModule, count: int, *inputs: Any, run: Callable[..., Any] | None = None) -> Any:
+    """What a bounds graph finds for `count` samples, from `inputs [count or 1, ...]` in any structure of tensors.
+
+    Where memory does not hold the symbols of all samples at once, they are worked in parts of half as many, down to
+    single ones; what of one sample has no room is left out, and said in a warning, once for each graph. `run` runs the
+    graph, by default as it is printed.
+    """
+    run = run or graph.forward
+    size, first = min(count, _fitting.get(graph, count)), 0
+    found: list[Any] = []
+    while first < count or not found:
+        part = slice(first, first + size)
+        own = tree_map(lambda x: x[part] if count > 1 and isinstance(x, Tensor) and len(x) == count else x, inputs)  # noqa: B023
+        try:
+            with divisible() as shortage:
+                found.append(run(*own))
+        except Crowded:
+            size = _fitting[graph] = size // 2
+            continue
+        first += size
+        if shortage.node and graph not in _short:
+            _short[graph] = True
+            warnings.warn(str(shortage), stacklevel=2)
+    return found[0] if len(found) == 1 else tree_map(lambda *pieces: torch.cat(pieces), *found)
+
+
 def upper_bounds(
     graph: fx.GraphModule,
     images: Tensor,
@@ -94,11 +131,11 @@ def upper_bounds(
     count, compiled = len(images), precision is not None and is_compiled(graph)
     if compiled and count == 1:  # would be compiled as a case of its own
         images, spec = images.repeat(2, *[1] * (images.dim() - 1)), spec.repeat(2, 1, 1)
-    run = graph if precision is not None else graph.forward  # which is never compiled
+    run = graph if precision is not None else None  # else it is never compiled
     for part in parts(spec, len(images), widest, rows):
         if compiled:  # else axes that happen to be equally long would be taken for one and the same
             for value, axis in ((images, 0), (part, 0), (part, 1), *((each, 0) for each in box if len(each) > 1)):
                 leave_free(value, axis)
         with bounds_precision(precision or "float32", images.device):
-            upper = run(images, part, *box)
+            upper = evaluate(graph, len(images), images, part, *box, run=run)
         yield upper[:count].to(images.dtype, copy=compiled)  # CUDA graphs put their next result in the same place

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from robnet_fx.algebra import domains
+from robnet_fx.algebra import domains, makeup, symbols
 from robnet_fx.bounds.emit import Emitter
 from robnet_fx.bounds.methods import Symbols
 from robnet_fx.bounds.plan import Plan, plan
@@ -78,7 +78,31 @@ def probe(plan: Plan) -> fx.GraphModule:
     for node, interval in emit.ibp.items():
         table[node.name] = {"ibp": interval}
         if node in emit.ssip:
-            table[node.name]["ssip"] = emit.call(domains.concretise, f"{node.name}_range", emit.ssip[node])
+            with emit.graph.inserting_after(emit.ssip[node]):  # the value need not be kept until the end
+                table[node.name]["ssip"] = emit.call(domains.concretise, f"{node.name}_range", emit.ssip[node])
         if node in emit.pre:
             table[node.name]["pre"] = emit.pre[node]
     return emit.finished("Probe", table)
+
+
+def errors(plan: Plan) -> fx.GraphModule:
+    """`(image, spec, center, radius) -> (parts, rows, births)` of a method with SSIP: where its widths come from.
+
+    `parts` has the `Makeup` of every canonical node's SSIP, `rows` is `spec @ logits` as a symbolic value of shape K,
+    and `births` says of every relaxed node, in their order, which columns have become symbols of its own errors.
+    """
+    emit = Emitter(plan)
+    (spec,) = emit.inputs("spec")
+    emit.forward()
+    parts = {}
+    for node, value in emit.ssip.items():
+        with emit.graph.inserting_after(value):  # as above
+            parts[node.name] = emit.call(makeup.makeup, f"{node.name}_parts", value, plan.transform.dimensions)
+    logits = [(plan.output, emit.call(domains.form_of, "spec_rows", spec))]
+    rows = emit.symbolic(logits, "rows")
+    births = {}
+    for born in emit.graph.find_nodes(op="call_function", target=symbols.born):
+        relaxed, value = born.args[0], next(user for user in born.users if user.args[1] == 0)
+        with emit.graph.inserting_after(value):
+            births[born.name.removesuffix("_born")] = emit.call(makeup.born, f"{born.name}_columns", relaxed, value)
+    return emit.finished("Errors", (parts, rows, births))

@@ -17,12 +17,13 @@ from robnet_fx.bounds.evaluate import (
     check_images,
     check_labels,
     check_pre,
+    evaluate,
     margin_spec,
     other_classes,
     parts,
     upper_bounds,
 )
-from robnet_fx.bounds.methods import Symbols, check_symbols, method_named
+from robnet_fx.bounds.methods import Symbols, check_fixed, check_symbols, method_named
 from robnet_fx.bounds.plan import Plan, plan
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.outputs import logits_in
@@ -193,28 +194,32 @@ class BoundedModel(nn.Module):
         graph = self._graph("branch_graph", generator.branch)
         if pre is not None:
             check_pre(pre, self._stands_on, len(images))
-        found = [graph(images, part, *over, pre) for part in parts(spec, len(images), self._widest)]
+        found = [
+            evaluate(graph, len(images), images, part, *over, pre) for part in parts(spec, len(images), self._widest)
+        ]
         uppers, forms, consts, tables = zip(*found, strict=True)
         return Branch(torch.cat(uppers, 1), torch.cat(forms, 1), torch.cat(consts, 1), tables[0])
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Have `torch.compile`, with its own options, fuse the bounds of training steps; verdicts run what is printed.
 
-        It is compiled when first used, once with gradients and once without, for any number of images.
+        It is compiled when first used, once with gradients and once without, for any number of images. Raises
+        `UsageError` where symbols are "all": these take a layout from the images.
         """
+        check_fixed(self.symbols)
         self._upper.compile(*args, dynamic=True, **options)
 
     def intermediate(self, images: Tensor, box: Box | None = None) -> dict[str, Interval]:
         """Canonical node name -> (lower, upper) of that node's value, for every value a relaxation stands on.
 
         Each end is `[B, *S]` with the value's own S; `box` as for `margins`. Raises `UsageError`."""
-        table: dict[str, Interval] = self._intermediate(images, *self._over(box, images))
+        table: dict[str, Interval] = evaluate(self._intermediate, len(images), images, *self._over(box, images))
         return table
 
     def probe(self, images: Tensor, box: Box | None = None) -> dict[str, dict[str, Interval]]:
         """Canonical node name -> domain ("ibp", "ssip", "pre") -> (lower, upper), for every node;
         otherwise as `intermediate`."""
-        table: dict[str, dict[str, Interval]] = self._probe(images, *self._over(box, images))
+        table: dict[str, dict[str, Interval]] = evaluate(self._probe, len(images), images, *self._over(box, images))
         return table
 
     def _over(self, box: Box | None, images: Tensor) -> tuple[Tensor, ...]:

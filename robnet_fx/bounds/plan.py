@@ -8,6 +8,7 @@ from functools import cached_property
 from torch import fx
 
 from robnet_fx.bounds.dependence import Dependents, dependents, relaxed_nodes, widest
+from robnet_fx.bounds.memory import ahead
 from robnet_fx.bounds.methods import Method, Symbols, check_symbols, method_named
 from robnet_fx.errors import UnsupportedOpError, UsageError
 from robnet_fx.graphs import describe, has_batch, output_of
@@ -55,9 +56,15 @@ class Plan:
         """Whether SSIP keeps symbols, so that it tells RSIP's last pass where lines shall be tight."""
         return self.method.backward and self.symbolic and bool(self.symbols)
 
-    def columns(self, node: fx.Node) -> int:
-        """The most columns that symbolic values may have once a relaxed node has given birth to its symbols."""
-        return self.transform.dimensions + (2**40 if self.symbols == "all" else self.symbols)
+    @property
+    def columns(self) -> int | None:
+        """The most columns that symbolic values may have, or None where memory is the limit."""
+        return None if self.symbols == "all" else self.transform.dimensions + self.symbols
+
+    @cached_property
+    def ahead(self) -> dict[fx.Node, tuple[int, int]]:
+        """What a sample holds from each node on, `memory.ahead`."""
+        return ahead(self.dependent)
 
     def rule(self, node: fx.Node) -> Rule:
         """The rule of a node that `unsupported` let through."""
@@ -77,7 +84,7 @@ def plan(perturbed: fx.GraphModule, method: str, symbols: Symbols = 0) -> Plan:
         raise UsageError("bounds are generated from a perturbed graph (coefficients, image) -> logits")
     kind = method_named(method)
     check_symbols(symbols, method)
-    symbolic = kind.symbolic and _ssip_fits(perturbed, method, kind)
+    symbolic = kind.symbolic and _ssip_fits(perturbed, method, kind, symbols)
     if refused := unsupported(perturbed):
         raise UnsupportedOpError(report(refused))
     dependent = dependents(perturbed)
@@ -88,15 +95,15 @@ def plan(perturbed: fx.GraphModule, method: str, symbols: Symbols = 0) -> Plan:
     return Plan(perturbed, kind, symbolic, dependent, relaxed, arrived(perturbed), output, symbols)
 
 
-def _ssip_fits(perturbed: fx.GraphModule, method: str, kind: Method) -> bool:
+def _ssip_fits(perturbed: fx.GraphModule, method: str, kind: Method, symbols: Symbols) -> bool:
     transform = transform_of(perturbed)
     if transform.fits_ssip:
         return True
-    if kind.everywhere:
+    if kind.everywhere and not symbols:
         return False  # RSIP tightens every layer anyway; it then starts from IBP
     raise UsageError(
         f"method {method} carries one coefficient for each of {transform.dimensions} perturbed pixels and "
-        f"stops at {transform.max_ssip_dimensions}; use rsip-ibp"
+        f"stops at {transform.max_ssip_dimensions}; use {'no symbols' if kind.everywhere else 'rsip-ibp'}"
     )
 
 

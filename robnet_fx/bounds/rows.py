@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from robnet_fx.algebra import symbols
+from robnet_fx.algebra import corners
 from robnet_fx.algebra.domains import Interval, Symbolic, intersect
 from robnet_fx.algebra.kernels import flat
 from robnet_fx.rules import rule_for
@@ -71,7 +71,7 @@ class Tightened(Rows):
     ) -> Interval:
         unstable = flat(self.unstable(pre), 1)
         if ssip is not None:
-            unstable = unstable & (flat(symbols.error(ssip, center.shape[1]), 1) != 0)  # NaN is an error too
+            unstable = unstable & (flat(corners.error(ssip, center.shape[1]), 1) != 0)  # NaN is an error too
         units = unstable.any(0).nonzero().flatten()
         if not len(units):
             return pre

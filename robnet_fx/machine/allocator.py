@@ -25,3 +25,21 @@ def keep_freed_memory() -> None:
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_TOP_PAD, 2**26)
     mallopt(_MMAP_MAX, 0)
+
+
+class _Heap(ctypes.Structure):
+    """The C library's `struct mallinfo2`."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+    ))  # fmt: skip
+
+
+def freed_memory() -> int:
+    """Bytes that the process has freed and the C library keeps; 0 where that is not known."""
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return 0
+    mallinfo.restype = _Heap
+    return int(mallinfo().fordblks)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import torch
 
+from robnet_fx.machine.allocator import freed_memory
+
 _CGROUP = Path("/sys/fs/cgroup")
+_STATM = Path("/proc/self/statm")
 _MEMINFO = Path("/proc/meminfo")
+USABLE = 0.6  # of the available memory: the heap gets holes (`allocator`), libraries need room, estimates err
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that can be had on a device now; on a CPU what the system and the process's container leave."""
+    """Bytes that can be had on a device now, with what the process has freed and kept; on a CPU what the system, the
+    process's container and its own limit on addresses leave."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     left = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     try:  # where the system says it, memory that caches would give back counts too
         lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
@@ -27,7 +34,13 @@ def available_memory(device: torch.device) -> int:
         left.append(int(limit) - int(used))
     except (OSError, ValueError):  # no container, or one without a limit
         pass
-    return max(0, min(left))
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if addresses != resource.RLIM_INFINITY:
+        try:
+            left.append(addresses - int(_STATM.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE"))
+        except (OSError, ValueError):
+            left.append(addresses)
+    return max(0, min(left)) + freed_memory()
 
 
 def bytes_text(size: int) -> str:

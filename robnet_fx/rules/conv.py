@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robnet_fx.algebra.convolution import by_parts, convolution
 from robnet_fx.algebra.depthwise import by_taps, depthwise, depthwise_transpose
 from robnet_fx.algebra.domains import InputShape
 from robnet_fx.rules.affine import affine
@@ -22,8 +23,11 @@ def _plain(conv: Callable[..., Tensor], conv_transpose: Callable[..., Tensor], d
         strides, paddings, dilations, groups = _options(dims, *rest)
         if by_taps(x, weight, groups):
             y = depthwise(x, weight, strides, paddings, dilations)
-            return y if bias is None else y + bias.reshape(-1, *[1] * dims)
-        return conv(x, _channels_last(weight), bias, strides, paddings, dilations, groups)
+        elif by_parts(x, weight):
+            y = convolution(conv, x, _channels_last(weight), strides, paddings, dilations, groups)
+        else:
+            return conv(x, _channels_last(weight), bias, strides, paddings, dilations, groups)
+        return y if bias is None else y + bias.reshape(-1, *[1] * dims)
 
     def transpose(g: Tensor, x: InputShape, weight: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
         strides, paddings, dilations, groups = _options(dims, *rest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def prepare(
     Raises `UsageError` for weights that are not finite, images or labels that do not fit, a model at chance level
     (unless it is to be trained from the start), too little memory, and a `torch.compile` that does not work.
     """
-    net = opened.bound_for_training(problem, method)
+    net = opened.bound_for_training(problem, method, training.symbols)
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
     recipe = training.recipe()
@@ -54,13 +55,14 @@ def prepare(
 def _at_once(net: BoundedModel, memory: int | None, batch: int) -> tuple[int | None, int | None]:
     """How many images, and margins of one, a training step may bound at once; None for all of them."""
     limit = available_memory(net.center.device) if memory is None else memory
-    images = of_training(net.perturbed).fits(limit)
+    need = partial(of_training, net.perturbed, symbols=net.symbols, method=net.method)
+    images = need().fits(limit)
     if images:
         return None if images >= batch else images, None
     counts = range(1, net.classes)
-    rows = bisect_left(counts, True, key=lambda count: not of_training(net.perturbed, count).fits(limit))
+    rows = bisect_left(counts, True, key=lambda count: not need(count).fits(limit))
     if memory is not None and not rows:
-        least = of_training(net.perturbed, 1).least()
+        least = need(1).least()
         raise UsageError(f"--memory is too little for one margin of one image: it takes some {bytes_text(least)}")
     return 1, max(1, rows)
 

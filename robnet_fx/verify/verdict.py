@@ -58,7 +58,7 @@ def verdicts(
     default as many as memory holds, up to 64 on a CPU and 1024 on a GPU.
     """
     if batch_size is None:
-        fitting = of_verdicts(net.perturbed).fits(available_memory(net.center.device))
+        fitting = of_verdicts(net.perturbed, net.symbols, net.method).fits(available_memory(net.center.device))
         batch_size = max(1, min(fitting, 1024 if net.center.is_cuda else 64))
     return Verdicts(
         *ranks.spread(len(images), lambda own: _verdicts(net, images[own], labels[own], batch_size, progress))

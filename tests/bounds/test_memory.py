@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from robnet_fx import BiasField, bound
+from robnet_fx import BiasField, WhiteNoise, bound
 from robnet_fx.bounds.memory import Memory, of_training, of_verdicts
 from tests.onnx_files import Residual
 from tests.small import plain_net
@@ -41,21 +41,37 @@ def pooled() -> nn.Module:
     )
 
 
-@pytest.mark.parametrize("order", [0, 3])
-@pytest.mark.parametrize(("make", "size"), [(plain_net, (1, 8, 8)), (Residual, (3, 8, 8)), (pooled, (1, 8, 8))])
-def test_the_estimates_hold_on_real_runs(make, size, order):
-    net = bound(make().eval(), BiasField(order, 0.1), example=torch.rand(2, *size))
+CASES = [
+    (plain_net, (1, 8, 8), BiasField(0, 0.1), "rsip-ssip", 0),
+    (plain_net, (1, 8, 8), BiasField(3, 0.1), "rsip-ssip", 0),
+    (plain_net, (1, 8, 8), BiasField(3, 0.8), "rsip-ssip", 30),
+    (Residual, (3, 8, 8), BiasField(0, 0.1), "rsip-ssip", 0),
+    (Residual, (3, 8, 8), BiasField(3, 0.1), "rsip-ssip", 0),
+    (Residual, (3, 8, 8), BiasField(3, 0.8), "rsip-ssip", 30),
+    (pooled, (1, 8, 8), BiasField(0, 0.1), "rsip-ssip", 0),
+    (pooled, (1, 8, 8), BiasField(3, 0.1), "rsip-ssip", 0),
+    (pooled, (1, 8, 8), BiasField(3, 0.8), "rsip-ssip", 100),
+    (pooled, (1, 8, 8), WhiteNoise(0.1), "rsip-ibp", 0),
+    (Residual, (3, 8, 8), WhiteNoise(0.1), "rsip-ibp", 0),
+]
+
+
+@pytest.mark.parametrize(("make", "size", "perturbation", "method", "symbols"), CASES)
+def test_the_estimates_hold_on_real_runs(make, size, perturbation, method, symbols):
+    net = bound(make().eval(), perturbation, method, example=torch.rand(2, *size), symbols=symbols)
     images, labels = torch.rand(8, *size), torch.arange(8) % net.classes
 
     def training() -> None:
         net.margins(images, labels).clamp(min=-100).sum().backward()
         net.zero_grad()
 
-    assert 1 / 3 < 8 * of_training(net.perturbed).image / peak(training) < 3
+    need = of_training(net.perturbed, symbols=symbols, method=method)
+    assert 1 / 3 < 8 * need.image / peak(training) < 3
     net.double()
     images = images.double()
+    need = of_verdicts(net.perturbed, symbols, method)
     with torch.no_grad():
-        assert 1 / 3 < 8 * of_verdicts(net.perturbed).image / peak(lambda: net.margins(images, labels)) < 3
+        assert 1 / 3 < 8 * need.image / peak(lambda: net.margins(images, labels)) < 3
 
 
 def test_a_batch_that_fits():
