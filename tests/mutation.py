@@ -53,6 +53,8 @@ def _curves(cases: str) -> list[list[str]]:
 
 SUITES: dict[str, list[list[str]]] = {
     "algebra/depthwise.py": [["tests/algebra/test_depthwise.py"]],
+    "algebra/convolution.py": [["tests/algebra/test_convolution.py"]],
+    "algebra/room.py": [["tests/algebra/test_room.py"]],
     "algebra/domains.py": [["tests/algebra/test_domains.py"]],
     "perturbations/bias_field.py": [
         ["tests/perturbations/test_field.py", "-k", word] for word in ("exact", "box or monomials", "")
