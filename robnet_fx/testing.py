@@ -165,15 +165,18 @@ def assert_on_forms(name: str, recorded: dict[Any, Any], t: Tensor, index: Tenso
     """
     for image in range(int(index.max()) + 1):
         rows = index == image
-        variables = t[rows]
+        variables, off = t[rows], {}
         for node, value in recorded.items():
             if (match := _SYMBOLIC.fullmatch(node.name)) and match[1] in values and isinstance(value, Symbolic):
-                off = _off(f"{name}/{match[2]} of {match[1]}", value, image, variables, values[match[1]][rows])
+                what = f"{name}/{match[2]} of {match[1]}"
+                off[node] = _off(what, value, image, variables, values[match[1]][rows])
             if node.target is symbols.born:
                 old, new = (flat(x.coef, 2)[image] for x in symbols.aligned(recorded[node.args[0]], value.value))
                 size, unit = torch.where((old != new).any(1, keepdim=True), new, 0).max(1)
-                more = torch.zeros(len(variables), len(new) - variables.shape[1], dtype=t.dtype)
-                variables = torch.where(size > 0, off[:, unit] / size, torch.cat([variables, more], 1))
+                more = torch.zeros(len(variables), max(0, len(size) - variables.shape[1]), dtype=t.dtype)
+                variables = torch.cat([variables, more], 1)
+                there = variables[:, : len(size)]
+                there.copy_(torch.where(size > 0, off[node.args[0]][:, unit] / size, there))
 
 
 def _off(name: str, x: Symbolic, image: int, variables: Tensor, values: Tensor) -> Tensor:
