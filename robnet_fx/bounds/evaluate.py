@@ -86,10 +86,13 @@ def parts(spec: Tensor, images: int, widest: int, rows: int | None = None) -> tu
     return spec.tensor_split(math.ceil(spec.shape[1] / rows), 1)
 
 
-_fitting: WeakKeyDictionary[fx.GraphModule, int] = (
-    WeakKeyDictionary()
-)  # samples whose symbols fitted at once, last time
-_short: WeakKeyDictionary[fx.GraphModule, bool] = WeakKeyDictionary()  # graphs of which it was said that they do not
+_fitting: WeakKeyDictionary[fx.GraphModule, int] = WeakKeyDictionary()  # samples whose symbols fitted at once
+_short: WeakKeyDictionary[fx.GraphModule, bool] = WeakKeyDictionary()  # graphs of which it was said that some did not
+
+
+def _samples(count: int, part: slice, x: Any) -> Any:
+    """A part of the samples, of what has `count` of them."""
+    return x[part] if isinstance(x, Tensor) and len(x) == count else x
 
 
 def evaluate(graph: fx.GraphModule, count: int, *inputs: Any, run: Callable[..., Any] | None = None) -> Any:
@@ -103,8 +106,11 @@ def evaluate(graph: fx.GraphModule, count: int, *inputs: Any, run: Callable[...,
     size, first = min(count, _fitting.get(graph, count)), 0
     found: list[Any] = []
     while first < count or not found:
-        part = slice(first, first + size)
-        own = tree_map(lambda x: x[part] if count > 1 and isinstance(x, Tensor) and len(x) == count else x, inputs)  # noqa: B023
+        own = inputs  # all of it as it is, with what is marked on it for a compiler
+        if size < count:
+            own = tree_map(
+                lambda x: x[first : first + size] if isinstance(x, Tensor) and len(x) == count else x, inputs
+            )
         try:
             with divisible() as shortage:
                 found.append(run(*own))
