@@ -7,10 +7,10 @@ The unknown is `t` in `[-1, 1]^D`; the perturbation maps it to physical coeffici
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from torch import Tensor, atleast_2d, cat, maximum, minimum, where
+from torch import Tensor, atleast_2d, cat, eye, maximum, minimum, where
 
 from robnet_fx.algebra import kernels
 
@@ -145,6 +145,17 @@ def split_sides(upper: Tensor) -> Interval:
 def tighter(a: Tensor, b: Tensor) -> Tensor:
     """The lower of two upper bounds."""
     return minimum(a, b)
+
+
+def units_of(x: Symbolic) -> Tensor:
+    """The rows `[1, K, *S]` that pick the K numbers of a value one by one."""
+    shape = x.const.shape[1:]
+    return eye(shape.numel(), dtype=x.const.dtype, device=x.const.device).reshape(1, -1, *shape)
+
+
+def as_value(x: Symbolic, shape: Sequence[int]) -> Symbolic:
+    """A symbolic value of shape K as one of the shape that `units_of` picked it from."""
+    return Symbolic(*(part.reshape(*part.shape[:-1], *shape) for part in x))
 
 
 def form_of(rows: Tensor) -> Form:

@@ -118,6 +118,8 @@ class Emitter(Writer):
             if value not in self.pre:
                 pre = self.ibp[value]
                 if self.plan.symbolic:
+                    if value in self.plan.chained:
+                        self.ssip[value] = self.composed(value)
                     pre = self.call(domains.intersect, f"{node.name}_pre", pre, self.ssip[value])
                 pre = self.narrowed(node, value, pre)
                 if self.plan.method.everywhere:
@@ -133,6 +135,12 @@ class Emitter(Writer):
         if self.known is None:
             return pre
         return self.call(domains.narrowed, f"{node.name}_pre", pre, self.known, value.name)
+
+    def composed(self, value: fx.Node) -> fx.Node:
+        """SSIP of a value behind several weights in a row, these multiplied out first."""
+        rows = self.call(domains.units_of, f"{value.name}_ssip", self.ssip[value])
+        total = self.symbolic(self.pulled(value, rows, self.plan.relaxed), f"{value.name}_ssip")
+        return self.call(domains.as_value, f"{value.name}_ssip", total, list(shape_of(value)))
 
     def before_all(self, sources: list[fx.Node]) -> Any:
         """The `pre` of a node's bounded inputs as its rule takes them."""

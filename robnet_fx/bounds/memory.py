@@ -6,7 +6,7 @@ the D coefficients and the N error symbols, and there are none without SSIP. SSI
 RSIP has passed; RSIP holds a form of K S and, at a relaxation, four more of its size.
 Without gradients values die after their last use. With gradients all of them stay, and with them the slopes and the
 parts that the rules multiply by: some (C + 2 K + 10) S a node, and at a relaxed one (C + 2) S more where symbols are
-born, as measured in `tests/bounds/test_memory.py`.
+born; weights in a row (`weight_chains.py`) need their product twice. As measured in `tests/bounds/test_memory.py`.
 How many columns `symbols="all"` will need nobody knows before: it is counted as no symbols, and batches that do not fit
 are worked in parts (`evaluate`).
 """
@@ -21,6 +21,7 @@ from torch import fx
 
 from robnet_fx.bounds.dependence import Dependents, dependents, relaxed_nodes, widest
 from robnet_fx.bounds.methods import Symbols, method_named
+from robnet_fx.bounds.weight_chains import chained
 from robnet_fx.graphs import numel, output_of, shape_of
 from robnet_fx.machine.memory import USABLE
 from robnet_fx.passes.insert_perturbation import transform_of
@@ -52,7 +53,9 @@ def of_verdicts(perturbed: fx.GraphModule, symbols: Symbols = 0, method: str = "
     """Margins in float64 without gradients: what `certify` computes."""
     dependent, rows = dependents(perturbed), _rows(perturbed)
     rows = min(rows, rows_without_gradient(widest(dependent), images=1))
-    image = max(_forward_peak(dependent, _columns(perturbed, method, symbols)), _backward_peak(dependent, rows))
+    columns = _columns(perturbed, method, symbols)
+    products = 2 * max(_products(dependent, columns, symbols), default=0)
+    image = max(_forward_peak(dependent, columns) + products, _backward_peak(dependent, rows))
     return Memory(8 * 2 * _weights(perturbed), 8 * image)  # |W| too
 
 
@@ -63,6 +66,7 @@ def of_training(
     training computes."""
     dependent, columns = dependents(perturbed), _columns(perturbed, method, symbols)
     image = sum(map(numel, dependent)) * (columns + 2 * (rows or _rows(perturbed)) + 10)
+    image += 2 * sum(_products(dependent, columns, symbols))
     if symbols:
         image += sum(map(numel, relaxed_nodes(dependent))) * (columns + 2)
     return Memory(4 * 6 * _weights(perturbed), 4 * image)  # |W|, the gradients of both, Adam's two moments
@@ -123,6 +127,11 @@ def _backward_peak(dependent: Dependents, rows: int) -> int:
         peak = max(peak, rows * (5 * largest + sum(numel(n) for n in waiting)))
         waiting.update(sources)
     return kept + peak
+
+
+def _products(dependent: Dependents, columns: int, symbols: Symbols) -> list[int]:
+    """How many numbers the products of weights in a row have, where there is SSIP and it keeps no symbols."""
+    return [*chained(dependent, relaxed_nodes(dependent)).values()] if columns and not symbols else []
 
 
 def _columns(perturbed: fx.GraphModule, method: str, symbols: Symbols) -> int:

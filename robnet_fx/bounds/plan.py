@@ -10,6 +10,7 @@ from torch import fx
 from robnet_fx.bounds.dependence import Dependents, dependents, relaxed_nodes, widest
 from robnet_fx.bounds.memory import ahead
 from robnet_fx.bounds.methods import Method, Symbols, check_symbols, method_named
+from robnet_fx.bounds.weight_chains import chained
 from robnet_fx.errors import UnsupportedOpError, UsageError
 from robnet_fx.graphs import describe, has_batch, output_of
 from robnet_fx.passes import ENTRY
@@ -50,6 +51,11 @@ class Plan:
     def stops(self) -> set[fx.Node]:
         """Where the backward pass ends besides the perturbation: at the first relaxed nodes met on the way back."""
         return set() if self.method.backward else self.relaxed
+
+    @cached_property
+    def chained(self) -> set[fx.Node]:
+        """The nodes whose weights are multiplied out first, where no symbols pass through them."""
+        return set() if self.symbols else set(chained(self.dependent, self.relaxed))
 
     @cached_property
     def leans(self) -> bool:

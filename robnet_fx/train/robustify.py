@@ -147,6 +147,7 @@ def robustify_opened(
             **asdict(training),
             **asked,
             "method": method,
+            "judged_symbols": symbols,
             "flat": opened.layout.order,
             "output": opened.output if opened.path is None else opened.asked,
             "recipe": recipe.to_dict(),

@@ -65,18 +65,13 @@ def test_a_number_of_a_sample():
 
 def test_where_nothing_is_born_nothing_is_copied():
     x = Symbolic(torch.randn(2, 3, 4), torch.randn(2, 4), torch.zeros(2, 4))
-    made, used = symbols.born(x, torch.tensor([3, 3]), 10)
+    made, used, _ = symbols.born(x, torch.tensor([3, 3]), 10, 3)
     assert made.coef.data_ptr() == x.coef.data_ptr()
-    full = Symbolic(x.coef, x.const, torch.ones(2, 4))
-    made, used = symbols.born(full, torch.tensor([3, 3]), 3)
-    assert made.coef.data_ptr() == x.coef.data_ptr()
-    assert torch.equal(made.slack, full.slack)
     assert used.tolist() == [3, 3]
 
 
-def test_a_value_of_an_earlier_branch_is_as_wide_as_what_is_in_use():
-    """It counts as the latest, and what it meets is filled up to its columns."""
-    x = Symbolic(torch.randn(2, 3, 4), torch.randn(2, 4), torch.zeros(2, 4))
-    made, used = symbols.born(x, torch.tensor([5, 6]), 10)
-    assert made.coef.shape == (2, 6, 4)
-    assert used.tolist() == [5, 6]
+def test_without_room_for_any_nothing_is_born():
+    x = Symbolic(torch.randn(2, 3, 4), torch.randn(2, 4), torch.ones(2, 4))
+    made, used, _ = symbols.born(x, torch.tensor([3, 3]), 3, 3)
+    assert torch.equal(made.coef, x.coef) and torch.equal(made.slack, x.slack)
+    assert used.tolist() == [3, 3]

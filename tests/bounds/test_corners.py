@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 import robnet_fx
 from robnet_fx import BiasField
-from robnet_fx.algebra import domains, symbols
+from robnet_fx.algebra import corners, domains
 from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
 from robnet_fx.bounds import rows
 from robnet_fx.bounds.emit import Emitter
@@ -112,20 +112,20 @@ def test_rows_that_all_samples_share_are_bounded_by_the_lines_of_each():
 def test_a_course_is_the_value_without_its_errors_and_owns_its_memory():
     r = draws(4)
     x = Symbolic(r(2, 7, 3, 4), r(2, 3, 4), r(2, 3, 4).abs())
-    course = symbols.course(x, 5)
+    course = corners.course(x, 5)
     assert course.coef.shape == (2, 5, 3, 4) and course.coef.untyped_storage().nbytes() == course.coef.nbytes
-    corners = r(2, 6, 5).sign()
-    expected = torch.einsum("bkd,bdst->bkst", corners, x.coef[:, :5]) + x.const.unsqueeze(1)
-    torch.testing.assert_close(symbols.at(course, corners), expected)
+    points = r(2, 6, 5).sign()
+    expected = torch.einsum("bkd,bdst->bkst", points, x.coef[:, :5]) + x.const.unsqueeze(1)
+    torch.testing.assert_close(corners.at(course, points), expected)
 
 
 def test_the_corner_is_where_a_value_is_highest():
     r = draws(5)
     x = Symbolic(r(2, 7, 3), r(2, 3), r(2, 3).abs())
-    best = symbols.corner(x, 5)
+    best = corners.corner(x, 5)
     there = (best.transpose(1, 2) * x.coef[:, :5]).sum(1)
     torch.testing.assert_close(there, x.coef[:, :5].abs().sum(1))
-    torch.testing.assert_close(symbols.error(x, 5), x.coef[:, 5:].abs().sum(1) + x.slack)
+    torch.testing.assert_close(corners.error(x, 5), x.coef[:, 5:].abs().sum(1) + x.slack)
 
 
 def test_the_better_form_is_taken_row_by_row_and_one_that_is_no_number_never():
@@ -152,7 +152,7 @@ def each_bound(net: BoundedModel) -> dict[str, Tensor]:
     emit.forward()
     usual = emit.backward(of.output, spec, set())
     own = emit.symbolic([(of.output, emit.call(domains.form_of, "own", spec))], "own")
-    corner = emit.call(symbols.corner, "corner", own, of.transform.dimensions)
+    corner = emit.call(corners.corner, "corner", own, of.transform.dimensions)
     leaning = emit.concluded(emit.pulled(of.output, spec, set(), corner))
     graph = emit.finished("Each", (usual, leaning, emit.call(domains.upper_by_symbolic, "own", own)))
     rows_of = margin_spec(LABELS, other_classes(LABELS, net.classes), net.classes).double()

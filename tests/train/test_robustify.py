@@ -271,7 +271,8 @@ def test_arguments_are_complete(job):
 def test_trained_with_symbols_and_judged_without(job):
     result = job(epochs=1, limit=100, test_limit=5, symbols=8)
     assert result.net.symbols == 8
-    assert json.loads((result.run / "arguments.json").read_text())["symbols"] == 8
+    arguments = json.loads((result.run / "arguments.json").read_text())
+    assert (arguments["symbols"], arguments["judged_symbols"]) == (8, 0)
     assert re.search(r"born\(.*\b12\)", (result.run / "bounds.py").read_text())  # columns, 4 of them the field's
 
 
