@@ -69,12 +69,13 @@ class Emitter(Writer):
         others = tuple(self.ssip[value] for value in live)
         columns = (self.columns(node, made), self.plan.transform.dimensions)
         both = self.call(symbols.born, f"{node.name}_born", made, self.used, *columns, others)
+        value = self.item(both, 0, f"{node.name}_ssip")
         self.used = self.item(both, 1, f"{node.name}_used")
         if live:
             kept = self.item(both, 2, f"{node.name}_live")
-            for index, value in enumerate(live):
-                self.ssip[value] = self.item(kept, index, f"{value.name}_ssip")
-        return self.item(both, 0, f"{node.name}_ssip")
+            for index, other in enumerate(live):
+                self.ssip[other] = self.item(kept, index, f"{other.name}_ssip")
+        return value
 
     def columns(self, node: fx.Node, made: fx.Node) -> Any:
         """The most columns of a sample once the errors of a relaxed value `made` are symbols, all that memory holds."""
