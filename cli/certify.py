@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from robnet_fx.cli import options
+from robnet_fx.cli import options, texts
 from robnet_fx.cli.groups import grouped
 
 
@@ -16,6 +16,7 @@ def certify(
     model: options.Model,
     images: options.Images,
     method: options.Method = None,
+    symbols: options.Symbols = None,
     limit: options.Limit = None,
     attack: Annotated[
         bool, typer.Option(help="Measure the upper limit of the certified accuracy too, by gradient ascent.")
@@ -32,9 +33,9 @@ def certify(
 
     Example: `robnet-fx certify digits.robust.onnx --order 3 --eps 40 --out certificate.json`
     """
-    wanted = perturbation.read()
+    wanted, kept = perturbation.read(), texts.read_symbols(symbols)
 
-    from robnet_fx.bounds import method_named
+    from robnet_fx.bounds.methods import check_symbols
     from robnet_fx.cli.errors import warn
     from robnet_fx.cli.opened import open_judged
     from robnet_fx.cli.output import announce, show
@@ -42,18 +43,18 @@ def certify(
     from robnet_fx.errors import RobnetError
     from robnet_fx.opening.sanity import doubt
     from robnet_fx.report.console import notes
-    from robnet_fx.report.panels import describe_method
+    from robnet_fx.report.panels import describe_method, with_symbols
     from robnet_fx.report.progress import Bars
     from robnet_fx.report.tables import accuracies
     from robnet_fx.verify import certify as run_certify
     from robnet_fx.verify.attack import attack as run_attack
     from robnet_fx.verify.record import record
 
-    method_named(method or "rsip-ssip")
+    check_symbols(kept or 0, method or "rsip-ssip")
     judged = open_judged(model, images, seed=seed, device=device)
     index, pictures, labels = judged.test_images(limit)
-    net = judged.bound(wanted, perturbation.form, method)
-    shown = describe_method(net.method, net.clip, method, len(net.center))
+    net = judged.bound(wanted, perturbation.form, method, kept)
+    shown = describe_method(net.method, net.clip, method, len(net.center), net.symbols)
     announce("certify", {**judged.describe(wanted), "method": f"{shown}, float64"})
     settle_by_bounds(net, pictures, labels)
     bars = Bars(notes())
@@ -78,5 +79,5 @@ def certify(
         shares["attacked"] = attacked.accuracy
         document = record("certify", document, {"attacked_accuracy": attacked.accuracy})
     what = f"{len(labels)} test images of {judged.data.name}, eps {wanted.eps * 255:.4g}/255"
-    title = f"{model.model}: {what}, {net.method}"
+    title = f"{model.model}: {what}, {with_symbols(net.method, net.symbols)}"
     show(document, accuracies(title, {"share": shares}), as_json=json, out=out)

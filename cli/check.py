@@ -22,7 +22,8 @@ def check(
     out: options.Out = None,
 ) -> None:
     """Say whether MODEL can be bounded, before any work is done: the share of its operations with bound rules, every
-    other one with shape, layer, source line and remedy, and the memory that bounds will need.
+    other one with shape, layer, source line and remedy, the memory that bounds will need, and what one image's bounds
+    cost with more and more symbols.
 
     A model that leaves its height and width open needs --data, the images that it is for. How strong the perturbation
     is makes no difference, and need not be said.
@@ -37,6 +38,7 @@ def check(
 
     from robnet_fx.cli.opened import open_with_or_without_data
     from robnet_fx.cli.output import announce, show
+    from robnet_fx.inspect.cost import costs
     from robnet_fx.inspect.coverage import coverage_of
     from robnet_fx.machine.device import choose_device
     from robnet_fx.machine.memory import available_memory
@@ -55,6 +57,7 @@ def check(
             failed = {"supported": False, "coverage": None, "error": str(error)}
             show(record("check", heading, failed), "", as_json=True, out=out)
         raise
+    boxes = costs(covered.perturbed, place, available)
     memory = {
         name: {"image": need.image, f"batch_{batch}": need.of(batch), "largest_batch": need.fits(available)}
         for name, need in (("training", covered.training), ("verdicts", covered.verdicts))
@@ -69,8 +72,9 @@ def check(
         "bounded": covered.bounded,
         "unsupported": [asdict(gap) for gap in covered.gaps],
         "memory_bytes": {"device": str(place), "available": available, **memory},
+        "boxes": [asdict(cost) for cost in boxes],
     }
-    report = coverage_report(str(model.model), covered, batch, available, str(place))
+    report = coverage_report(str(model.model), covered, boxes, batch, available, str(place))
     document = record("check", heading, counted, hashes(file=model.model))
     show(document, report, as_json=json, out=out)
     if covered.gaps:

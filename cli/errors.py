@@ -8,13 +8,14 @@ from __future__ import annotations
 import functools
 import os
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import NoReturn, ParamSpec
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NoReturn, ParamSpec
 
 import typer
 
-from robnet_fx.errors import Interrupted, RobnetError
+from robnet_fx.errors import Interrupted, RobnetError, RobnetWarning
 
 DEBUG_VARIABLE = "ROBNET_FX_DEBUG"
 """Set, the traceback is shown too."""
@@ -32,6 +33,7 @@ def reporting_errors(command: Callable[P, None]) -> Callable[P, None]:
                 from robnet_fx.machine import ranks
 
                 stack.enter_context(ranks.joined())
+                stack.enter_context(_own_warnings_shown())
                 command(*args, **kwargs)
             except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
                 raise  # typer's own
@@ -51,6 +53,23 @@ def warn(message: str) -> None:
     from robnet_fx.report.console import notes, say
 
     say(notes(), f"warning: {message}", "yellow")
+
+
+@contextmanager
+def _own_warnings_shown() -> Iterator[None]:
+    """What the library warns of is shown, each text once, whatever is done with other packages' warnings."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("default", category=RobnetWarning)
+        elsewhere = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **source: Any) -> None:
+            if issubclass(category, RobnetWarning):
+                warn(str(message))
+            else:
+                elsewhere(message, category, *place, **source)
+
+        warnings.showwarning = show
+        yield
 
 
 def _how_to_resume(error: RobnetError) -> str:

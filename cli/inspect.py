@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robnet_fx.cli import options
+from robnet_fx.cli import options, texts
 from robnet_fx.cli.groups import grouped
 from robnet_fx.errors import UsageError
 
 if TYPE_CHECKING:
+    from robnet_fx.bounds.methods import Symbols
     from robnet_fx.cli.one_image import OneImage
     from robnet_fx.cli.opened import Judged, Lone
     from robnet_fx.problem import Problem
@@ -23,6 +24,7 @@ def inspect(
     model: options.Model,
     images: options.Images,
     method: options.Method = None,
+    symbols: options.Symbols = None,
     stage: Annotated[
         str | None,
         typer.Option(
@@ -64,26 +66,37 @@ def inspect(
         if stage is not None or code:
             raise UsageError(f"{name} shows the bounds on an image and goes with neither --stage nor --code")
     wanted = perturbation.read(needed=False)  # a graph is the same at every strength
+    kept = texts.read_symbols(symbols)
+    if kept is None and onnx is not None:  # a file's sizes are fixed: only a number of symbols has one
+        kept = 0
 
-    from robnet_fx.bounds import method_named
+    from robnet_fx.bounds.methods import check_symbols
 
-    method_named(method or "rsip-ssip")
+    check_symbols(kept or 0, method or "rsip-ssip")
     if perturbation.given and stage is None and not code:
         from robnet_fx.cli.one_image import open_one_image
 
-        one = open_one_image(model, images, image, wanted, perturbation.form, method)
+        one = open_one_image(model, images, image, wanted, perturbation.form, method, kept)
         _show_bounds(one, html, onnx, method, json)
     else:
         from robnet_fx.cli.opened import open_with_or_without_data
 
         found = open_with_or_without_data(model, images, device="cpu")
-        _show_stage(found, found.problem(wanted, perturbation.form), method, stage or "source", code, json)
+        _show_stage(found, found.problem(wanted, perturbation.form), method, kept, stage or "source", code, json)
 
 
-def _show_stage(found: Lone | Judged, problem: Problem, asked: str | None, stage: str, code: bool, json: bool) -> None:
+def _show_stage(
+    found: Lone | Judged,
+    problem: Problem,
+    asked: str | None,
+    symbols: Symbols | None,
+    stage: str,
+    code: bool,
+    json: bool,
+) -> None:
     from dataclasses import asdict
 
-    from robnet_fx.cli.opened import usual_method
+    from robnet_fx.cli.opened import usual_method, usual_symbols
     from robnet_fx.cli.output import announce, show
     from robnet_fx.inspect import node_lines, stage_of
     from robnet_fx.report.console import results, say
@@ -91,7 +104,9 @@ def _show_stage(found: Lone | Judged, problem: Problem, asked: str | None, stage
     from robnet_fx.verify.record import hashes, record
 
     announce("inspect", found.describe())
-    graph = stage_of(found.canonical, stage, problem, usual_method(problem.perturbation, found.layout, asked))
+    method = usual_method(problem.perturbation, found.layout, asked)
+    kept = usual_symbols(found, problem, method, symbols)
+    graph = stage_of(found.canonical, stage, problem, method, kept)
     path = found.model.path
     lines = node_lines(graph, stage)
     if code and not json:
@@ -112,7 +127,7 @@ def _show_bounds(one: OneImage, html: Path | None, onnx: Path | None, asked: str
     from robnet_fx.report.tables import survey_table
     from robnet_fx.verify.record import about_computing, about_problem, hashes, record
 
-    line = {"method": describe_method(one.net.method, one.net.clip, asked, len(one.net.center))}
+    line = {"method": describe_method(one.net.method, one.net.clip, asked, len(one.net.center), one.net.symbols)}
     announce("inspect", {**one.facts, **line})
     found = survey(one.net, one.image)
     files = {}
@@ -125,9 +140,11 @@ def _show_bounds(one: OneImage, html: Path | None, onnx: Path | None, asked: str
         files["onnx"] = str(onnx)
     own = {
         "method": one.net.method,
+        "symbols": one.net.symbols,
         "image": one.verdict,
         "files": files,
         "logits": found.logits,
+        "margins": None if found.margins is None else asdict(found.margins),
         "nodes": [asdict(node) for node in found.nodes],
     }
     about = about_problem(one.net), about_computing(one.net), hashes(one.net, one.path)

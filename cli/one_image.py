@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 import robnet_fx
+from robnet_fx.bounds.methods import Symbols
 from robnet_fx.bounds.model import BoundedModel
-from robnet_fx.cli.opened import open_alone, open_judged, usual_method
+from robnet_fx.cli.opened import open_alone, open_judged, usual_method, usual_symbols
 from robnet_fx.cli.options import Images, Model
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.onnx.header import read_header
@@ -61,6 +62,7 @@ class OneImage:
             "robnet_fx.version": robnet_fx.__version__,
             "robnet_fx.field": json.dumps({**about, **box}),
             "robnet_fx.method": self.net.method,
+            "robnet_fx.symbols": str(self.net.symbols),
             "robnet_fx.clip": str(self.net.clip),
             "robnet_fx.normalisation": json.dumps(self.document["normalisation"]),
         }
@@ -81,7 +83,13 @@ class OneImage:
 
 
 def open_one_image(
-    model: Model, images: Images, number: int | None, perturbation: Perturbation, clip: str | None, asked: str | None
+    model: Model,
+    images: Images,
+    number: int | None,
+    perturbation: Perturbation,
+    clip: str | None,
+    asked: str | None,
+    symbols: Symbols | None,
 ) -> OneImage:
     """Open a model and its test image; without a data set for the model, and none asked for, a random image."""
     path = model.model
@@ -92,7 +100,9 @@ def open_one_image(
             data_sets.find(lone.layout.image, lone.model.classes, lone.model.metadata)
         except UsageError:
             problem = lone.problem(perturbation, clip)
-            net = BoundedModel(lone.canonical, problem, usual_method(perturbation, lone.layout, asked))
+            method = usual_method(perturbation, lone.layout, asked)
+            kept = usual_symbols(lone, problem, method, symbols)
+            net = BoundedModel(lone.canonical, problem, method, kept)
             image = torch.rand(1, *net.input_shape, generator=torch.Generator().manual_seed(0)).to(net.center)
             title = "a random image: no data set is known for this input; --data names one"
             document = {"model": str(path), "data": None, "normalisation": problem.normalisation}
@@ -101,7 +111,7 @@ def open_one_image(
     number, count = number or 0, len(judged.data.x_test)
     if not 0 <= number < count:
         raise UsageError(f"--image must lie between 0 and {count - 1}, the test images of {judged.data.name}")
-    net = judged.bound(perturbation, clip, asked)
+    net = judged.bound(perturbation, clip, asked, symbols)
     chosen, labels = judged.data.x_test[number : number + 1], judged.data.y_test[number : number + 1]
     (verdict,) = certify(net, chosen, labels).document()["samples"]
     verdict["index"] = number

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
-from robnet_fx.bounds.methods import default_method
+from robnet_fx.bounds.memory import of_verdicts
+from robnet_fx.bounds.methods import Symbols, default_method, method_named
 from robnet_fx.bounds.model import BoundedModel, remarks
-from robnet_fx.cli.options import Images, Model
+from robnet_fx.cli.options import SYMBOLS, Images, Model
+from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.onnx.header import Header, read_header
 from robnet_fx.frontend.onnx.load import OnnxModel, load_for, load_onnx
@@ -22,8 +25,10 @@ from robnet_fx.images.layout import Layout, UnsettledLayout, likely
 from robnet_fx.images.pixels import subset
 from robnet_fx.machine import ranks
 from robnet_fx.machine.device import choose_device
+from robnet_fx.machine.memory import available_memory
 from robnet_fx.opening.opened import Opened, open_model
 from robnet_fx.passes.insert_layout import layout_of
+from robnet_fx.passes.pipeline import clean, perturb
 from robnet_fx.perturbations.base import Perturbation
 from robnet_fx.problem import Constants, Problem
 from robnet_fx.report.console import notes
@@ -56,6 +61,11 @@ class Judged:
         return self.opened.canonical
 
     @property
+    def device(self) -> torch.device:
+        """Where verdicts are computed."""
+        return self.opened.device
+
+    @property
     def layout(self) -> Layout:
         """How the network takes the images."""
         return self.opened.layout
@@ -64,10 +74,13 @@ class Judged:
         """What is in front of the network."""
         return self.opened.problem(perturbation, clip)
 
-    def bound(self, perturbation: Perturbation, clip: str | None, asked: str | None = None) -> BoundedModel:
-        """The model with its bounds by the method that was asked for, else the usual one of such a perturbation."""
-        method = usual_method(perturbation, self.layout, asked)
-        return self.opened.bound(self.problem(perturbation, clip), method)
+    def bound(
+        self, perturbation: Perturbation, clip: str | None, asked: str | None = None, symbols: Symbols | None = 0
+    ) -> BoundedModel:
+        """The model with its bounds by the method that was asked for, else the usual one of such a perturbation, and
+        so many symbols, or where that is None the usual number."""
+        problem, method = self.problem(perturbation, clip), usual_method(perturbation, self.layout, asked)
+        return self.opened.bound(problem, method, usual_symbols(self, problem, method, symbols))
 
     def describe(self, perturbation: Perturbation | None = None) -> dict[str, str]:
         """The lines of the opening panel, the box of the coefficients among them."""
@@ -141,6 +154,9 @@ class Lone:
     std: Constants
     assumed: bool
 
+    device = torch.device("cpu")
+    """Where its bounds are computed."""
+
     @property
     def layout(self) -> Layout:
         """How the network takes its images, or likely does."""
@@ -184,6 +200,27 @@ def usual_method(perturbation: Perturbation, layout: Layout, asked: str | None =
     if asked is not None:
         return asked
     return default_method(perturbation.build(layout.image))
+
+
+def usual_symbols(found: Judged | Lone, problem: Problem, method: str, asked: Symbols | None) -> Symbols:
+    """The number of symbols that was asked for, else the usual one, or a part of it that memory holds for one image;
+    none where there is no SSIP.
+
+    Raises `UsageError` for symbols where the coefficients are too many for SSIP.
+    """
+    transform = problem.perturbation.build(found.layout.image)
+    if asked and not transform.fits_ssip:
+        raise UsageError(
+            f"--symbols keeps errors of SSIP, for which D = {transform.dimensions} is too many: leave it out"
+        )
+    if asked is not None:
+        return asked
+    if not (method_named(method).symbolic and transform.fits_ssip):
+        return 0
+    perturbed = perturb(clean(found.canonical, problem.mean, problem.std), problem.perturbation, problem.clip)
+    available = available_memory(found.device)
+    parts = (SYMBOLS, SYMBOLS // 4, SYMBOLS // 16)
+    return next((part for part in parts if of_verdicts(perturbed, symbols=part).fits(available)), 0)
 
 
 def describe_data(data: data_sets.Dataset) -> str:

@@ -189,11 +189,23 @@ class Perturbation:
         return None if self.clip == "none" else self.clip
 
 
+SYMBOLS = 1024
+"""How many error symbols a verdict keeps where nothing is said, or as many as memory holds: docs/symbols.md has why."""
+
 Method = Annotated[
     str | None,
     typer.Option(
         help="Bounds: ibp, ssip, rsip-ibp, rsip-ssip, or, slow and tighter, rsip.",
         show_default="rsip-ssip, or rsip-ibp for noise in many pixels",
+    ),
+]
+Symbols = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|all",
+        help="How many errors of relaxations the verdict's forward symbolic bounds keep of an image, so that later "
+        "layers can cancel them: tighter, and slower. 0 keeps none.",
+        show_default=f"{SYMBOLS}, fewer where memory asks for it, none for methods without such bounds",
     ),
 ]
 Limit = Annotated[

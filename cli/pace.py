@@ -18,11 +18,13 @@ _BOUNDED, _RUN = 8, 64  # images: a second of work at most, but for the deepest 
 
 
 def settle_by_bounds(net: BoundedModel, images: Tensor, labels: Tensor) -> None:
-    """By the margins of a few images; bounds row by row take too long for that, and a run of the network stands in."""
+    """By the margins of a few images, of one where SSIP keeps symbols; bounds row by row take too long for that, and a
+    run of the network stands in."""
     if method_named(net.method).by_rows:
         settle_by_network(net.clean, images, net.center.device)
         return
-    few, wanted = to_float(images[:_BOUNDED], net.center), labels[:_BOUNDED].to(net.center.device)
+    count = 1 if net.symbols else _BOUNDED
+    few, wanted = to_float(images[:count], net.center), labels[:count].to(net.center.device)
     with torch.no_grad():
         _settle(lambda: net.margins(few, wanted), few.device)
 

@@ -76,6 +76,7 @@ def robustify(
     model: options.Model,
     images: options.Images,
     training: Training,
+    symbols: options.Symbols = None,
     device: options.Device = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The result.", show_default="MODEL with .robust.onnx")
@@ -97,19 +98,19 @@ def robustify(
 
     Example: `robnet-fx robustify digits.onnx --order 3 --eps 40`
     """
-    wanted = perturbation.read()
+    wanted, kept = perturbation.read(), texts.read_symbols(symbols)
     settings = training.settings()
 
     from dataclasses import asdict
 
-    from robnet_fx.cli.opened import open_judged, usual_method
+    from robnet_fx.cli.opened import open_judged, usual_method, usual_symbols
     from robnet_fx.cli.output import announce, show
     from robnet_fx.cli.pace import settle_by_network
     from robnet_fx.machine import threads
     from robnet_fx.machine.files import sha256_of_file
     from robnet_fx.passes.pipeline import clean
     from robnet_fx.report.console import notes
-    from robnet_fx.report.panels import describe_method
+    from robnet_fx.report.panels import describe_method, with_symbols
     from robnet_fx.report.progress import Bars
     from robnet_fx.report.tables import before_and_after
     from robnet_fx.train.robustify import robustify_opened
@@ -120,28 +121,35 @@ def robustify(
     target = target_of(model.model, out)
     judged = open_judged(model, images, seed=training.seed, device=device)
     opened, method = judged.opened, usual_method(wanted, judged.layout, training.method)
+    judged_by = usual_method(wanted, judged.layout)
+    problem = opened.problem(wanted, perturbation.form)
+    judged_symbols = usual_symbols(judged, problem, judged_by, kept)
     dimensions = wanted.build(judged.layout.image).dimensions
     shown = describe_method(method, perturbation.form, training.method, dimensions)
-    announce("robustify", {**judged.describe(wanted), "training": f"{shown}, {training.describe()}"})
+    lines = {"training": f"{shown}, {training.describe()}", "verdicts": with_symbols(judged_by, judged_symbols)}
+    announce("robustify", judged.describe(wanted) | lines)
     if not threads.settled(opened.device):
         clean_graph = clean(opened.canonical, opened.mean, opened.std)
         settle_by_network(clean_graph, judged.data.x_train, opened.device)
     original = sha256_of_file(model.model)
     result = robustify_opened(
         opened,
-        opened.problem(wanted, perturbation.form),
+        problem,
         settings,
         out=target,
         runs=runs,
         resume=resume,
         metadata={METADATA_KEY: judged.data.name, **judged.reading.metadata()},
+        symbols=judged_symbols,
         progress=Bars(notes()),
     )
     before, after = asdict(result.before), asdict(result.after)
     files = {"model": str(result.out), "run": str(result.run)}
     own = {
         "method": result.net.method,
+        "symbols": result.net.symbols,
         "judged_by": result.certificate.about["method"],
+        "judged_symbols": result.certificate.about["symbols"],
         "training": {**asdict(settings), "method": result.net.method},
         "images": result.images,
         "before": before,

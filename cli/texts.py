@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING
 
 from robnet_fx.cli.errors import warn
 from robnet_fx.errors import UsageError
+
+if TYPE_CHECKING:
+    from robnet_fx.bounds.methods import Symbols
 
 _LEVELS = 255
 _SUSPICIOUS = 0.5  # a bare number below this is more likely meant as a share of the pixel range
@@ -46,6 +50,15 @@ def read_size(text: str) -> tuple[int, int]:
     if match is None:
         raise UsageError(f"--resize takes height x width, such as 128x128, not {text!r}")
     return int(match[1]), int(match[2])
+
+
+def read_symbols(text: str | None) -> Symbols | None:
+    """How many error symbols, from a whole number or "all"; None where nothing is said."""
+    if text is None or text.strip() == "all":
+        return "all" if text else None
+    if not text.strip().isdecimal():
+        raise UsageError(f"--symbols takes a whole number, or all, not {text!r}")
+    return int(text)
 
 
 def read_memory(text: str) -> int:

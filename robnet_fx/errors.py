@@ -1,4 +1,4 @@
-"""The exceptions users meet: one message each, and the exit code the command line gives it."""
+"""The exceptions users meet: one message each, and the exit code the command line gives it; and warnings."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class UnsupportedError(RobnetError, NotImplementedError):
 
 class UnsupportedOpError(UnsupportedError):
     """Operations without a bound rule: all of them at once, each with layer, source line and remedy."""
+
+
+class RobnetWarning(UserWarning):
+    """What robnet-fx warns of on purpose; the command line prints it as a remark."""
 
 
 class Interrupted(RobnetError):

@@ -8,11 +8,14 @@ check_sound(MyNetwork().double(), BiasField(1, 0.1), images)  # AssertionError i
 ```
 
 It samples interior and corner coefficients and climbs by gradient ascent, node by node, towards the units nearest to
-their bounds. Passing is evidence, not proof; failing is a bug in a rule.
+their bounds, by every method and with several budgets of error symbols. Of SSIP not only the interval is compared but
+the form, at the very coefficients and with every error symbol at the value that the relaxation's error has there.
+Passing is evidence, not proof; failing is a bug in a rule.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -20,9 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from robnet_fx.algebra.domains import Interval
+from robnet_fx.algebra import symbols
+from robnet_fx.algebra.domains import Interval, Symbolic
 from robnet_fx.algebra.kernels import flat
-from robnet_fx.bounds.methods import METHODS
+from robnet_fx.bounds import generator
+from robnet_fx.bounds.methods import METHODS, Symbols
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
@@ -39,25 +44,19 @@ def _is_canonical(network: nn.Module) -> bool:
     return isinstance(network, fx.GraphModule) and MODEL in dict(network.named_children())
 
 
-class _Recorder(fx.Interpreter):
-    """Runs a graph and keeps the value of every call."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module, garbage_collect_values=False)
-        self.values: dict[str, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.op == "call_function" and isinstance(value, Tensor):
-            self.values[n.name] = value
-        return value
+def _recorded(module: fx.GraphModule, *inputs: Any) -> dict[Any, Any]:
+    """The value of every node of a graph, that of its output last."""
+    recorder = fx.Interpreter(module, garbage_collect_values=False)
+    recorder.run(*inputs)
+    return recorder.env
 
 
 def node_values(perturbed: fx.GraphModule, coefficients: Tensor, images: Tensor) -> dict[str, Tensor]:
     """The value of every call of a perturbed graph, by the node's name."""
-    recorder = _Recorder(perturbed)
-    recorder.run(coefficients, images)
-    return recorder.values
+    values = _recorded(perturbed, coefficients, images)
+    return {
+        node.name: value for node, value in values.items() if node.op == "call_function" and isinstance(value, Tensor)
+    }
 
 
 def corners(dimensions: int, at_most: int = 64) -> Tensor:
@@ -86,33 +85,36 @@ def check_sound(
     *,
     clip: str | None = None,
     methods: Sequence[str] = tuple(METHODS),
+    symbols: Sequence[Symbols] = (0, 12, "all"),
     mean: Any = None,
     std: Any = None,
     climbs: int = 2,
     box: Box | None = None,
 ) -> dict[str, BoundedModel]:
-    """Look for a coefficient that leaves a bound, at any node, by any method; returns the compiled models.
+    """Look for a coefficient that leaves a bound, at any node, by any method; returns the compiled models by method.
 
-    network: an nn.Module or a canonical graph, in float64. images: `[B, *S]` float64 in [0, 1]; a few are enough. box:
-    another than that of the perturbation's eps, `[1 or B, D]`. The network's parameters stop requiring gradients.
-    Raises `AssertionError` naming method, node and by how much it is left.
+    network: an nn.Module or a canonical graph, in float64. images: `[B, *S]` float64 in [0, 1]; a few are enough.
+    symbols: how many error symbols a sample has, one number after the other, by methods with SSIP; the models without
+    any are returned. box: another than that of the perturbation's eps, `[1 or B, D]`. The network's parameters
+    stop requiring gradients. Raises `AssertionError` naming method, symbols, node and by how much it is left.
     """
     if images.dtype != torch.float64:
         raise UsageError("the harness works in float64: give it model.double() and images.double()")
     canonical = network if _is_canonical(network) else trace(network, images)
     assert isinstance(canonical, fx.GraphModule)
-    nets = {method: BoundedModel(canonical, Problem(perturbation, clip, mean, std), method) for method in methods}
-    net = next(iter(nets.values()))
+    net = BoundedModel(canonical, Problem(perturbation, clip, mean, std), methods[0])
+    nets = {(m, n): _by(net, m, n) for n in symbols for m in methods if not n or METHODS[m].symbolic}
     for parameter in net.parameters():
         parameter.requires_grad_(False)  # only the coefficients are climbed
     spec = _rows(net.classes).expand(len(images), -1, -1)
     claims: list[tuple[str, str, Interval]] = []
-    for method, other in nets.items():
-        for node, kinds in other.probe(images, box).items():
-            claims += [(node, f"{method}/{kind}", bounds) for kind, bounds in kinds.items()]
-        claims.append(
-            ("output", f"{method}/bounds", Interval(*other.get_submodule("bounds")(images, spec, *box or ())))
-        )
+    recorded: dict[str, dict[Any, Any]] = {}
+    for (method, kept), other in nets.items():
+        name = f"{method} with {kept} symbols" if kept else method
+        recorded[name] = _recorded(other._probe, images, *box or ())
+        for node, kinds in list(recorded[name].values())[-1].items():
+            claims += [(node, f"{name}/{kind}", bounds) for kind, bounds in kinds.items()]
+        claims.append(("output", f"{name}/bounds", Interval(*other.get_submodule("bounds")(images, spec, *box or ()))))
 
     box = Box(*(part.expand(len(images), -1) for part in box or (net.center, net.radius)))
     dimensions = len(net.center)
@@ -123,9 +125,22 @@ def check_sound(
     assert_inside(claims, values, index)
 
     goals = _goals(claims, values, index, climbs)
-    t, index = _climb(net, box, goals, images, spec)
-    assert_inside(claims, _values(net, box, t, index, images, spec), index)
-    return nets
+    climbed, images_of = _climb(net, box, goals, images, spec)
+    assert_inside(claims, _values(net, box, climbed, images_of, images, spec), images_of)
+
+    t, index = torch.cat([t, climbed]), torch.cat([index, images_of])
+    values = _values(net, box, t, index, images, spec)
+    for name, found in recorded.items():
+        assert_on_forms(name, found, t, index, values)
+    return {method: net for (method, kept), net in nets.items() if not kept}
+
+
+def _by(net: BoundedModel, method: str, symbols: Symbols) -> BoundedModel:
+    """The same problem by another method, over the same perturbed graph: what takes long is done once."""
+    other = copy.copy(net)
+    other.__dict__["_modules"] = {**net._modules, "bounds": generator.generate(net.perturbed, method, symbols)}
+    other.method, other.symbols = method, symbols
+    return other
 
 
 def assert_inside(claims: list[tuple[str, str, Interval]], values: dict[str, Tensor], index: Tensor) -> None:
@@ -137,6 +152,39 @@ def assert_inside(claims: list[tuple[str, str, Interval]], values: dict[str, Ten
         worst = float(gap.max()) if gap.numel() else 0.0
         if not worst <= TOLERANCE:
             raise AssertionError(f"UNSOUND: {kind} of {node} is left by {worst:.3g}")
+
+
+def assert_on_forms(name: str, recorded: dict[Any, Any], t: Tensor, index: Tensor, values: dict[str, Tensor]) -> None:
+    """Every value of a node `[N, *S]` is what its SSIP form is at `t [N, D]`, up to the slack.
+
+    recorded: the nodes of a graph of `probe` with their values, for the images that `index [N]` counts. An error symbol
+    has the value by which its unit was off the form when the symbol was born, over the slack that the unit had then.
+    """
+    table: Any = list(recorded)[-1].args[0]
+    ssip = {kinds["ssip"].args[0]: node for node, kinds in table.items() if "ssip" in kinds}
+    for image in range(int(index.max()) + 1):
+        rows = index == image
+        variables = t[rows]
+        for node, value in recorded.items():
+            if node in ssip:
+                _off(f"{name}/ssip of {ssip[node]}", value, image, variables, values[ssip[node]][rows])
+            elif node.target is symbols.born:
+                relaxed, before, unit = recorded[node.args[0]], recorded[node.args[1]], node.name.removesuffix("_born")
+                off = _off(f"{name}/relaxation of {unit}", relaxed, image, variables, values[unit][rows])
+                size, place = flat(value.value.coef[image], 1)[before[image] : value.used[image]].max(1)
+                variables = torch.cat([variables, off[:, place] / size], 1)
+
+
+def _off(name: str, x: Symbolic, image: int, variables: Tensor, values: Tensor) -> Tensor:
+    """`[n, numbers of S]`: values `[n, *S]` less what a form is for one image, at variables `[n, D + E]`."""
+    coef, const, slack = flat(x.coef, 2)[image], x.const[image].flatten(), x.slack[image].flatten()
+    radius = coef.abs().sum(0) + slack
+    known = min(len(coef), variables.shape[1])
+    off = flat(values, 1) - const - variables[:, :known] @ coef[:known]
+    gap = (off.abs() - slack) / (1 + const.abs() + radius)
+    if not bool(((gap <= TOLERANCE) | radius.isinf()).all()) or bool(coef[known:].any()):
+        raise AssertionError(f"UNSOUND: the form of {name} is left by {float(gap.max()):.3g}")
+    return off
 
 
 def _rows(classes: int) -> Tensor:

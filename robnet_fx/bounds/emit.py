@@ -8,89 +8,36 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from robnet_fx.algebra import domains, room, symbols
+from robnet_fx.algebra import corners, domains, room, symbols
 from robnet_fx.algebra.domains import InputShape
 from robnet_fx.bounds.plan import Plan
-from robnet_fx.bounds.rows import Rows, Tightened, Unstable
-from robnet_fx.graphs import derive, prune, shape_of
+from robnet_fx.bounds.rows import Tightened, Unstable
+from robnet_fx.bounds.writer import Writer
+from robnet_fx.graphs import shape_of
 from robnet_fx.passes import ENTRY
 from robnet_fx.perturbations.base import Box
 from robnet_fx.rules import Rule
 from robnet_fx.rules.relaxation import every_unit
 
 
-class Emitter:
-    """One graph in the making, with the bounds emitted so far by source node.
+class Emitter(Writer):
+    """A graph in the making, with the bounds emitted so far by source node.
 
-    `box` is its center and radius, and `known` the `pre` of boxes around it, where the graph takes them. `used` counts
-    the error symbols born so far, `room` the numbers that memory holds, and `births` tells of a source node's SSIP how
-    many nodes gave birth to those it has.
+    `known` is the `pre` of boxes around the box, where the graph takes them. `used` counts the columns that hold
+    coefficients and error symbols by now, `room` is what memory holds of them, `courses` has SSIP of what is relaxed
+    without its errors, and `errors` has SSIP of each relaxed node before and after the birth of its own.
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.graph = fx.Graph()
-        self.constants: dict[fx.Node, fx.Node] = {}
+        super().__init__(plan)
         self.ibp: dict[fx.Node, fx.Node] = {}
         self.ssip: dict[fx.Node, fx.Node] = {}
         self.pre: dict[fx.Node, fx.Node] = {}
-        self.children: dict[str, Rows] = {}
-        self.parts: list[fx.Node] = []
-        self.used: fx.Node | None = None
+        self.courses: dict[fx.Node, fx.Node] = {}
+        self.errors: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
         self.room: fx.Node | None = None
-        self.births: dict[fx.Node, int] = {}
         self.known: fx.Node | None = None
-        self.box: list[fx.Node]
-        self.image: fx.Node
-
-    def inputs(self, *names: str) -> list[fx.Node]:
-        """`image`, what is named, and the box; where none is given the default box is used."""
-        self.image, *made = (self.graph.placeholder(name) for name in ("image", *names))
-        given = [self.graph.placeholder(name, default_value=None) for name in Box._fields]
-        defaults = [self.graph.get_attr(f"{ENTRY}.{name}") for name in Box._fields]
-        self.box = [
-            self.call(domains.or_default, f"box_{name}", *pair)
-            for name, *pair in zip(Box._fields, given, defaults, strict=True)
-        ]
-        return made
-
-    def finished(self, name: str, result: Any) -> fx.GraphModule:
-        """The graph as a module over the sub-modules of the perturbed one."""
-        self.graph.output(result)
-        prune(self.graph)
-        return derive(self.plan.perturbed, self.graph, name, **self.children)
-
-    def call(self, target: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> fx.Node:
-        return self.graph.create_node("call_function", target, args, kwargs, name=name)
-
-    def item(self, value: fx.Node, index: int, name: str) -> fx.Node:
-        return self.call(operator.getitem, name, value, index)
-
-    def constant(self, node: fx.Node) -> fx.Node:
-        """A node that does not depend on the coefficients, copied with all it reads."""
-        if node.op == "placeholder":
-            return self.image
-        if node not in self.constants:
-            self.constants[node] = self.graph.node_copy(node, self.constant)
-        return self.constants[node]
-
-    def arguments(self, node: fx.Node, bounded: Callable[[fx.Node], Any]) -> tuple[Any, dict[str, Any]]:
-        """The node's arguments with bounded inputs as `bounded` gives them and constants copied."""
-
-        def place(arg: Any) -> Any:
-            if isinstance(arg, fx.Node):
-                return bounded(arg) if arg in self.plan.dependent else self.constant(arg)
-            if isinstance(arg, (list, tuple)):
-                return type(arg)(place(a) for a in arg)
-            return arg
-
-        return place(node.args), {key: place(value) for key, value in node.kwargs.items()}
-
-    def entry_arguments(self) -> list[fx.Node]:
-        """The image and the perturbation's tensors."""
-        if not self.parts:
-            self.parts = [self.graph.get_attr(f"{ENTRY}.{name}") for name in self.plan.transform.part_names]
-        return [self.constant(self.plan.images), *self.parts]
+        self.used: fx.Node
 
     def forward(self) -> None:
         """IBP and, where the method asks for it, SSIP for every node, and `pre` before every non-affine one."""
@@ -100,7 +47,8 @@ class Emitter:
                 self.ibp[node] = self.call(self.plan.transform.rules.ibp, f"{node.name}_ibp", *args)
                 if self.plan.symbolic:
                     self.ssip[node] = self.call(self.plan.transform.rules.ssip, f"{node.name}_ssip", *args)
-                    self.births[node] = 0
+                    if self.plan.symbols:
+                        self.used = self.call(symbols.in_use, f"{node.name}_used", self.ssip[node])
                 continue
             rule = self.plan.rule(node)
             extra = {} if rule.affine else {"pre": self.before(node)}
@@ -116,15 +64,19 @@ class Emitter:
         args, kwargs = self.arguments(node, aligned.__getitem__)
         born = bool(self.plan.symbols) and not rule.affine
         made = self.call(rule.ssip, f"{node.name}_{'relaxed' if born else 'ssip'}", *args, **kwargs, **extra)
-        self.births[node] = max(self.births[source] for source in aligned)
         if not born:
             return made
-        if self.used is None:
-            self.used = self.call(symbols.unused, "used", made)
-        both = self.call(symbols.born, f"{node.name}_born", made, self.used, self.columns(node, made))
+        live = self.live(node)
+        others = tuple(self.ssip[value] for value in live)
+        columns = (self.columns(node, made), self.plan.transform.dimensions)
+        both = self.call(symbols.born, f"{node.name}_born", made, self.used, *columns, others)
         self.used = self.item(both, 1, f"{node.name}_used")
-        self.births[node] = 1 + max(self.births.values())
-        return self.item(both, 0, f"{node.name}_ssip")
+        if live:
+            kept = self.item(both, 2, f"{node.name}_live")
+            for index, value in enumerate(live):
+                self.ssip[value] = self.item(kept, index, f"{value.name}_ssip")
+        self.errors[node] = made, self.item(both, 0, f"{node.name}_ssip")
+        return self.errors[node][1]
 
     def columns(self, node: fx.Node, made: fx.Node) -> Any:
         """The most columns of a sample once the errors of a relaxed value `made` are symbols, all that memory holds."""
@@ -135,15 +87,31 @@ class Emitter:
         fixed, each = self.plan.ahead[node]
         return self.call(room.columns, f"{node.name}_columns", made, self.used, self.room, fixed, each, node.name)
 
+    def live(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes whose SSIP is still read once that of a node is made."""
+        read = self.read_last()
+        for later, sources in self.plan.dependent.items():
+            if later not in self.ssip and later is not node:
+                read.update(sources)
+        return [value for value in self.ssip if value in read]
+
+    def read_last(self) -> set[fx.Node]:
+        """The nodes whose SSIP the rows of the spec meet: the logits, or where a method's way back ends."""
+        read = {self.plan.output}
+        if not self.plan.method.backward:
+            for node, sources in reversed(self.plan.dependent.items()):
+                if node in read - self.plan.stops and sources:
+                    read.remove(node)
+                    read.update(sources)
+        return read
+
     def aligned(self, values: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
-        """SSIP of values that meet, each with the columns of the one that was made last."""
-        last = max(values, key=self.births.__getitem__)
-        return {
-            value: self.ssip[value]
-            if self.births[value] == self.births[last]
-            else self.call(symbols.padded, f"{value.name}_padded", self.ssip[value], self.ssip[last])
-            for value in values
-        }
+        """SSIP of values that meet, with symbols in columns of the same number."""
+        meeting = list(dict.fromkeys(values))
+        if not self.plan.symbols or len(meeting) == 1:
+            return {value: self.ssip[value] for value in meeting}
+        both = self.call(symbols.aligned, "aligned", *(self.ssip[value] for value in meeting))
+        return {value: self.item(both, index, f"{value.name}_aligned") for index, value in enumerate(meeting)}
 
     def before(self, node: fx.Node) -> Any:
         """`pre` of a non-affine node's input, made where it does not exist yet; a tuple where it has several."""
@@ -157,6 +125,9 @@ class Emitter:
                 if self.plan.method.everywhere:
                     pre = self.narrowed(node, value, self.tightened(node, value, pre))
                 self.pre[value] = pre
+                if self.plan.leans:
+                    d = self.plan.transform.dimensions
+                    self.courses[value] = self.call(corners.course, f"{value.name}_course", self.ssip[value], d)
         return self.before_all(sources)
 
     def narrowed(self, node: fx.Node, value: fx.Node, pre: fx.Node) -> fx.Node:
@@ -178,7 +149,7 @@ class Emitter:
         graph = inner.finished("Rsip", inner.backward(value, rows, set()))
         child = f"rsip_{value.name}"
         self.children[child] = Tightened(graph, self.plan.widest, self.unstable(node))
-        args = (self.image, pre, *self.box, *self.pre.values())
+        args = (self.image, pre, self.ssip.get(value), *self.box, *self.pre.values())
         return self.graph.create_node("call_module", child, args, name=f"{node.name}_rsip_pre")
 
     def unstable(self, node: fx.Node) -> Callable[[domains.Interval], Tensor]:
@@ -189,21 +160,37 @@ class Emitter:
         return Unstable(node.target, self.plan.method.relaxer, args, kwargs)
 
     def margins(self, rows: fx.Node) -> fx.Node:
-        """The upper bound `[B, K]` of `rows @ logits`; beside RSIP's the one of SSIP, where that keeps symbols."""
+        """The upper bound `[B, K]` of `rows @ logits`."""
+        if not self.plan.method.backward:
+            return self.backward(self.plan.output, rows, self.plan.stops)
+        _, upper = self.form_and_margins(rows)
+        return upper
+
+    def form_and_margins(self, rows: fx.Node) -> tuple[fx.Node, fx.Node]:
+        """The form of `rows @ logits` over the coefficients, and its upper bound `[B, K]`, of a method with a backward
+        pass. Where SSIP keeps symbols RSIP is run once more, its lines tight where the symbolic value of a row is
+        highest: of the two forms the better one is kept, and beside its bound the symbolic value's own.
+        """
         start = self.plan.output
-        upper = self.backward(start, rows, self.plan.stops)
-        if not (self.plan.method.backward and self.plan.symbolic and self.plan.symbols):
-            return upper
-        form = self.call(domains.form_of, "by_ssip", rows)
-        own = self.call(domains.upper_by_symbolic, "by_ssip", self.symbolic([(start, form)], "by_ssip"))
-        return self.call(domains.tighter, "upper", upper, own)
+        form = self.over_coefficients(self.pulled(start, rows, set()))
+        if not self.plan.leans:
+            return form, self.call(domains.upper_over_box, "upper", form, *self.box)
+        own = self.symbolic([(start, self.call(domains.form_of, "spec_form", rows))], "spec_ssip")
+        corner = self.call(corners.corner, "corner", own, self.plan.transform.dimensions)
+        leaning = self.over_coefficients(self.pulled(start, rows, set(), corner))
+        form = self.call(domains.better, "better", form, leaning, *self.box)
+        upper = self.call(domains.upper_over_box, "by_rsip", form, *self.box)
+        return form, self.call(domains.tighter, "upper", upper, self.call(domains.upper_by_symbolic, "by_ssip", own))
 
     def backward(self, start: fx.Node, rows: fx.Node, stops: set[fx.Node]) -> fx.Node:
         """The upper bound `[B, K]` of `rows @ value of start`, rows being `[B, K, *S]`."""
         return self.concluded(self.pulled(start, rows, stops))
 
-    def pulled(self, start: fx.Node, rows: fx.Node, stops: set[fx.Node]) -> list[tuple[fx.Node, fx.Node]]:
-        """Where `rows @ value of start` ends, at the stops and the entry, and the form it is there."""
+    def pulled(
+        self, start: fx.Node, rows: fx.Node, stops: set[fx.Node], corner: fx.Node | None = None
+    ) -> list[tuple[fx.Node, fx.Node]]:
+        """Where `rows @ value of start` ends, at the stops and the entry, and the form it is there; where a corner of
+        each row is given, by lines that are tight there."""
         pending: dict[fx.Node, list[fx.Node]] = {start: [self.call(domains.form_of, f"{start.name}_rsip", rows)]}
         ends: list[tuple[fx.Node, fx.Node]] = []
         for node in reversed(self.plan.dependent):
@@ -217,6 +204,8 @@ class Emitter:
             sources = self.plan.dependent[node]
             args, kwargs = self.arguments(node, lambda n: InputShape(shape_of(n)))
             extra = {} if rule.affine else {"pre": self.before_all(sources)}
+            if corner is not None and rule.leans:
+                extra["at"] = self.call(corners.at, f"{sources[0].name}_at", self.courses[sources[0]], corner)
             made = self.call(rule.rsip, self._fresh(sources[0], pending), form, *args, **kwargs, **extra)
             if len(sources) > 1:
                 parts = [self.item(made, i, self._fresh(source, pending)) for i, source in enumerate(sources)]

@@ -28,13 +28,15 @@ from robnet_fx.machine.torch_internals import is_compiled, leave_free
 class Branch(NamedTuple):
     """What splitting needs to know of a box, for each sample and each margin of another class, in order.
 
-    `upper [B, K]` are upper bounds of the margins over the box. `form [B, K, D]` are the coefficients g of the form
-    that they come from, in physical coordinates: every margin is at most `g . a + c` at every `a` in the box, and
-    `upper = g . center + |g| . radius + c`. `pre` are the bounds that relaxations stand on, by canonical node name.
+    `upper [B, K]` are upper bounds of the margins over the box. `form [B, K, D]` and `const [B, K]` are g and c of a
+    form in physical coordinates: every margin is at most `g . a + c` at every `a` in the box. `upper` is the largest
+    value of that, `g . center + |g| . radius + c`, or where SSIP keeps symbols and its own bound is lower, that one.
+    `pre` are the bounds that relaxations stand on, by canonical node name.
     """
 
     upper: Tensor
     form: Tensor
+    const: Tensor
     pre: dict[str, Interval]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from robnet_fx.algebra import domains
+from robnet_fx.algebra import domains, makeup
 from robnet_fx.bounds.emit import Emitter
 from robnet_fx.bounds.methods import Symbols
 from robnet_fx.bounds.plan import Plan, plan
@@ -46,19 +46,19 @@ def upper(plan: Plan) -> fx.GraphModule:
 
 
 def branch(plan: Plan) -> fx.GraphModule:
-    """`(image, spec, center, radius, pre) -> (upper [B, K], g [B, K, D], pre)`, of a method with a backward pass.
+    """`(image, spec, center, radius, pre) -> (upper [B, K], g [B, K, D], c [B, K], pre)`, of a method with a backward
+    pass.
 
-    g are the coefficients of the form behind each upper bound, in physical coordinates. `pre` is a dictionary of bounds
+    g and c are a form that lies above each margin, in physical coordinates. `pre` is a dictionary of bounds
     by canonical node name: what is known of a box around this one, or None, and what this one adds to it.
     """
     emit = Emitter(plan)
     (spec,) = emit.inputs("spec")
     emit.known = emit.graph.placeholder("pre", default_value=None)
     emit.forward()
-    form = emit.over_coefficients(emit.pulled(plan.output, spec, set()))
-    upper = emit.call(domains.upper_over_box, "upper", form, *emit.box)
+    form, upper = emit.form_and_margins(spec)
     table = {node.name: pre for node, pre in emit.pre.items()}
-    return emit.finished("Branch", (upper, emit.item(form, 0, "g"), table))
+    return emit.finished("Branch", (upper, emit.item(form, 0, "g"), emit.item(form, 1, "c"), table))
 
 
 def intermediate(plan: Plan) -> fx.GraphModule:
@@ -78,7 +78,30 @@ def probe(plan: Plan) -> fx.GraphModule:
     for node, interval in emit.ibp.items():
         table[node.name] = {"ibp": interval}
         if node in emit.ssip:
-            table[node.name]["ssip"] = emit.call(domains.concretise, f"{node.name}_range", emit.ssip[node])
+            with emit.graph.inserting_after(emit.ssip[node]):  # the value need not be kept until the end
+                table[node.name]["ssip"] = emit.call(domains.concretise, f"{node.name}_range", emit.ssip[node])
         if node in emit.pre:
             table[node.name]["pre"] = emit.pre[node]
     return emit.finished("Probe", table)
+
+
+def errors(plan: Plan) -> fx.GraphModule:
+    """`(image, spec, center, radius) -> (parts, rows, births)` of a method with SSIP: where its widths come from.
+
+    `parts` has the `Makeup` of every canonical node's SSIP, `rows` is `spec @ logits` as a symbolic value of shape K,
+    and `births` says of every relaxed node, in their order, which columns have become symbols of its own errors.
+    """
+    emit = Emitter(plan)
+    (spec,) = emit.inputs("spec")
+    emit.forward()
+    parts = {}
+    for node, value in emit.ssip.items():
+        with emit.graph.inserting_after(value):  # as above
+            parts[node.name] = emit.call(makeup.makeup, f"{node.name}_parts", value, plan.transform.dimensions)
+    logits = [(plan.output, emit.call(domains.form_of, "spec_rows", spec))]
+    rows = emit.symbolic(logits, "rows")
+    births = {}
+    for node, (made, value) in emit.errors.items():
+        with emit.graph.inserting_after(value):
+            births[node.name] = emit.call(makeup.born, f"{node.name}_births", made, value)
+    return emit.finished("Errors", (parts, rows, births))

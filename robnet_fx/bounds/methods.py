@@ -59,3 +59,12 @@ def check_symbols(symbols: Symbols, method: str) -> None:
         raise UsageError(f'symbols must be "all" or a whole number of at least 0, not {symbols!r}')
     if not method_named(method).symbolic and symbols:
         raise UsageError(f"method {method} has no SSIP, whose errors symbols keep: use rsip-ssip, or no symbols")
+
+
+def check_fixed(symbols: Symbols) -> None:
+    """`UsageError` unless so many error symbols have one layout for all images, as a compiler or a file needs it."""
+    if symbols == "all":
+        raise UsageError(
+            'with symbols "all" the sizes in a bounds graph follow from the images: it cannot be compiled or exported\n'
+            "  remedy  give a number of symbols"
+        )

@@ -23,7 +23,7 @@ from robnet_fx.bounds.evaluate import (
     parts,
     upper_bounds,
 )
-from robnet_fx.bounds.methods import Symbols, check_symbols, method_named
+from robnet_fx.bounds.methods import Symbols, check_fixed, check_symbols, method_named
 from robnet_fx.bounds.plan import Plan, plan
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.outputs import logits_in
@@ -197,14 +197,16 @@ class BoundedModel(nn.Module):
         found = [
             evaluate(graph, len(images), images, part, *over, pre) for part in parts(spec, len(images), self._widest)
         ]
-        uppers, forms, tables = zip(*found, strict=True)
-        return Branch(torch.cat(uppers, 1), torch.cat(forms, 1), tables[0])
+        uppers, forms, consts, tables = zip(*found, strict=True)
+        return Branch(torch.cat(uppers, 1), torch.cat(forms, 1), torch.cat(consts, 1), tables[0])
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Have `torch.compile`, with its own options, fuse the bounds of training steps; verdicts run what is printed.
 
-        It is compiled when first used, once with gradients and once without, for any number of images.
+        It is compiled when first used, once with gradients and once without, for any number of images. Raises
+        `UsageError` where symbols are "all": these take a layout from the images.
         """
+        check_fixed(self.symbols)
         self._upper.compile(*args, dynamic=True, **options)
 
     def intermediate(self, images: Tensor, box: Box | None = None) -> dict[str, Interval]:

@@ -51,6 +51,11 @@ class Plan:
         """Where the backward pass ends besides the perturbation: at the first relaxed nodes met on the way back."""
         return set() if self.method.backward else self.relaxed
 
+    @cached_property
+    def leans(self) -> bool:
+        """Whether SSIP keeps symbols, so that it tells RSIP's last pass where lines shall be tight."""
+        return self.method.backward and self.symbolic and bool(self.symbols)
+
     @property
     def columns(self) -> int | None:
         """The most columns that symbolic values may have, or None where memory is the limit."""
@@ -79,7 +84,7 @@ def plan(perturbed: fx.GraphModule, method: str, symbols: Symbols = 0) -> Plan:
         raise UsageError("bounds are generated from a perturbed graph (coefficients, image) -> logits")
     kind = method_named(method)
     check_symbols(symbols, method)
-    symbolic = kind.symbolic and _ssip_fits(perturbed, method, kind)
+    symbolic = kind.symbolic and _ssip_fits(perturbed, method, kind, symbols)
     if refused := unsupported(perturbed):
         raise UnsupportedOpError(report(refused))
     dependent = dependents(perturbed)
@@ -90,15 +95,15 @@ def plan(perturbed: fx.GraphModule, method: str, symbols: Symbols = 0) -> Plan:
     return Plan(perturbed, kind, symbolic, dependent, relaxed, arrived(perturbed), output, symbols)
 
 
-def _ssip_fits(perturbed: fx.GraphModule, method: str, kind: Method) -> bool:
+def _ssip_fits(perturbed: fx.GraphModule, method: str, kind: Method, symbols: Symbols) -> bool:
     transform = transform_of(perturbed)
     if transform.fits_ssip:
         return True
-    if kind.everywhere:
+    if kind.everywhere and not symbols:
         return False  # RSIP tightens every layer anyway; it then starts from IBP
     raise UsageError(
         f"method {method} carries one coefficient for each of {transform.dimensions} perturbed pixels and "
-        f"stops at {transform.max_ssip_dimensions}; use rsip-ibp"
+        f"stops at {transform.max_ssip_dimensions}; use {'no symbols' if kind.everywhere else 'rsip-ibp'}"
     )
 
 

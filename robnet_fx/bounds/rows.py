@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from robnet_fx.algebra import kernels
+from robnet_fx.algebra import corners
 from robnet_fx.algebra.domains import Interval, Symbolic, intersect
 from robnet_fx.algebra.kernels import flat
 from robnet_fx.rules import rule_for
@@ -56,68 +56,35 @@ class Rows(nn.Module):
 
 
 class Tightened(Rows):
-    """`(image, pre, center, radius, *earlier pre) -> pre` tightened over the box.
+    """`(image, pre, ssip, center, radius, *earlier pre) -> pre` tightened over the box; `ssip` is None without SSIP.
 
-    A unit that `unstable` leaves out keeps its `pre`, for the relaxation is exact there already; it does so whatever
-    its neighbours in the batch need.
+    A unit that `unstable` leaves out keeps its `pre`, for the relaxation is exact there already, and so does one whose
+    symbolic form has no error yet, for RSIP is the same; whatever their neighbours in the batch need.
     """
 
     def __init__(self, graph: fx.GraphModule, widest: int, unstable: Callable[[Interval], Tensor]) -> None:
         super().__init__(graph, widest)
         self.unstable = unstable
 
-    def forward(self, image: Tensor, pre: Interval, center: Tensor, radius: Tensor, *earlier: Interval) -> Interval:
+    def forward(
+        self, image: Tensor, pre: Interval, ssip: Symbolic | None, center: Tensor, radius: Tensor, *earlier: Interval
+    ) -> Interval:
         unstable = flat(self.unstable(pre), 1)
+        if ssip is not None:
+            unstable = unstable & (flat(corners.error(ssip, center.shape[1]), 1) != 0)  # NaN is an error too
         units = unstable.any(0).nonzero().flatten()
         if not len(units):
             return pre
         box = center, radius
-        sides = [self.graph(image, rows, *box, *earlier).chunk(2, 1) for rows in self.rows(units, pre.lower)]
-        uppers, negated = (torch.cat(side, 1) for side in zip(*sides, strict=True))
+        pairs = [self.graph(image, rows, *box, *earlier).chunk(2, 1) for rows in self.rows(units, pre.lower)]
+        uppers, negated = (torch.cat(side, 1) for side in zip(*pairs, strict=True))
         old = Interval(*(flat(side, 1)[:, units] for side in pre))
         tight = intersect(old, Interval(-negated, uppers))
-        return Interval(*_replaced(pre, units, old, tight, unstable[:, units]))
+        sides = zip(pre, old, tight, strict=True)
+        return Interval(*(_replaced(*side, units, unstable[:, units]) for side in sides))
 
 
-class Anchored(Rows):
-    """`(image, ssip, center, radius, *earlier pre) -> ssip` with the units' own lines of RSIP where these are tighter.
-
-    A unit without slack is exact already.
-    """
-
-    def forward(self, image: Tensor, ssip: Symbolic, center: Tensor, radius: Tensor, *earlier: Interval) -> Symbolic:
-        slack = flat(ssip.slack, 1)
-        units = (slack != 0).any(0).nonzero().flatten()
-        if not len(units):
-            return ssip
-        box = center, radius
-        lines = [parallel(self.graph(image, rows, *box, *earlier)) for rows in self.rows(units, ssip.const)]
-        new = Symbolic(*(torch.cat(pieces, -1) for pieces in zip(*lines, strict=True)))
-        old = Symbolic(flat(ssip.coef, 2)[..., units], *(flat(part, 1)[:, units] for part in ssip[1:]))
-        better = ~(_radius(new) >= _radius(old)) & (old.slack != 0)  # also where the old ones are NaN
-        return Symbolic(*_replaced(ssip, units, old, new, better))
-
-
-def parallel(upper: Symbolic) -> Symbolic:
-    """Upper lines of rows and of their negatives, `[B, 2 n]`, as parallel lines about the rows' values, `[B, n]`.
-
-    The middle slope is kept; over the unit box the others lie no further from it than half their difference.
-    """
-    (up, down), (high, low), slacks = (part.chunk(2, -1) for part in upper)
-    gap = (high + low).clamp(min=0) + kernels.reach(up + down)
-    return Symbolic((up - down) / 2, (high - low) / 2, gap / 2 + torch.maximum(*slacks))
-
-
-def _radius(x: Symbolic) -> Tensor:
-    return kernels.reach(x.coef) + x.slack
-
-
-def _replaced(
-    value: tuple[Tensor, ...], units: Tensor, old: tuple[Tensor, ...], new: tuple[Tensor, ...], where: Tensor
-) -> list[Tensor]:
-    """The parts of a value with some of its units replaced, where `[B, n]` says so."""
-    made = []
-    for part, before, after in zip(value, old, new, strict=True):
-        chosen = torch.where(where if after.dim() == 2 else where.unsqueeze(1), after, before)
-        made.append(flat(part, after.dim() - 1).index_copy(-1, units, chosen).reshape(part.shape))
-    return made
+def _replaced(end: Tensor, old: Tensor, tight: Tensor, units: Tensor, where: Tensor) -> Tensor:
+    """An end of a value's interval with some of its units replaced, where `[B, n]` says so."""
+    chosen = torch.where(where, tight, old)
+    return flat(end, 1).index_copy(-1, units, chosen).reshape(end.shape)

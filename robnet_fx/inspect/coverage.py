@@ -48,7 +48,8 @@ class Coverage:
     """Of `nodes` operations that depend on the image `bounded` have a rule; `gaps` are the others.
 
     `verdicts` and `training` estimate the memory of RSIP-SSIP bounds, as if there were no gaps, and `one_margin`
-    that of training on one image with one margin at a time. `remarks` are what a report must say of the network.
+    that of training on one image with one margin at a time. `remarks` are what a report must say of the network, and
+    `perturbed` is the graph that is bounded.
     """
 
     nodes: int
@@ -58,6 +59,7 @@ class Coverage:
     training: Memory
     one_margin: Memory
     remarks: dict[str, str]
+    perturbed: fx.GraphModule
 
     @property
     def share(self) -> float:
@@ -92,7 +94,7 @@ def coverage_of(
     counted = [node for node in dependents(perturbed) if node.meta.get("layer", ("", ""))[1] != _OURS]
     gaps = tuple(_gap(node, reason, perturbed) for node, reason in unsupported(perturbed))
     memory = of_verdicts(perturbed), of_training(perturbed), of_training(perturbed, rows=1)
-    return Coverage(len(counted), len(counted) - len(gaps), gaps, *memory, remarks(canonical))
+    return Coverage(len(counted), len(counted) - len(gaps), gaps, *memory, remarks(canonical), perturbed)
 
 
 def _gap(node: fx.Node, reason: str, perturbed: fx.GraphModule) -> Gap:

@@ -7,8 +7,14 @@ from typing import NamedTuple
 
 from torch import fx
 
-_GENERATED = re.compile(r"(?P<source>\w+?)_(?P<domain>rsip_pre|rsip_part|ibp|ssip|rsip|pre|range)(?:_\d+)?$")
-_DOMAINS = {"rsip_pre": "pre", "rsip_part": "rsip", "range": "ssip"}
+_GENERATED = re.compile(
+    r"(?P<source>\w+?)_(?P<domain>rsip_pre|rsip_part|ibp|ssip|rsip|pre|range|relaxed|born|used|padded)(?:_\d+)?$"
+)
+_DOMAINS = {
+    "rsip_pre": "pre",
+    "rsip_part": "rsip",
+    **dict.fromkeys(("range", "relaxed", "born", "used", "padded"), "ssip"),
+}
 _LINE = re.compile(r"^\s+(?P<name>\w+) = (?P<value>.+?)(?:;  .* = None)?$")
 
 

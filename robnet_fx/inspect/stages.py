@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from robnet_fx.algebra.domains import InputShape
 from robnet_fx.bounds import generate, unsupported
+from robnet_fx.bounds.methods import Symbols
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.outputs import Name
@@ -50,12 +51,14 @@ def stage_graph(
     output: Name = None,
     layout: str | Layout | None = None,
     flat: str | None = None,
+    symbols: Symbols = 0,
 ) -> fx.GraphModule:
     """The graph of a stage: "source" (canonical), "passes" (perturbed) or "bounds" (generated).
 
     The first two need no bound rules, so they show a network that cannot be bounded, too. Arguments are `bound`'s.
     """
-    return stage_of(trace(model, example, output, layout, flat), stage, Problem(perturbation, clip, mean, std), method)
+    canonical = trace(model, example, output, layout, flat)
+    return stage_of(canonical, stage, Problem(perturbation, clip, mean, std), method, symbols)
 
 
 def stage_of(
@@ -63,6 +66,7 @@ def stage_of(
     stage: str,
     problem: Problem,
     method: str = "rsip-ssip",
+    symbols: Symbols = 0,
 ) -> fx.GraphModule:
     """`stage_graph` of a canonical graph."""
     if stage not in STAGES:
@@ -70,7 +74,7 @@ def stage_of(
     if stage == "source":
         return canonical
     graph = perturb(clean(canonical, problem.mean, problem.std), problem.perturbation, problem.clip)
-    return graph if stage == "passes" else generate(graph, method)
+    return graph if stage == "passes" else generate(graph, method, symbols)
 
 
 def node_lines(graph: fx.GraphModule, stage: str) -> list[NodeLine]:

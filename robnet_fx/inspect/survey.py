@@ -13,10 +13,12 @@ from torch import Tensor, fx
 from robnet_fx.algebra.domains import Interval
 from robnet_fx.bounds import METHODS, generate, generator
 from robnet_fx.bounds.dependence import dependents
+from robnet_fx.bounds.methods import Symbols
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.bounds.plan import plan
 from robnet_fx.errors import UsageError
 from robnet_fx.graphs import numel, shape_of
+from robnet_fx.inspect.errors import NodeErrors, Shares, errors
 from robnet_fx.inspect.origin import generated_nodes
 from robnet_fx.inspect.stages import operation_name, shape_text
 from robnet_fx.rules import rule_for
@@ -34,7 +36,8 @@ class NodeWidths:
     """The mean width `upper - lower` of a node's bounds by domain, None where there is none.
 
     `ibp` is plain interval arithmetic, `ssip` the forward symbolic bounds, `pre` what the chosen method's relaxations
-    of this value stand on; `rsip_ibp`, `rsip_ssip` and `rsip` are the same for these methods.
+    of this value stand on; `rsip_ibp`, `rsip_ssip` and `rsip` are the same for these methods. Where there is SSIP it
+    keeps as many error symbols as the net does, and `errors` says what they are and what its width is made of.
     `sampled` is the mean range over sampled fields, a lower limit of any width; `growth` how much (best width /
     sampled) grew over the node's inputs, and `blow_up` whether that is remarkable (`BLOW_UP`). `unstable` is the share
     of units that a relaxation of this value has to relax. `rule` is the rule that bounds the node, `generated` the
@@ -59,15 +62,19 @@ class NodeWidths:
     unstable: float | None
     growth: float | None
     blow_up: bool
+    errors: NodeErrors | None
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The nodes in graph order; `logits` has for each method that was computed the mean width of its logits' bounds."""
+    """The nodes in graph order; `logits` has for each method that was computed the mean width of its logits' bounds,
+    and `margins` what the width of the margins by SSIP is made of, None without SSIP (`errors.py`)."""
 
     method: str
+    symbols: Symbols
     nodes: list[NodeWidths]
     logits: dict[str, float]
+    margins: Shares | None
 
 
 @torch.no_grad()
@@ -82,6 +89,7 @@ def survey(net: BoundedModel, images: Tensor, full: bool | None = None) -> Surve
     sampled = _sampled(net, images)
     chosen = tables[net.method]
     generated = generated_nodes(net.get_submodule("bounds"), set(chosen))  # type: ignore[arg-type]
+    known = errors(net, images)
     nodes: list[NodeWidths] = []
     looseness: dict[str, float] = {}
     for node, sources in dependents(net.perturbed).items():
@@ -106,9 +114,11 @@ def survey(net: BoundedModel, images: Tensor, full: bool | None = None) -> Surve
                 unstable=_unstable(node, chosen[node.name]["pre"]) if "pre" in chosen[node.name] else None,
                 growth=None if math.isnan(growth) else growth,
                 blow_up=False,
+                errors=None if known is None else known.nodes[node.name],
             )
         )
-    return Survey(net.method, _marked(nodes), _logits(net, images, full))
+    margins = None if known is None else known.margins
+    return Survey(net.method, net.symbols, _marked(nodes), _logits(net, images, full), margins)
 
 
 def _marked(nodes: list[NodeWidths]) -> list[NodeWidths]:
@@ -135,10 +145,15 @@ def _probes(net: BoundedModel, images: Tensor, full: bool) -> Iterator[tuple[str
     """Method -> its probe, for the methods whose forward bounds differ."""
     for method in dict.fromkeys(("ibp", "rsip-ssip", net.method, *(["rsip"] if full else []))):
         try:
-            yield method, generator.probe(plan(net.perturbed, method))(images)
+            yield method, generator.probe(plan(net.perturbed, method, _symbols(net, method)))(images)
         except UsageError:  # too many coefficients for SSIP
             if method == net.method:
                 raise
+
+
+def _symbols(net: BoundedModel, method: str) -> Symbols:
+    """As many as the net keeps, where the method can."""
+    return net.symbols if METHODS[method].symbolic else 0
 
 
 def _widths(
@@ -166,7 +181,7 @@ def _logits(net: BoundedModel, images: Tensor, full: bool) -> dict[str, float]:
         if kind.by_rows and not full and method != net.method:
             continue
         try:
-            lower, upper = generate(net.perturbed, method)(images, spec)
+            lower, upper = generate(net.perturbed, method, _symbols(net, method))(images, spec)
         except UsageError:
             continue
         found[method] = float((upper - lower).mean())

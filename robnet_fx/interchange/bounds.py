@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from robnet_fx.algebra import kernels
 from robnet_fx.bounds import method_named
+from robnet_fx.bounds.methods import check_fixed
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UnsupportedError, UnsupportedOpError, UsageError
 from robnet_fx.frontend.onnx.runtime import TOLERANCE, difference
@@ -60,11 +61,14 @@ def write_bounds(
     compare with. The sizes batch and rows stay free where the rules leave them so; else the file takes one image at a
     time, and a row for each class but one.
     `metadata` is added to the file's properties. Written whole or not at all, and only if onnxruntime agrees to 1e-4
-    (1 + |b|). Raises `UsageError` for the method that chooses rows as it goes, "rsip", and
-    `UnsupportedError` naming the operations that ONNX lacks.
+    (1 + |b|). Raises `UsageError` for the method that chooses rows as it goes, "rsip", and for
+    "all" symbols, and `UnsupportedError` naming the operations that ONNX lacks.
     """
+    check_fixed(net.symbols)
     if method_named(net.method).by_rows:
         raise UsageError(f"method {net.method} picks its rows as it goes and has no fixed graph; export rsip-ssip")
+    if net.symbols == "all":
+        raise UsageError("a file has a fixed number of columns, which all symbols have not: export a number of them")
     # Tracing takes equal sizes for one and the same: a size that stays free must be no channel's, class' or box's.
     taken = *example.shape[1:], net.classes, len(net.center)
     batch, rows = islice((n for n in count(2) if n not in taken), 2)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from robnet_fx.bounds.methods import Symbols
 from robnet_fx.bounds.model import BoundedModel, remarks
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.onnx.load import OnnxModel, load_for
@@ -79,20 +80,20 @@ class Opened:
         """The perturbation and the clip in front of this model's normalisation."""
         return Problem(perturbation, clip, self.mean, self.std)
 
-    def bound(self, problem: Problem, method: str) -> BoundedModel:
+    def bound(self, problem: Problem, method: str, symbols: Symbols = 0) -> BoundedModel:
         """The model compiled with its bounds, on the device."""
-        return BoundedModel(self.canonical, problem, method).to(self.device)
+        return BoundedModel(self.canonical, problem, method, symbols).to(self.device)
 
-    def bound_for_training(self, problem: Problem, method: str) -> BoundedModel:
+    def bound_for_training(self, problem: Problem, method: str, symbols: Symbols = 0) -> BoundedModel:
         """The same to train: of a file in float64 a float32 copy, which is judged in the digits that the file has."""
         if isinstance(self.model, OnnxModel) and any(p.dtype == torch.float64 for p in self.model.parameters()):
-            return self.bound_another(copy.deepcopy(self.model).float(), problem, method)
-        return self.bound(problem, method)
+            return self.bound_another(copy.deepcopy(self.model).float(), problem, method, symbols)
+        return self.bound(problem, method, symbols)
 
-    def bound_another(self, model: nn.Module, problem: Problem, method: str) -> BoundedModel:
+    def bound_another(self, model: nn.Module, problem: Problem, method: str, symbols: Symbols = 0) -> BoundedModel:
         """Another model that takes the same images in the same layout."""
         canonical = trace(model, self.example, None if isinstance(model, OnnxModel) else self.output, self.layout)
-        return BoundedModel(canonical, problem, method).to(self.device)
+        return BoundedModel(canonical, problem, method, symbols).to(self.device)
 
     def document(self) -> dict[str, Any]:
         """What a record says of model and data."""

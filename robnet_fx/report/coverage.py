@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group
 from rich.text import Text
 
+from robnet_fx.inspect.cost import Cost
 from robnet_fx.inspect.coverage import Coverage, Gap
 from robnet_fx.machine.memory import bytes_text
 from robnet_fx.report.tables import table
 
 
-def coverage_report(title: str, found: Coverage, batch: int, available: int, device: str) -> Group:
-    """Coverage in per cent, a block for each node without a rule, and what a batch needs of the available memory."""
+def coverage_report(
+    title: str, found: Coverage, boxes: Sequence[Cost], batch: int, available: int, device: str
+) -> Group:
+    """Coverage in per cent, a block for each node without a rule, what a batch needs of the available memory, and what
+    one image's bounds over a box cost by their symbols."""
     head = Text.assemble(
         (f"{title}: ", "bold"),
         (percent(found), "bold green" if not found.gaps else "bold red"),
         f" of the operations that depend on the image have bound rules ({found.bounded} of {found.nodes})\n",
     )
-    return Group(head, *map(_gap, found.gaps), _memory(found, batch, available, device))
+    return Group(head, *map(_gap, found.gaps), _memory(found, batch, available, device), _boxes(boxes))
 
 
 def percent(found: Coverage) -> str:
@@ -59,3 +65,12 @@ def _memory(found: Coverage, batch: int, available: int, device: str) -> Group:
     ]
     title = f"rsip-ssip bounds on {device}, {bytes_text(available)} free (good to a factor of about 3)"
     return table(title, columns, rows, right=columns[1:])
+
+
+def _boxes(costs: Sequence[Cost]) -> Group:
+    columns = ["symbols", "memory", "seconds"]
+    rows = [
+        [str(cost.symbols), bytes_text(cost.memory), f"{cost.seconds:.2g}{'' if cost.measured else ' estimated'}"]
+        for cost in costs
+    ]
+    return table("a verdict on one image over one box, all symbols in use", columns, rows, right=columns)

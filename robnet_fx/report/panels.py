@@ -71,10 +71,15 @@ def describe_box(transform: Transform) -> str:
     return head + "; ".join(said)
 
 
-def describe_method(method: str, clip: str | None, asked: str | None, dimensions: int) -> str:
-    """The method and the clip, with the reason where another method than usual was taken unasked."""
+def describe_method(method: str, clip: str | None, asked: str | None, dimensions: int, symbols: int | str = 0) -> str:
+    """The method with its symbols and the clip, and the reason where another method than usual was taken unasked."""
     why = "" if asked or method == "rsip-ssip" else f" (D = {dimensions} is too many for rsip-ssip)"
-    return f"{method}{why}, clip {clip or 'none'}"
+    return f"{with_symbols(method, symbols)}{why}, clip {clip or 'none'}"
+
+
+def with_symbols(method: str, symbols: int | str) -> str:
+    """A method and how many error symbols it keeps, where it keeps some: "rsip-ssip, 256 symbols"."""
+    return f"{method}, {symbols} symbols" if symbols else method
 
 
 def _intervals(box: Sequence[tuple[float, float]]) -> str:

@@ -10,7 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from robnet_fx.inspect import NodeLine, NodeWidths, Survey
+from robnet_fx.inspect import NodeErrors, NodeLine, NodeWidths, Shares, Survey
+from robnet_fx.inspect.origin import origin
 from robnet_fx.inspect.survey import BLOW_UP, MOST
 
 ACCURACIES = {
@@ -88,13 +89,44 @@ def survey_table(title: str, found: Survey) -> Group:
         "range on 128 fields of the box, which no bound can beat; growth is that of width / sampled over the inputs',\n"
         f"and ▲ marks the {MOST} largest of at least {BLOW_UP:g}: there the bounds lose, not the network grow"
     )
-    return Group(Text(title, "bold"), made, logits, Text(legend, "dim"))
+    shown = Group(Text(title, "bold"), made, logits, Text(legend, "dim"))
+    return shown if found.margins is None else Group(shown, "", errors_table(found, found.margins))
+
+
+def errors_table(found: Survey, margins: Shares) -> Group:
+    """What SSIP's widths are made of, node by node, and last that of the margins with what each node's errors add."""
+    rows = [
+        [node.name, _count(own.born), _count(own.kept), *_shares(own.width), _hurts(own)]
+        for node in found.nodes
+        if (own := node.errors) is not None
+    ]
+    rows.append(["margins", "", "", *_shares(margins), f"{margins.symbols:.1%}"])
+    columns = ["node", "born", "kept", "coefficients", "symbols", "slack", "of the margins"]
+    title = f"SSIP with {found.symbols} symbols: the shares of its widths that come from"
+    legend = (
+        "born are the node's own errors that are kept as symbols, kept the symbols that its value still has; the last\n"
+        "column is what the errors born at a node are of the width of the margins against the predicted class, and\n"
+        "◆ marks the most: there a tighter relaxation, or a smaller box, gains most"
+    )
+    return Group(table(title, columns, rows, right=columns[1:]), Text(legend, "dim"))
 
 
 def _domains(node: NodeWidths) -> str:
     """The kinds of nodes that were generated for a source node: `pre ibp ssip rsip`."""
-    kinds = [name.removeprefix(f"{node.name}_").split("_")[0] for name in node.generated]
-    return " ".join(dict.fromkeys(kinds))
+    return " ".join(dict.fromkeys(origin(name, {node.name})[1] for name in node.generated))
+
+
+def _count(mean: float) -> str:
+    """A number of symbols, none as nothing."""
+    return f"{mean:,.0f}" if mean else ""
+
+
+def _shares(of: Shares | None) -> list[str]:
+    return ["", "", ""] if of is None else [f"{share:.1%}" if share else "" for share in vars(of).values()]
+
+
+def _hurts(own: NodeErrors) -> str:
+    return f"{'◆ ' * own.worst}{own.hurts:.1%}" if own.hurts else ""
 
 
 def _width(node: NodeWidths, name: str, value: float | None) -> Text:

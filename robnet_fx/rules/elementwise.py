@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from robnet_fx.algebra import kernels
-from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, fold
 from robnet_fx.rules.registry import Rule
 from robnet_fx.rules.relaxation import Relaxation, Slopes, through
 
 
 def elementwise(name: str, relaxation: Relaxation) -> Rule:
-    """The rule of an elementwise f. `rsip` takes lines of slopes from outside as keyword `slopes`."""
+    """The rule of an elementwise f. `rsip` takes lines of slopes from outside as keyword `slopes`, and as keyword `at`
+    a point `[B, K, *S]` where the lines of each row shall be tight, if f's can be chosen so."""
 
     def ibp(pre: Interval, *args: Any, **kwargs: Any) -> Interval:
         return relaxation.reach(pre, *args, **kwargs)
@@ -23,7 +25,21 @@ def elementwise(name: str, relaxation: Relaxation) -> Rule:
         coef = kernels.scale(x.coef, slope)
         return Symbolic(coef, torch.addcmul(offset, slope, x.const), torch.addcmul(error, slope.abs(), x.slack))
 
-    def rsip(form: Form, x: InputShape, *args: Any, pre: Interval, slopes: Slopes | None = None, **kwargs: Any) -> Form:
-        return through(form, relaxation.enclosure(pre, *args, slopes=slopes, **kwargs))
+    def rsip(
+        form: Form,
+        x: InputShape,
+        *args: Any,
+        pre: Interval,
+        slopes: Slopes | None = None,
+        at: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Form:
+        if at is None or relaxation.at is None:
+            return through(form, relaxation.enclosure(pre, *args, slopes=slopes, **kwargs))
+        each = Interval(*(fold(end.unsqueeze(1).expand_as(at)) for end in pre))  # rows as samples, each with its lines
+        lines = relaxation.enclosure(each, *args, slopes=relaxation.at(each, fold(at), *args, **kwargs), **kwargs)
+        rows = Form(form.coef.expand_as(at), form.const.expand(at.shape[:2]))
+        coef, const = through(Form(*(fold(part).unsqueeze(1) for part in rows)), lines)
+        return Form(coef.reshape(at.shape), const.reshape(at.shape[:2]))
 
     return Rule(name, ibp, ssip, rsip, "elementwise", relaxation=relaxation)

@@ -45,6 +45,11 @@ class Rule:
         """Whether SSIP and RSIP lose nothing, and need no `pre`."""
         return self.kind == "affine"
 
+    @property
+    def leans(self) -> bool:
+        """Whether RSIP's lines can be chosen to be tight at a point: `rsip` takes it as keyword `at`."""
+        return self.relaxation is not None and self.relaxation.at is not None
+
     def unstable(self, pre: Any, *args: Any, **kwargs: Any) -> Tensor:
         """`bool [B, *S]`: the units whose `pre` is worth tightening, by default all that can move."""
         return (self.relaxation.unstable if self.relaxation else every_unit)(pre, *args, **kwargs)

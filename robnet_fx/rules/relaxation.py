@@ -55,6 +55,8 @@ class Relaxation:
 
     `reach` is the interval of f over `pre`, `band` the parallel enclosure SSIP uses, `lines` the enclosure RSIP uses
     (default: the band's two edges), and `unstable` marks the units whose `pre` is worth tightening.
+    `at(pre, point, *the other arguments)` are the slopes of the lines that are tightest at a point `[B, *S]`, for those
+    whose lines can be chosen so.
     `offsets(pre, slope, *the other arguments)` is the interval of f(x) - slope * x for any slope: its ends are the
     offsets of the tightest lines of that slope (default: of lines that hold, from the band).
     """
@@ -64,6 +66,7 @@ class Relaxation:
     lines: Callable[..., Lines] | None = None
     unstable: Callable[..., Tensor] = every_unit
     offsets: Callable[..., Interval] | None = None
+    at: Callable[..., Slopes] | None = None
 
     def enclosure(self, pre: Interval, *args: Any, slopes: Slopes | None = None, **kwargs: Any) -> Lines:
         """The lines RSIP uses, or the tightest ones of slopes from outside."""

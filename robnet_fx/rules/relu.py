@@ -9,7 +9,7 @@ from robnet_fx.algebra import kernels
 from robnet_fx.algebra.domains import Interval
 from robnet_fx.rules.elementwise import elementwise
 from robnet_fx.rules.registry import register
-from robnet_fx.rules.relaxation import Band, Lines, Relaxation, monotone, spread
+from robnet_fx.rules.relaxation import Band, Lines, Relaxation, Slopes, monotone, spread
 
 aten = torch.ops.aten
 
@@ -38,5 +38,11 @@ def offsets(pre: Interval, slope: Tensor) -> Interval:
     return spread(torch.relu, pre, slope, [torch.zeros_like(slope)])
 
 
-RELU = Relaxation(monotone(torch.relu), band, lines, unstable, offsets)
+def at(pre: Interval, point: Tensor) -> Slopes:
+    """The upper chord, and from below 0 or x, whichever is higher at the point."""
+    chord, _ = kernels.chord(*pre)
+    return Slopes(torch.where(unstable(pre), (point > 0).to(chord.dtype), chord), chord)
+
+
+RELU = Relaxation(monotone(torch.relu), band, lines, unstable, offsets, at)
 register(__name__, elementwise("relu", RELU), aten.relu.default)

@@ -15,7 +15,7 @@ from robnet_fx.machine.files import sha256_of_tensors, write_atomically
 from robnet_fx.train.objectives import Objective
 from robnet_fx.train.recipe import MACHINE_ONLY, Recipe
 
-FORMAT = 4
+FORMAT = 5
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -53,6 +53,7 @@ def settings(
     layout = [(name, str(value.dtype), list(value.shape)) for name, value in net.model.state_dict().items()]
     return {
         "method": net.method,
+        "symbols": str(net.symbols),
         "clip": str(net.clip),
         "normalisation": repr(net.problem.normalisation),
         "layout": repr((net.layout, net.output)),

@@ -35,7 +35,7 @@ def prepare(
     Raises `UsageError` for weights that are not finite, images or labels that do not fit, a model at chance level
     (unless it is to be trained from the start), too little memory, and a `torch.compile` that does not work.
     """
-    net = opened.bound_for_training(problem, method)
+    net = opened.bound_for_training(problem, method, training.symbols)
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
     recipe = training.recipe()

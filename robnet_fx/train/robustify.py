@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from robnet_fx.bounds.methods import default_method
+from robnet_fx.bounds.methods import Symbols, default_method
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import Interrupted
 from robnet_fx.frontend.outputs import Name
@@ -74,6 +74,7 @@ def robustify(
     runs: Path | str = "runs",
     resume: Path | str | None = None,
     metadata: Mapping[str, str] | None = None,
+    symbols: Symbols = 0,
     progress: Progress = SILENT,
 ) -> RobustifyResult:
     """Train `model` (an ONNX file, or a module in place) against `problem` and write it as ONNX to `out`.
@@ -82,7 +83,8 @@ def robustify(
     precision is not trained itself but a float32 copy, the result's `net.model`. layout, flat, output, device: see
     `open_model`. The model is measured first, and refused at chance level unless it is pretrained. What is chosen on
     the way is chosen on up to 1000 validation images: those of `data` (`x_val`, `y_val`), else a tenth of the training
-    images. What is measured before and after is in float64 and knows nothing of the training's precision.
+    images. What is measured before and after is in float64, knows nothing of the training's precision, and keeps
+    `symbols` errors of an image, as `bound` does.
     `out` defaults to `<model>.robust.onnx` beside the model. A new directory under `runs` takes arguments, versions,
     metrics, checkpoint, certificate and the bounds graph as a program with its weights (`interchange.program`);
     `resume` names such a directory whose run was interrupted, to go on with it under the same arguments.
@@ -99,7 +101,15 @@ def robustify(
     if opened.told:
         progress.remark(opened.told)
     return robustify_opened(
-        opened, problem, training, out=target, runs=runs, resume=resume, metadata=metadata, progress=progress
+        opened,
+        problem,
+        training,
+        out=target,
+        runs=runs,
+        resume=resume,
+        metadata=metadata,
+        symbols=symbols,
+        progress=progress,
     )
 
 
@@ -112,6 +122,7 @@ def robustify_opened(
     runs: Path | str = "runs",
     resume: Path | str | None = None,
     metadata: Mapping[str, str] | None = None,
+    symbols: Symbols = 0,
     progress: Progress = SILENT,
 ) -> RobustifyResult:
     """`robustify` of what was opened, with the normalisation that it was opened with."""
@@ -122,7 +133,7 @@ def robustify_opened(
     parts = split(opened.data, training.limit, training.test_limit, training.seed, opened.axes)
     net, recipe = prepare(opened, problem, training, method, parts, progress)
 
-    judge = opened.bound(problem, judged_by)
+    judge = opened.bound(problem, judged_by, symbols)
     before, _ = measure(judge, parts.test, seed=training.seed, progress=progress)
     counts = {name: len(labels) for name, (_, labels) in parts._asdict().items()}
     if folder is None:
@@ -159,7 +170,7 @@ def robustify_opened(
     )
     try:
         exported = write(opened, net, target, metadata)
-        written = read_back(opened, target, problem, judged_by)
+        written = read_back(opened, target, problem, judged_by, symbols)
         notes: list[str] = opened.document()["data_notes"]
         after, certificate = measure(
             written, parts.test, seed=training.seed, progress=progress, model_file=target, data_notes=notes

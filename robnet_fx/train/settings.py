@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from robnet_fx.bounds.methods import method_named
+from robnet_fx.bounds.methods import check_symbols
+from robnet_fx.errors import UsageError
 from robnet_fx.train.objectives import objective_named
 from robnet_fx.train.recipe import Recipe
 
@@ -16,7 +17,8 @@ class Training:
 
     epochs: the paper's schedule in that many robust epochs (`Recipe.short`, beginning at the learning rate `lr`), None
     in full. pretrain: as many epochs on the standard loss first, for a model that is not trained yet. method: the
-    bounds trained on; None is "rsip-ssip", or "rsip-ibp" where the coefficients are too many for SSIP. objective: the
+    bounds trained on; None is "rsip-ssip", or "rsip-ibp" where the coefficients are too many for SSIP. symbols: how
+    many errors of relaxations SSIP keeps of an image, as `bound` does, but a number (docs/training.md). objective: the
     robust loss, by its name in `train.objectives`; alpha: its weight. batch_size: images a step. augment: mirror and
     shift the training images. memory: bytes that a step may take, all that is free if None: what needs more, by the
     estimate of `robnet_fx.bounds.memory`, is bounded in parts. precision: that of training steps (`machine.precision`).
@@ -27,6 +29,7 @@ class Training:
     epochs: int | None = None
     pretrain: bool = False
     method: str | None = None
+    symbols: int = 0
     objective: str = "equation-6"
     alpha: float = 1.0
     lr: float = 5e-4
@@ -41,8 +44,12 @@ class Training:
 
     def __post_init__(self) -> None:
         """Refuse what a recipe or the methods refuse, before any work."""
-        if self.method is not None:
-            method_named(self.method)
+        check_symbols(self.symbols, self.method or "rsip-ssip")
+        if not isinstance(self.symbols, int):  # "all"
+            raise UsageError(
+                'symbols must be a number in training, not "all": a step keeps all it computes for its gradient, and '
+                "how many errors there are changes from step to step, so that nobody could say what fits into memory"
+            )
         objective_named(self.objective)
         self.recipe()
 

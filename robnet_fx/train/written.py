@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from robnet_fx.bounds.methods import Symbols
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.onnx.load import load_for
@@ -53,6 +54,6 @@ def write(opened: Opened, net: BoundedModel, target: Path, metadata: Mapping[str
     return ranks.by_leader(lambda: write_onnx(net.model, target, inputs, metadata=remembered, output=opened.output))
 
 
-def read_back(opened: Opened, target: Path, problem: Problem, method: str) -> BoundedModel:
+def read_back(opened: Opened, target: Path, problem: Problem, method: str, symbols: Symbols = 0) -> BoundedModel:
     """What was written, compiled with the bounds that judge it."""
-    return opened.bound_another(load_for(target, opened.layout.taken, opened.asked), problem, method)
+    return opened.bound_another(load_for(target, opened.layout.taken, opened.asked), problem, method, symbols)

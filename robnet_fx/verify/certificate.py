@@ -112,6 +112,7 @@ def certify(
         "data_notes": [*data_notes],
         **about_problem(exact),
         "method": net.method,
+        "symbols": net.symbols,
         **about_computing(exact),
         **hashes(net, model_file, images, labels),
     }

@@ -44,10 +44,14 @@ def assert_holds(net: BoundedModel, images: Tensor, labels: Tensor, box: Box, fo
     """No field in the box has a margin above its bound, or above the form at that very field."""
     margins, coefficients = sampled_margins(net, images, labels, box)
     assert bool((margins <= found.upper + 1e-9).all())
-    const = found.upper - upper_over_box(Form(found.form, torch.zeros_like(found.upper)), *box)
-    along = torch.einsum("bkd,nbd->nbk", found.form, coefficients) + const
+    highest = upper_over_box(Form(found.form, found.const), *box)
+    along = torch.einsum("bkd,nbd->nbk", found.form, coefficients) + found.const
     assert bool((margins <= along + 1e-9).all())
-    assert bool((along <= found.upper + 1e-9).all())
+    assert bool((along <= highest + 1e-9).all())
+    if net.symbols:
+        assert bool((found.upper <= highest).all())
+    else:
+        assert torch.equal(found.upper, highest)
 
 
 def inside(inner: dict[str, Interval], outer: dict[str, Interval]) -> bool:
@@ -123,6 +127,7 @@ def test_pairs_of_an_image_and_a_box_do_not_depend_on_each_other(method: str):
         alone = net.branch(IMAGES[i : i + 1], LABELS[i : i + 1], row(part, i), known)
         torch.testing.assert_close(alone.upper[0], together.upper[i])
         torch.testing.assert_close(alone.form[0], together.form[i])
+        torch.testing.assert_close(alone.const[0], together.const[i])
 
 
 def test_rows_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch):
@@ -134,6 +139,7 @@ def test_rows_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch):
         parts = net.branch(IMAGES, LABELS, box)
     torch.testing.assert_close(parts.upper, whole.upper.detach())
     torch.testing.assert_close(parts.form, whole.form.detach())
+    torch.testing.assert_close(parts.const, whole.const.detach())
 
 
 def test_what_does_not_fit_is_refused():

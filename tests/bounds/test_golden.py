@@ -52,6 +52,12 @@ def test_the_generated_code_reads_as_it_did(method: str):
     compare(f"bounds-{method}", readable(net.bounds))
 
 
+def test_the_code_with_error_symbols_reads_as_it_did():
+    images = torch.rand(2, 1, 4, 4)
+    net = robnet_fx.bound(Small(), BiasField(1, 0.1), clip="clamp", example=images, symbols=8)
+    compare("bounds-rsip-ssip-symbols", readable(net.bounds))
+
+
 def test_the_source_and_the_perturbed_graph_read_as_they_did():
     images = torch.rand(2, 1, 4, 4)
     net = robnet_fx.bound(Small(), BiasField(1, 0.1), "ibp", clip="relu", mean=0.5, std=0.25, example=images)

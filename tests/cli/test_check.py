@@ -24,6 +24,7 @@ def test_a_network_that_can_be_bounded(run, model):
     assert result.exit_code == 0, result.output
     assert "100% of the operations" in result.stdout
     assert "robust training" in result.stdout and "batch of 128" in result.stdout
+    assert "all symbols in use" in result.stdout and "1024" in result.stdout
 
 
 def test_the_document(run, model):
@@ -37,6 +38,9 @@ def test_the_document(run, model):
         needs = small["memory_bytes"][use], large["memory_bytes"][use]
         assert 0 < needs[0]["image"] < needs[0]["batch_1"] < needs[1]["batch_3"]
         assert needs[0]["largest_batch"] > needs[1]["largest_batch"] > 0
+    for found in (small, large):
+        assert [box["symbols"] for box in found["boxes"]] == [0, 64, 256, 1024]
+        assert all(box["seconds"] > 0 and box["memory"] > 0 for box in found["boxes"])
 
 
 def test_what_little_memory_is_enough_for():
@@ -44,7 +48,7 @@ def test_what_little_memory_is_enough_for():
 
     def said(available: int) -> str:
         shown = io.StringIO()
-        Console(width=200, file=shown).print(coverage_report("net", found, 4, available, "cpu"))
+        Console(width=200, file=shown).print(coverage_report("net", found, [], 4, available, "cpu"))
         return next(line for line in shown.getvalue().splitlines() if "robust training" in line)
 
     assert found.one_margin.of(1) < found.training.of(1) < found.training.of(2)

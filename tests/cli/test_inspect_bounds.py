@@ -23,6 +23,8 @@ def test_the_table_stands_for_itself(run, model):
         assert word not in result.stdout  # the kinds stand beside the node
     for word in ("pre ibp ssip rsip", "[B, 4, 4, 4]", "sampled", "unstable", "growth", "rsip-ssip", "▲ marks"):
         assert word in result.stdout
+    for word in ("born", "kept", "of the margins", "◆ marks the most"):
+        assert word in result.stdout
 
 
 def test_the_document(run, model):
@@ -34,6 +36,11 @@ def test_the_document(run, model):
     assert nodes["relu"]["rule"] == "relu" and nodes["relu"]["inputs"] == ["conv2d"]
     assert nodes["conv2d"]["rsip"] <= nodes["conv2d"]["rsip_ssip"] == nodes["conv2d"]["pre"]
     assert {"conv2d_ibp", "conv2d_ssip", "conv2d_rsip"} <= set(nodes["conv2d"]["generated"])
+    assert {"relu_relaxed", "relu_born", "relu_used", "relu_ssip"} <= set(nodes["relu"]["generated"])
+    errors = nodes["relu"]["errors"]
+    assert 0 < errors["born"] <= errors["kept"] and 0 < errors["hurts"] < found["margins"]["symbols"] < 1
+    assert sum(node["errors"]["worst"] for node in found["nodes"]) == 1
+    assert sum(found["margins"].values()) == pytest.approx(1)
 
 
 def test_the_page(run, model):

@@ -58,7 +58,8 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module", params=["digits", "residual"])
 def made(request):
     if request.param == "digits":
-        net, images = bounded(), digits()[0][:1] / 255
+        images = digits()[0][:1] / 255
+        net = bound(bounded().model, BiasField(1, 0.2), example=images, symbols="all")
     else:
         torch.manual_seed(0)
         images = torch.rand(1, 3, 8, 8)
@@ -99,6 +100,9 @@ def test_it_shows_every_node_and_every_line(made):
         assert line.text.strip() in parsed.words
     assert text.count('<svg class="graph"') == text.count('<svg class="chart"') == 1
     assert parsed.words.count("Width of the bounds by layer and method") == 1
+    assert ("◆" in parsed.words.partition("What the errors of relaxations do")[2].partition("From the network")[0]) == (
+        found.symbols == "all"
+    )
     for method in ("IBP", "SSIP", "RSIP-IBP", "RSIP-SSIP", "RSIP", "sampled"):
         assert method in parsed.words
 

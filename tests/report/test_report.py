@@ -72,6 +72,8 @@ def test_the_method_in_words():
     assert describe_method("rsip-ibp", None, "rsip-ibp", 3072) == "rsip-ibp, clip none"
     said = describe_method("rsip-ibp", "clamp", None, 3072)
     assert said == "rsip-ibp (D = 3072 is too many for rsip-ssip), clip clamp"
+    assert describe_method("rsip-ssip", "relu", None, 16, 256) == "rsip-ssip, 256 symbols, clip relu"
+    assert describe_method("rsip", "relu", "rsip", 16, "all") == "rsip, all symbols, clip relu"
 
 
 def test_accuracies_leave_out_what_was_not_measured():

@@ -267,6 +267,14 @@ def test_arguments_are_complete(job):
     assert (arguments["recipe"]["alpha"], arguments["objective"]) == (1.0, "equation-6")
 
 
+def test_trained_with_symbols_and_judged_without(job):
+    result = job(epochs=1, limit=100, test_limit=5, symbols=8)
+    assert result.net.symbols == 8
+    assert json.loads((result.run / "arguments.json").read_text())["symbols"] == 8
+    program = (result.run / "bounds.py").read_text()
+    assert "symbols.born" in program and "20)" in program  # 8 columns beside the field's 4
+
+
 def test_a_model_that_is_open_is_not_opened_again(model, tmp_path, monkeypatch):
     found = opened.open_model(model, Data())
     monkeypatch.setattr(opened, "open_model", None)
@@ -351,6 +359,8 @@ def test_little_memory_means_smaller_parts_and_the_same_result(job, monkeypatch)
     assert parts == [(None, None), (5, None), (1, 2)]
     for score in (scarce.after, scarcer.after):
         assert score.clean == pytest.approx(plenty.after.clean, abs=0.05)
+    job(epochs=1, data=data, symbols=64, memory=int((need.of(5) + 1) / 0.6))
+    assert 1 <= parts[-1][0] < 5  # symbols take memory
     need = of_training(perturbed, 1)
     with pytest.raises(UsageError, match="too little for one margin of one image: it takes some") as refused:
         job(epochs=1, memory=2**20 // 100)

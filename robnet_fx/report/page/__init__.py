@@ -9,8 +9,9 @@ from robnet_fx.inspect import CodeLine, Survey
 from robnet_fx.inspect.survey import BLOW_UP, MOST
 from robnet_fx.report.page.chart import chart_svg
 from robnet_fx.report.page.code import code_html
+from robnet_fx.report.page.errors import errors_html
 from robnet_fx.report.page.graph import graph_svg
-from robnet_fx.report.page.marks import SERIES, LogScale, mark, number, text
+from robnet_fx.report.page.marks import SERIES, WORST, LogScale, mark, number, text
 from robnet_fx.report.page.table import table_html
 
 __all__ = ["page"]
@@ -70,6 +71,7 @@ def page(
 <p class="lead">Mean of upper − lower, on a logarithmic axis, from the field to the logits. {_blown(blown)}</p>
 <div class="scroll">{chart_svg(found)}</div>
 </section>
+{errors_html(found)}
 <section aria-labelledby="h-graph" class="wide">
 <h2 id="h-graph">From the network to its bounds</h2>
 <p class="lead">Left the network with field and clip in front, right the graph that bounds it. Point at a node or a line
@@ -89,7 +91,9 @@ and <b class="key rsip">rsip</b>, from the logits back to the field.</p>
 <footer>
 <dl class="legend">{"".join(_term(series.css, series.name) for series in SERIES)}
 <div><dt><span class="alarm">▲</span></dt><dd>the bounds, as a multiple of the sampled range, are at least
-{BLOW_UP:g} times as wide as those of the node's inputs; the {MOST} worst at most</dd></div></dl>
+{BLOW_UP:g} times as wide as those of the node's inputs; the {MOST} worst at most</dd></div>
+<div><dt><span class="alarm">{WORST}</span></dt><dd>the node whose errors, kept as symbols, are the largest part of the
+width of SSIP's margins against the predicted class</dd></div></dl>
 </footer>
 <script>
 {_asset("page.js")}</script>

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from robnet_fx.inspect import NodeWidths, Survey
 from robnet_fx.report.page.layout import HEIGHT, WIDTH, Layout, layout, path
-from robnet_fx.report.page.marks import SERIES, LogScale, figure, mark, number, text
+from robnet_fx.report.page.marks import SERIES, WORST, LogScale, figure, mark, number, text
 
 _PAD = 12
 
@@ -38,12 +38,10 @@ def _box(node: NodeWidths, shape: Layout, scale: LogScale) -> str:
     marks = "".join(
         mark(series.css, scale(value), line) for series in SERIES if (value := figure(node, series)) is not None
     )
-    notes = [_unstable(node.unstable), f"▲ {node.growth:.1f}" if node.blow_up else ""]
-    right = "".join(
-        f'<tspan class="{css}">{text(note)}</tspan>'
-        for css, note in zip(("note", "alarm"), (notes[0], f"  {notes[1]}" if notes[1] else ""), strict=True)
-        if note
-    )
+    alarms = [f"▲ {node.growth:.1f}"] if node.blow_up else []
+    alarms += [f"{WORST} {node.errors.hurts:.0%}"] if node.errors is not None and node.errors.worst else []
+    notes = {"note": _unstable(node.unstable), "alarm": "".join(f"  {alarm}" for alarm in alarms)}
+    right = "".join(f'<tspan class="{css}">{text(note)}</tspan>' for css, note in notes.items() if note)
     target = f"code-{node.generated[0]}" if node.generated else f"row-{node.name}"
     blown = " blown" if node.blow_up else ""
     return (
@@ -69,6 +67,8 @@ def _summary(node: NodeWidths) -> str:
         lines.append(f"{node.unstable:.1%} of the units unstable")
     if node.blow_up and node.growth is not None:
         lines.append(f"bounds lose a factor of {node.growth:.1f} here")
+    if node.errors is not None and node.errors.born:
+        lines.append(f"{number(node.errors.born)} symbols born, {node.errors.hurts:.1%} of the margins")
     return "\n".join(lines)
 
 

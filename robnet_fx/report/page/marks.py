@@ -29,6 +29,9 @@ SERIES = (
 )
 """In the order in which they are drawn; `sampled` is no bound but the range seen on sampled fields."""
 
+WORST = "◆"
+"""Marks the node whose errors hurt the margins most."""
+
 
 class LogScale:
     """Positive values to pixels, with a little room at both ends."""

@@ -1,0 +1,306 @@
+"""Error symbols through whole graphs: aligned where paths meet, each sample's own, and worth what they cost."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from torch.autograd import gradcheck
+
+from robnet_fx import BiasField, BoundedModel, UsageError, WhiteNoise, bound
+from robnet_fx.algebra import symbols
+from robnet_fx.algebra.domains import Symbolic
+from robnet_fx.algebra.ops import product
+from robnet_fx.bounds.emit import Emitter
+from robnet_fx.bounds.methods import METHODS, Symbols
+from robnet_fx.perturbations.base import Box
+from robnet_fx.problem import Problem
+from robnet_fx.testing import check_sound
+from tests.soundness import Drawing, draws
+
+aten = torch.ops.aten
+FIELD = BiasField(1, 0.4)
+SYMBOLIC = [name for name, method in METHODS.items() if method.symbolic]
+LABELS = torch.tensor([2, 0, 1])
+
+
+def images(count: int = 3) -> Tensor:
+    """The first is dark: fewer of its units bend, so it has fewer errors than the others."""
+    made = torch.rand(count, 1, 3, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    made[0] *= 0.05
+    return made
+
+
+def branched() -> fx.GraphModule:
+    """Two branches with relaxations of their own that are subtracted, multiplied, and joined with where they began."""
+    r = draws(3)
+    drawing = Drawing(1, 3, 3)
+    stem = drawing(aten.relu.default, drawing(aten.conv2d.default, drawing.x, r(2, 1, 3, 3), r(2), [1, 1], [1, 1]))
+    left = drawing(aten.relu.default, drawing(aten.conv2d.default, stem, r(2, 2, 3, 3) / 2, r(2), [1, 1], [1, 1]))
+    right = drawing(aten.tanh.default, drawing(aten.conv2d.default, stem, r(2, 2, 1, 1), r(2)))
+    apart = drawing(aten.sub.Tensor, left, right, alpha=0.8)
+    times = drawing(product, right, drawing(aten.relu.default, apart))
+    return drawing.logits(drawing(aten.cat.default, [stem, apart, times], 1), r)
+
+
+def net(symbols: Symbols, method: str = "rsip-ssip") -> BoundedModel:
+    return BoundedModel(branched(), Problem(FIELD), method, symbols)
+
+
+# --- the ways to get it wrong ---------------------------------------------------------------------------------------
+
+Born = Callable[[Symbolic, Tensor, int], symbols.Born]
+
+
+def of_another_path(right: Born) -> Born:
+    """Counted along a path, so that two branches give the same columns to different errors."""
+    return lambda x, used, most: right(x, torch.full_like(used, x.coef.shape[1]), most)
+
+
+def of_another_sample(right: Born) -> Born:
+    """The symbols of a sample in the rows of its neighbour."""
+
+    def born(x: Symbolic, used: Tensor, most: int) -> symbols.Born:
+        (coef, const, slack), used = right(x, used, most)
+        old = symbols.widened(x.coef, coef.shape[1])
+        return symbols.Born(Symbolic(old + (coef - old).roll(1, 0), const, slack), used)
+
+    return born
+
+
+def for_all_samples(right: Born) -> Born:
+    """One count for the batch: the columns in use are those of the first sample."""
+
+    def born(x: Symbolic, used: Tensor, most: int) -> symbols.Born:
+        value, after = right(x, used[:1].expand(len(used)), most)
+        return symbols.Born(value, after[:1].expand(len(after)))
+
+    return born
+
+
+def never_counted(right: Born) -> Born:
+    """Born anew in the same columns by the next relaxation."""
+    return lambda x, used, most: right(x, used, most)._replace(used=used)
+
+
+def without_their_slack(right: Born) -> Born:
+    """What found no room is forgotten."""
+
+    def born(x: Symbolic, used: Tensor, most: int) -> symbols.Born:
+        value, used = right(x, used, most)
+        return symbols.Born(value._replace(slack=torch.zeros_like(value.slack)), used)
+
+    return born
+
+
+@pytest.mark.parametrize("kept", [5, "all"])
+def test_branches_that_meet_are_aligned(kept: Symbols):
+    check_sound(branched(), FIELD, images(), symbols=(kept,))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kept"),
+    [
+        (of_another_path, "all"),
+        (of_another_sample, "all"),
+        (for_all_samples, "all"),
+        (never_counted, "all"),
+        (without_their_slack, 5),
+    ],
+)
+def test_what_is_born_in_a_wrong_place_is_noticed(wrong: Callable[[Born], Born], kept: Symbols, monkeypatch):
+    monkeypatch.setattr(symbols, "born", wrong(symbols.born))
+    with pytest.raises(AssertionError, match="UNSOUND"):
+        check_sound(branched(), FIELD, images(), methods=["rsip-ssip"], symbols=(kept,), climbs=0)
+
+
+def test_a_sign_lost_where_paths_meet_is_noticed(monkeypatch):
+    def merged(x: Symbolic, like: Symbolic) -> Symbolic:
+        coef = symbols.widened(x.coef, like.coef.shape[1])
+        return x._replace(coef=torch.cat([coef[:, :4], coef[:, 4:].abs()], 1))
+
+    monkeypatch.setattr(symbols, "padded", merged)
+    with pytest.raises(AssertionError, match="UNSOUND"):
+        check_sound(branched(), FIELD, images(), methods=["rsip-ssip"], symbols=("all",), climbs=0)
+
+
+def cancelling(kept: Symbols) -> float:
+    """How wide SSIP finds the difference of two branches that read one relaxed value, and differ by constants."""
+    r = draws(6)
+    drawing = Drawing(1, 3, 3)
+    bent = drawing(aten.relu.default, drawing(aten.linear.default, drawing.flat(drawing.x), r(6, 9), r(6)))
+    weight = r(4, 6)
+    once, twice = (drawing(aten.linear.default, bent, factor * weight, r(4)) for factor in (1, 2))
+    graph = drawing.logits(drawing(aten.sub.Tensor, twice, once, alpha=2), r)
+    lower, upper = BoundedModel(graph, Problem(FIELD), "ssip", kept).probe(images())["sub"]["ssip"]
+    return float((upper - lower).detach().max())
+
+
+def test_an_error_that_is_read_twice_is_one(monkeypatch):
+    assert cancelling("all") < 1e-12 < 0.1 < cancelling(0)
+
+    made, aligned = Emitter.forward_symbolic, Emitter.aligned
+
+    def without_births(emit: Emitter, node: fx.Node, rule, extra) -> fx.Node:
+        value = made(emit, node, rule, extra)
+        return value if rule.affine else value.args[0].args[0]
+
+    def born_when_read(emit: Emitter, values) -> dict[fx.Node, fx.Node]:
+        for value in values:
+            if value in emit.plan.relaxed:
+                before = emit.ssip[value]
+                both = emit.call(symbols.born, f"{value.name}_born", before, emit.used, emit.plan.columns(value))
+                emit.used, emit.births[value] = emit.item(both, 1, "used"), 1 + max(emit.births.values())
+                emit.ssip[value] = emit.item(both, 0, f"{value.name}_ssip")
+                found = aligned(emit, values)
+                emit.ssip[value] = before
+                return found
+        return aligned(emit, values)
+
+    monkeypatch.setattr(Emitter, "forward_symbolic", without_births)
+    monkeypatch.setattr(Emitter, "aligned", born_when_read)
+    assert cancelling("all") > 0.1
+
+
+# --- samples know nothing of each other -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", SYMBOLIC)
+@pytest.mark.parametrize("kept", [0, 4, 34, "all"])
+def test_an_image_has_its_bounds_alone_and_among_others(method: str, kept: Symbols):
+    bounded, batch = net(kept, method), images()
+    together, tables = bounded.margins(batch, LABELS), bounded.probe(batch)
+    reverse = bounded.margins(batch.flip(0), LABELS.flip(0)).flip(0)
+    torch.testing.assert_close(reverse, together, rtol=1e-12, atol=1e-12)
+    for index in range(3):
+        image, label = batch[index : index + 1], LABELS[index : index + 1]
+        torch.testing.assert_close(bounded.margins(image, label)[0], together[index], rtol=1e-12, atol=1e-12)
+        for node, kinds in bounded.probe(image).items():
+            for kind, ends in kinds.items():
+                for alone, among in zip(ends, tables[node][kind], strict=True):
+                    torch.testing.assert_close(alone[0], among[index], rtol=1e-12, atol=1e-12)
+
+
+def used_by(bounded: BoundedModel, batch: Tensor) -> Tensor:
+    """`[B]`: the columns in use at the end."""
+    bounded.probe(batch)
+    graph = bounded.probe_graph
+    last = [node for node in graph.graph.nodes if node.target is symbols.born][-1]
+    recorder = fx.Interpreter(graph, garbage_collect_values=False)
+    recorder.run(batch)
+    return recorder.env[last].used
+
+
+def test_a_budget_is_each_samples_own():
+    """Enough for the first image, and not for the others."""
+    dimensions = len(net(0).center)
+    everything = used_by(net("all"), images()) - dimensions
+    enough = int(everything[0])
+    assert enough < int(everything[1:].min())
+    for kept in (enough, enough + 1, enough - 1):
+        assert torch.equal(used_by(net(kept), images()) - dimensions, everything.clamp(max=kept))
+    assert used_by(net(1), images()).tolist() == [dimensions + 1] * 3
+
+
+# --- what they are worth --------------------------------------------------------------------------------------------
+
+
+def logits_range(net: BoundedModel, of: Tensor) -> Tensor:
+    """`[B, classes]`: how far the bounds of each logit are apart."""
+    lower, upper = net.bounds(of, torch.eye(net.classes, dtype=of.dtype).expand(len(of), -1, -1))
+    return (upper - lower).detach()
+
+
+def test_a_deep_network_is_bounded_where_slack_explodes():
+    """No rule that more symbols are tighter: slopes change with `pre`. But all of them are far tighter than none."""
+    r = draws(0)
+    drawing = Drawing(1, 4, 4)
+    value = drawing.flat(drawing.x)
+    for _ in range(16):
+        value = drawing(aten.relu.default, drawing(aten.linear.default, value, r(16, 16) / 8**0.5, r(16) / 10))
+    graph, pixels = drawing.logits(value, r), torch.rand(2, 1, 4, 4, dtype=torch.float64)
+    nets = [BoundedModel(graph, Problem(BiasField(1, 0.05)), "ssip", kept) for kept in (0, "all")]
+    without, with_all = (float(logits_range(net, pixels).mean()) for net in nets)
+    assert with_all * 1000 < without
+
+
+@pytest.mark.parametrize("method", SYMBOLIC)
+def test_a_budget_larger_than_all_errors_is_all(method: str):
+    pair = [net(kept, method).margins(images(), LABELS) for kept in (1000, "all")]
+    torch.testing.assert_close(*pair, rtol=1e-12, atol=1e-12)
+
+
+# --- gradients ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [2, "all"])
+def test_margins_have_the_right_derivative(kept: Symbols):
+    bounded, batch = net(kept), images()
+    box = Box(bounded.center.expand(3, -1), bounded.radius.expand(3, -1) * 0.7)
+    bounded.requires_grad_(False)
+
+    def margins(pixels: Tensor, center: Tensor, radius: Tensor) -> Tensor:
+        return torch.cat(list(bounded.margins_in_parts(pixels, LABELS, Box(center, radius))), 1)
+
+    assert gradcheck(margins, [part.clone().requires_grad_() for part in (batch, *box)], fast_mode=True)
+
+
+@pytest.mark.parametrize("kept", [2, "all"])
+def test_weights_have_the_right_derivative(kept: Symbols):
+    bounded, batch = net(kept), images()
+    weights = [weight.requires_grad_() for weight in bounded.model.parameters()]
+
+    def value() -> Tensor:
+        return torch.cat(list(bounded.margins_in_parts(batch, LABELS)), 1).sum()
+
+    gradients = torch.autograd.grad(value(), weights)
+    r = draws(9)
+    for weight, gradient in zip(weights, gradients, strict=True):
+        direction = r(*weight.shape)
+        ends = []
+        with torch.no_grad():
+            for step in (1e-6, -2e-6):
+                weight += step * direction
+                ends.append(float(value()))
+            weight += 1e-6 * direction
+        assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(float((gradient * direction).sum()), rel=1e-5, abs=1e-6)
+
+
+# --- graphs -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_symbols_are_no_nodes():
+    for method in METHODS:
+        for graph in (net(0, method).bounds, net(0, method)._probe):
+            assert not any("born" in node.name or "used" in node.name for node in graph.graph.nodes)
+
+
+@pytest.mark.parametrize("kept", [3, "all"])
+def test_a_net_with_symbols_is_saved(kept: Symbols):
+    bounded, batch = net(kept), images()
+    for again in (pickle.loads(pickle.dumps(bounded)), copy.deepcopy(bounded)):
+        assert again.symbols == kept
+        assert torch.equal(again.margins(batch, LABELS), bounded.margins(batch, LABELS))
+        assert again.bounds.code == bounded.bounds.code
+
+
+def test_what_cannot_be_kept_is_refused():
+    for kept in (-1, 1.5, True, "some", None):
+        with pytest.raises(UsageError, match='symbols must be "all" or a whole number of at least 0'):
+            net(kept)
+    for method in ("ibp", "rsip-ibp"):
+        for kept in (3, "all"):
+            with pytest.raises(UsageError, match=f"method {method} has no SSIP"):
+                net(kept, method)
+        assert net(0, method).symbols == 0
+
+
+def test_many_coefficients_and_symbols_are_refused_together():
+    """White noise on a large image has more coefficients than SSIP takes, whatever it keeps."""
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 2)).eval()
+    with pytest.raises(UsageError, match="use rsip-ibp"):
+        bound(layers, WhiteNoise(0.1), example=torch.rand(1, 1, 64, 64), symbols=4)
