@@ -35,6 +35,6 @@ def columns(x: Symbolic) -> Tensor:
 
 
 def born(before: Symbolic, after: Symbolic) -> Tensor:
-    """`[B, D + E]`: the columns of a relaxed value that the birth of its symbols has changed: those that are theirs."""
+    """`[B, D + E]`: which columns of a relaxed value the birth of its symbols has changed: those they have now."""
     old, new = symbols.widened(before.coef, after.coef.shape[1]), after.coef
     return kernels.flat(old != new, 2).any(2)

@@ -24,8 +24,8 @@ class Emitter(Writer):
     """A graph in the making, with the bounds emitted so far by source node.
 
     `known` is the `pre` of boxes around the box, where the graph takes them. `used` counts the columns that hold
-    coefficients and error symbols by now, `room` is what memory holds of them, `courses` has SSIP of what is relaxed
-    without its errors, and `errors` has SSIP of each relaxed node before and after the birth of its own.
+    coefficients and error symbols by now, `room` is what memory holds of them, and `courses` has SSIP of what is
+    relaxed without its errors.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -34,7 +34,6 @@ class Emitter(Writer):
         self.ssip: dict[fx.Node, fx.Node] = {}
         self.pre: dict[fx.Node, fx.Node] = {}
         self.courses: dict[fx.Node, fx.Node] = {}
-        self.errors: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
         self.room: fx.Node | None = None
         self.known: fx.Node | None = None
         self.used: fx.Node
@@ -75,8 +74,7 @@ class Emitter(Writer):
             kept = self.item(both, 2, f"{node.name}_live")
             for index, value in enumerate(live):
                 self.ssip[value] = self.item(kept, index, f"{value.name}_ssip")
-        self.errors[node] = made, self.item(both, 0, f"{node.name}_ssip")
-        return self.errors[node][1]
+        return self.item(both, 0, f"{node.name}_ssip")
 
     def columns(self, node: fx.Node, made: fx.Node) -> Any:
         """The most columns of a sample once the errors of a relaxed value `made` are symbols, all that memory holds."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from robnet_fx.algebra import domains, makeup
+from robnet_fx.algebra import domains, makeup, symbols
 from robnet_fx.bounds.emit import Emitter
 from robnet_fx.bounds.methods import Symbols
 from robnet_fx.bounds.plan import Plan, plan
@@ -101,7 +101,8 @@ def errors(plan: Plan) -> fx.GraphModule:
     logits = [(plan.output, emit.call(domains.form_of, "spec_rows", spec))]
     rows = emit.symbolic(logits, "rows")
     births = {}
-    for node, (made, value) in emit.errors.items():
+    for born in emit.graph.find_nodes(op="call_function", target=symbols.born):
+        relaxed, value = born.args[0], next(user for user in born.users if user.args[1] == 0)
         with emit.graph.inserting_after(value):
-            births[node.name] = emit.call(makeup.born, f"{node.name}_births", made, value)
+            births[born.name.removesuffix("_born")] = emit.call(makeup.born, f"{born.name}_columns", relaxed, value)
     return emit.finished("Errors", (parts, rows, births))

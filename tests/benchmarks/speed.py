@@ -1,15 +1,16 @@
 """What bounds cost: RSIP-SSIP and its relatives against a standard training step, and against the closest peer.
 
     python -m tests.benchmarks.speed [--networks dm-small dm-medium] [--batch 32] [--threads 2] [--repeat 3]
-                                     [--peer] [--device cuda] [--json speed.json]
+                                     [--symbols 16 64 256] [--peer] [--device cuda] [--json speed.json]
 
 For each network: a standard training step (eager float32, Adam, channels last, which is its fastest), then for each
 method the bounds of the margins without gradients and a whole training step on them, every sample active ("plain"), and
 for RSIP-SSIP also the paper's operating point ("mix": 63 % certified, 23 % misclassified, 14 % active), and both with
-bounds in bfloat16. Each contender lives in a process of its own, as training does, and they take turns: *ratio* is (a),
-the time over the standard step's in the same turn, and each figure is the median of the turns. *GFLOP* counts
-convolutions and products; *rate* is their share of what one large product reaches. *memory* is the peak over
-what the process held before its first step.
+bounds in bfloat16. With `--symbols` RSIP-SSIP also keeps so many error symbols, in the plain step and at the mix (of a
+box that is as much larger as its bounds are tighter). Each contender lives in a process of its own, as training does,
+and they take turns: *ratio* is (a), the time over the standard step's in the same turn, and each figure is the median
+of the turns. *GFLOP* counts convolutions and products; *rate* is their share of what one large product reaches.
+*memory* is the peak over what the process held before its first step.
 
 With `--peer`, auto_LiRPA takes the same weights, images and box, if it can be imported: the field as a product with
 per-sample weights, `method="forward+backward"`, same-slope relaxations (its faster and tighter choice here), upper
@@ -25,7 +26,7 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ METHODS = ("ibp", "rsip-ibp", "rsip-ssip")
 CERTIFIED, MISCLASSIFIED = 0.63, 0.23
 ORDER, EPS = 3, 5 / 255
 PEER, KEPT = "auto_LiRPA ", ", memory kept"
+KEEPING = " symbols"
 
 
 class Bench:
@@ -61,8 +63,9 @@ class Bench:
         self.labels = self.nets["ibp"].logits(self.images).argmax(1)
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=1e-9)  # the work of a step; the weights stay
 
-    def bounded(self, method: str) -> BoundedModel:
-        return bound(self.network, BiasField(ORDER, EPS), method, example=self.images[:2]).to(self.images.device)
+    def bounded(self, method: str, symbols: int = 0) -> BoundedModel:
+        example = self.images[:2]
+        return bound(self.network, BiasField(ORDER, EPS), method, example=example, symbols=symbols).to(example.device)
 
     def standard(self) -> None:
         self.optimiser.zero_grad()
@@ -114,6 +117,9 @@ class Bench:
             name = name.removeprefix(PEER).removesuffix(KEPT)
             return peer.contender(self, name, self.mix() if "mix" in name else None)
         precision = "bf16" if name.endswith("bf16") else "float32"
+        if name.endswith(KEEPING):
+            name, symbols = name.removesuffix(KEEPING).split(", ")
+            self.nets["rsip-ssip"] = self.bounded("rsip-ssip", int(symbols))
         if "mix" not in name:
             method, what = name.removesuffix(", bf16").split(" ")
             return lambda: self.forward(method) if what == "bounds" else self.step(method, precision=precision)
@@ -124,11 +130,14 @@ class Bench:
         return lambda: self.step("rsip-ssip", labels, likely, precision)
 
 
-def contenders(peer: bool) -> list[list[str]]:
+def contenders(peer: bool, symbols: Sequence[int] = ()) -> list[list[str]]:
     """The groups that take turns, each with a standard step of its own."""
     plain = [f"{method} {what}" for method in METHODS for what in ("bounds", "step")]
     plain += ["rsip-ssip step, bf16"]
     mix = ["rsip-ssip mix bounds", "rsip-ssip mix", "rsip-ssip mix, no guess", "rsip-ssip mix, bf16"]
+    for kept in symbols:
+        plain += [f"rsip-ssip {what}, {kept}{KEEPING}" for what in ("bounds", "step")]
+        mix += [f"rsip-ssip mix, {kept}{KEEPING}"]
     if peer:
         plain += [PEER + "bounds", PEER + "step", PEER + "step" + KEPT]
         mix += [PEER + "mix bounds", PEER + "mix", PEER + "mix" + KEPT]
@@ -149,7 +158,7 @@ def main() -> None:
         "rows": [],
     }
     for name in options.networks:
-        rows = [row for group in contenders(options.peer) for row in take_turns(name, group, options)]
+        rows = [row for group in contenders(options.peer, options.symbols) for row in take_turns(name, group, options)]
         for row in rows:
             row["share"] = row["gflop"] / row["seconds"] / rate
         document["rows"] += rows
@@ -209,7 +218,7 @@ def compete(pipe: Connection, network: str, name: str, options: argparse.Namespa
                 last = work()
             pipe.send((now(device) - start) / times)
     figures = {"gflop": counter.get_total_flops() / 1e9, "memory": round(peak(device) - held)}
-    pipe.send(figures | (tightness(last) if name.endswith("bounds") else {}))
+    pipe.send(figures | (tightness(last) if "bounds" in name else {}))
 
 
 def tightness(margins: Tensor) -> dict[str, float]:
@@ -307,6 +316,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: as torch would)")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--symbols", type=int, nargs="*", default=[], help="budgets of error symbols to time as well")
     parser.add_argument("--peer", action="store_true", help="auto_LiRPA too, which must be importable")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args()
