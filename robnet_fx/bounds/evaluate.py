@@ -86,10 +86,8 @@ def parts(spec: Tensor, images: int, widest: int, rows: int | None = None) -> tu
     return spec.tensor_split(math.ceil(spec.shape[1] / rows), 1)
 
 
-_fitting: WeakKeyDictionary[fx.GraphModule, int] = (
-    WeakKeyDictionary()
-)  # samples whose symbols fitted at once, last time
-_short: WeakKeyDictionary[fx.GraphModule, bool] = WeakKeyDictionary()  # graphs of which it was said that they do not
+_fitting: WeakKeyDictionary[fx.GraphModule, int] = WeakKeyDictionary()  # how many samples fitted at once, last time
+_short: WeakKeyDictionary[fx.GraphModule, bool] = WeakKeyDictionary()  # where it was said that not even one does
 
 
 def evaluate(graph: fx.GraphModule, count: int, *inputs: Any, run: Callable[..., Any] | None = None) -> Any:

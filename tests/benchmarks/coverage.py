@@ -5,7 +5,7 @@
 Random weights, batch-norm statistics of a batch of random pictures, float64, a first-order field at a tenth of a pixel
 level and at one, on one picture. *ratio* is the mean width of RSIP-SSIP's logit bounds over the range of the logits on
 sampled fields. Each network has a process of its own, with a limit on its time and memory, and is measured once: what
-was found is kept beside the page, in `<out>.json`, and a later run goes on from there.
+was found is kept beside the page, as JSON, and a later run goes on from there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,7 +50,7 @@ def main() -> None:
     options = parse(__doc__, "only these networks")
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
-    store = Path(f"{options.out}.json") if options.out else None
+    store = options.out.with_suffix(".json") if options.out else None
     rows = json.loads(store.read_text()) if store is not None and store.exists() else {}
     for name in options.names or FAMILIES:
         if name not in rows:
@@ -204,6 +203,8 @@ def tight(rows: list[dict[str, Any]], family: dict[str, int], level: int) -> str
 def document(rows: list[dict[str, Any]]) -> str:
     """The page, in Markdown."""
     columns = ("ratio", "with symbols", "seconds", "linear")
+    left = ", ".join(sorted(set(FAMILIES) - {row["name"] for row in rows}))
+    missing = f"Not measured yet: {left}." if left else ""
     lines = [
         "# Coverage",
         "",
@@ -220,7 +221,7 @@ def document(rows: list[dict[str, Any]]) -> str:
         "",
         f"A ratio of at most {MOST:g} with symbols: of the piecewise linear networks {tight(rows, PIECEWISE, 0)} at",
         f"0.1 and {tight(rows, PIECEWISE, 1)} at 1; of the smooth or gated ones {tight(rows, SMOOTH, 0)} at 0.1 and",
-        f"{tight(rows, SMOOTH, 1)} at 1.",
+        f"{tight(rows, SMOOTH, 1)} at 1. {missing}",
         "",
         f"| network | input | trace | sound | {' | '.join(f'0.1: {c}' for c in columns)} | "
         f"{' | '.join(f'1: {c}' for c in columns)} | |",
