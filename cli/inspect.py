@@ -105,7 +105,7 @@ def _show_stage(
 
     announce("inspect", found.describe())
     method = usual_method(problem.perturbation, found.layout, asked)
-    kept = usual_symbols(found, problem, method, symbols)
+    kept = usual_symbols(found, problem, method, symbols) if stage == "bounds" else 0
     graph = stage_of(found.canonical, stage, problem, method, kept)
     path = found.model.path
     lines = node_lines(graph, stage)

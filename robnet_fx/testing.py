@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ from robnet_fx.problem import Problem
 
 __all__ = ["all_corners", "assert_inside", "check_sound", "corners", "node_values"]
 
+_SYMBOLIC = re.compile(r"(\w+?)_(ssip|relaxed|aligned)(?:_\d+)?")  # a generated node with a symbolic value
 TOLERANCE = 1e-9  # of 1 + |bound|, in float64
 
 
@@ -158,21 +160,20 @@ def assert_on_forms(name: str, recorded: dict[Any, Any], t: Tensor, index: Tenso
     """Every value of a node `[N, *S]` is what its SSIP form is at `t [N, D]`, up to the slack.
 
     recorded: the nodes of a graph of `probe` with their values, for the images that `index [N]` counts. An error symbol
-    has the value by which its unit was off the form when the symbol was born, over the slack that the unit had then.
+    has the value by which its unit was off the form when the symbol was born, over the slack that the unit had then;
+    symbols that are born are those columns that a birth changes.
     """
-    table: Any = list(recorded)[-1].args[0]
-    ssip = {kinds["ssip"].args[0]: node for node, kinds in table.items() if "ssip" in kinds}
     for image in range(int(index.max()) + 1):
         rows = index == image
         variables = t[rows]
         for node, value in recorded.items():
-            if node in ssip:
-                _off(f"{name}/ssip of {ssip[node]}", value, image, variables, values[ssip[node]][rows])
-            elif node.target is symbols.born:
-                relaxed, before, unit = recorded[node.args[0]], recorded[node.args[1]], node.name.removesuffix("_born")
-                off = _off(f"{name}/relaxation of {unit}", relaxed, image, variables, values[unit][rows])
-                size, place = flat(value.value.coef[image], 1)[before[image] : value.used[image]].max(1)
-                variables = torch.cat([variables, off[:, place] / size], 1)
+            if (match := _SYMBOLIC.fullmatch(node.name)) and match[1] in values and isinstance(value, Symbolic):
+                off = _off(f"{name}/{match[2]} of {match[1]}", value, image, variables, values[match[1]][rows])
+            if node.target is symbols.born:
+                old, new = (flat(x.coef, 2)[image] for x in symbols.aligned(recorded[node.args[0]], value.value))
+                size, unit = torch.where((old != new).any(1, keepdim=True), new, 0).max(1)
+                more = torch.zeros(len(variables), len(new) - variables.shape[1], dtype=t.dtype)
+                variables = torch.where(size > 0, off[:, unit] / size, torch.cat([variables, more], 1))
 
 
 def _off(name: str, x: Symbolic, image: int, variables: Tensor, values: Tensor) -> Tensor:

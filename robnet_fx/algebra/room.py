@@ -18,7 +18,7 @@ from torch import Tensor
 
 from robnet_fx.algebra import kernels
 from robnet_fx.algebra.domains import Symbolic
-from robnet_fx.errors import UsageError
+from robnet_fx.errors import RobnetWarning, UsageError
 from robnet_fx.machine.memory import USABLE, available_memory
 
 
@@ -81,5 +81,5 @@ def columns(x: Symbolic, used: Tensor, room: int, fixed: int, each: int, node: s
     alone.kept += int(kept.sum())
     alone.node = alone.node or (node if missing else None)
     if missing and noted is None:
-        warnings.warn(str(alone), stacklevel=2)
+        warnings.warn(str(alone), RobnetWarning, stacklevel=2)
     return most

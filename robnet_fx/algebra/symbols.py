@@ -91,11 +91,14 @@ def _weight(columns: Tensor, most: int) -> Tensor:
 
 
 def _without(x: Symbolic, place: Tensor, gone: Tensor) -> Symbolic:
-    """A value whose columns at `place [B, R]` are slack where they are `gone`."""
-    gone = (gone & (place < x.coef.shape[1])).reshape(*gone.shape, *[1] * (x.coef.dim() - 2))
-    index = place.clamp(max=x.coef.shape[1] - 1).reshape(gone.shape).expand(*place.shape, *x.coef.shape[2:])
-    lost = torch.where(gone, x.coef.gather(1, index), 0.0)
-    return Symbolic(x.coef.scatter_add(1, index, -lost), x.const, x.slack + lost.abs().sum(1))
+    """A value whose columns at `place [B, R]` are slack where they are `gone`, in the same order of memory."""
+    order = kernels.as_stored(x.coef)
+    stored = x.coef.permute(order)
+    gone = (gone & (place < stored.shape[1])).reshape(*gone.shape, *[1] * (stored.dim() - 2))
+    index = place.clamp(max=stored.shape[1] - 1).reshape(gone.shape).expand(*place.shape, *stored.shape[2:])
+    lost = torch.where(gone, stored.gather(1, index), 0.0)
+    left = stored.scatter_add(1, index, -lost)
+    return Symbolic(_unordered(left, order), x.const, x.slack + _unordered(lost, order).abs().sum(1))
 
 
 def _taken(x: Symbolic, unit: Tensor, new: Tensor) -> Symbolic:

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map
 from robnet_fx.algebra.domains import Interval
 from robnet_fx.algebra.room import Crowded, divisible
 from robnet_fx.bounds.memory import rows_without_gradient
-from robnet_fx.errors import UsageError
+from robnet_fx.errors import RobnetWarning, UsageError
 from robnet_fx.machine.precision import bounds_precision
 from robnet_fx.machine.torch_internals import is_compiled, leave_free
 
@@ -112,7 +112,7 @@ def evaluate(graph: fx.GraphModule, count: int, *inputs: Any, run: Callable[...,
         first += size
         if shortage.node and graph not in _short:
             _short[graph] = True
-            warnings.warn(str(shortage), stacklevel=2)
+            warnings.warn(str(shortage), RobnetWarning, stacklevel=2)
     return found[0] if len(found) == 1 else tree_map(lambda *pieces: torch.cat(pieces), *found)
 
 

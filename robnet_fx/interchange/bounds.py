@@ -67,8 +67,6 @@ def write_bounds(
     check_fixed(net.symbols)
     if method_named(net.method).by_rows:
         raise UsageError(f"method {net.method} picks its rows as it goes and has no fixed graph; export rsip-ssip")
-    if net.symbols == "all":
-        raise UsageError("a file has a fixed number of columns, which all symbols have not: export a number of them")
     # Tracing takes equal sizes for one and the same: a size that stays free must be no channel's, class' or box's.
     taken = *example.shape[1:], net.classes, len(net.center)
     batch, rows = islice((n for n in count(2) if n not in taken), 2)

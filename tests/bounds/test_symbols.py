@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -53,51 +54,62 @@ def net(symbols: Symbols, method: str = "rsip-ssip") -> BoundedModel:
 
 # --- the ways to get it wrong ---------------------------------------------------------------------------------------
 
-Born = Callable[[Symbolic, Tensor, int], symbols.Born]
+Born = Callable[..., symbols.Born]
 
 
 def of_another_path(right: Born) -> Born:
     """Counted along a path, so that two branches give the same columns to different errors."""
-    return lambda x, used, most: right(x, torch.full_like(used, x.coef.shape[1]), most)
+    return lambda x, used, *rest: right(x, torch.full_like(used, x.coef.shape[1]), *rest)
 
 
 def of_another_sample(right: Born) -> Born:
     """The symbols of a sample in the rows of its neighbour."""
 
-    def born(x: Symbolic, used: Tensor, most: int) -> symbols.Born:
-        (coef, const, slack), used = right(x, used, most)
-        old = symbols.widened(x.coef, coef.shape[1])
-        return symbols.Born(Symbolic(old + (coef - old).roll(1, 0), const, slack), used)
+    def born(x: Symbolic, *rest: Any) -> symbols.Born:
+        after = right(x, *rest)
+        new = after.value.coef - symbols.widened(x.coef, after.value.coef.shape[1])
+        return after._replace(value=after.value._replace(coef=after.value.coef - new + new.roll(1, 0)))
 
     return born
 
 
 def for_all_samples(right: Born) -> Born:
     """One count for the batch: the columns in use are those of the first sample."""
-
-    def born(x: Symbolic, used: Tensor, most: int) -> symbols.Born:
-        value, after = right(x, used[:1].expand(len(used)), most)
-        return symbols.Born(value, after[:1].expand(len(after)))
-
-    return born
+    return lambda x, used, *rest: right(x, used[:1].expand(len(used)), *rest)
 
 
 def never_counted(right: Born) -> Born:
     """Born anew in the same columns by the next relaxation."""
-    return lambda x, used, most: right(x, used, most)._replace(used=used)
+    return lambda x, used, *rest: right(x, used, *rest)._replace(used=used)
 
 
-def without_their_slack(right: Born) -> Born:
+def without_the_rest(right: Born) -> Born:
     """What found no room is forgotten."""
 
-    def born(x: Symbolic, used: Tensor, most: int) -> symbols.Born:
-        value, used = right(x, used, most)
-        return symbols.Born(value._replace(slack=torch.zeros_like(value.slack)), used)
+    def born(x: Symbolic, *rest: Any) -> symbols.Born:
+        after = right(x, *rest)
+        return after._replace(value=after.value._replace(slack=torch.zeros_like(x.slack)))
 
     return born
 
 
-@pytest.mark.parametrize("kept", [5, "all"])
+def gone_from_one_value_only(right: Born) -> Born:
+    """A symbol that made way for another stays in the values that are read later."""
+    return lambda x, used, most, dimensions, live: right(x, used, most, dimensions, live)._replace(live=live)
+
+
+def gone_without_a_trace(right: Born) -> Born:
+    """A symbol that made way is no slack."""
+
+    def born(x: Symbolic, used: Tensor, most: Any, dimensions: int, live: tuple[Symbolic, ...]) -> symbols.Born:
+        after = right(x, used, most, dimensions, live)
+        pairs = zip(live, after.live, strict=True)
+        return after._replace(live=tuple(new._replace(slack=old.slack) for old, new in pairs))
+
+    return born
+
+
+@pytest.mark.parametrize("kept", [5, 20, "all"])
 def test_branches_that_meet_are_aligned(kept: Symbols):
     check_sound(branched(), FIELD, images(), symbols=(kept,))
 
@@ -109,23 +121,51 @@ def test_branches_that_meet_are_aligned(kept: Symbols):
         (of_another_sample, "all"),
         (for_all_samples, "all"),
         (never_counted, "all"),
-        (without_their_slack, 5),
+        (without_the_rest, 5),
+        (gone_from_one_value_only, 20),
+        (gone_without_a_trace, 20),
     ],
 )
-def test_what_is_born_in_a_wrong_place_is_noticed(wrong: Callable[[Born], Born], kept: Symbols, monkeypatch):
+def test_what_is_born_or_goes_in_a_wrong_way_is_noticed(wrong: Callable[[Born], Born], kept: Symbols, monkeypatch):
     monkeypatch.setattr(symbols, "born", wrong(symbols.born))
     with pytest.raises(AssertionError, match="UNSOUND"):
         check_sound(branched(), FIELD, images(), methods=["rsip-ssip"], symbols=(kept,), climbs=0)
 
 
 def test_a_sign_lost_where_paths_meet_is_noticed(monkeypatch):
-    def merged(x: Symbolic, like: Symbolic) -> Symbolic:
-        coef = symbols.widened(x.coef, like.coef.shape[1])
-        return x._replace(coef=torch.cat([coef[:, :4], coef[:, 4:].abs()], 1))
+    right = symbols.aligned
 
-    monkeypatch.setattr(symbols, "padded", merged)
+    def merged(*values: Symbolic) -> tuple[Symbolic, ...]:
+        return tuple(x._replace(coef=torch.cat([x.coef[:, :4], x.coef[:, 4:].abs()], 1)) for x in right(*values))
+
+    monkeypatch.setattr(symbols, "aligned", merged)
     with pytest.raises(AssertionError, match="UNSOUND"):
         check_sound(branched(), FIELD, images(), methods=["rsip-ssip"], symbols=("all",), climbs=0)
+
+
+def test_a_sign_lost_where_symbols_make_way_is_noticed(monkeypatch):
+    right = symbols._without
+
+    def without(x: Symbolic, *rest: Tensor) -> Symbolic:
+        after = right(x, *rest)
+        return after._replace(slack=x.slack + (x.coef - after.coef).sum(1))
+
+    monkeypatch.setattr(symbols, "_without", without)
+    with pytest.raises(AssertionError, match="UNSOUND"):
+        check_sound(branched(), FIELD, images(), methods=["rsip-ssip"], symbols=(20,), climbs=0)
+
+
+@pytest.mark.parametrize(("forgotten", "kept"), [(slice(1), 3), (slice(-1, None), 20)])
+def test_a_value_that_is_forgotten_while_it_is_still_read_is_noticed(forgotten: slice, kept: int, monkeypatch):
+    right = Emitter.live
+
+    def live(emit: Emitter, node: fx.Node) -> list[fx.Node]:
+        found = right(emit, node)
+        return [value for value in found if value not in found[forgotten]]
+
+    monkeypatch.setattr(Emitter, "live", live)
+    with pytest.raises(AssertionError, match="UNSOUND"):
+        check_sound(branched(), FIELD, images(), methods=["rsip-ssip"], symbols=(kept,), climbs=0)
 
 
 def cancelling(kept: Symbols) -> float:
@@ -143,25 +183,19 @@ def cancelling(kept: Symbols) -> float:
 def test_an_error_that_is_read_twice_is_one(monkeypatch):
     assert cancelling("all") < 1e-12 < 0.1 < cancelling(0)
 
-    made, aligned = Emitter.forward_symbolic, Emitter.aligned
+    right, aligned = symbols.born, Emitter.aligned
 
-    def without_births(emit: Emitter, node: fx.Node, rule, extra) -> fx.Node:
-        value = made(emit, node, rule, extra)
-        return value if rule.affine else value.args[0].args[0]
-
-    def born_when_read(emit: Emitter, values) -> dict[fx.Node, fx.Node]:
-        for value in values:
-            if value in emit.plan.relaxed:
-                before = emit.ssip[value]
-                both = emit.call(symbols.born, f"{value.name}_born", before, emit.used, emit.plan.columns(value))
-                emit.used, emit.births[value] = emit.item(both, 1, "used"), 1 + max(emit.births.values())
-                emit.ssip[value] = emit.item(both, 0, f"{value.name}_ssip")
-                found = aligned(emit, values)
-                emit.ssip[value] = before
-                return found
+    def born_when_read(emit: Emitter, values: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
+        for value in emit.plan.relaxed & set(values):
+            before = emit.ssip[value]
+            both = emit.call(right, f"{value.name}_read", before, emit.used, 10**6, 4)
+            emit.used, emit.ssip[value] = emit.item(both, 1, "used"), emit.item(both, 0, f"{value.name}_ssip")
+            found = aligned(emit, values)
+            emit.ssip[value] = before
+            return found
         return aligned(emit, values)
 
-    monkeypatch.setattr(Emitter, "forward_symbolic", without_births)
+    monkeypatch.setattr(symbols, "born", lambda x, used, most, dimensions, live: symbols.Born(x, used, live))
     monkeypatch.setattr(Emitter, "aligned", born_when_read)
     assert cancelling("all") > 0.1
 
@@ -185,25 +219,27 @@ def test_an_image_has_its_bounds_alone_and_among_others(method: str, kept: Symbo
                     torch.testing.assert_close(alone[0], among[index], rtol=1e-12, atol=1e-12)
 
 
-def used_by(bounded: BoundedModel, batch: Tensor) -> Tensor:
-    """`[B]`: the columns in use at the end."""
+def births(bounded: BoundedModel, batch: Tensor) -> list[symbols.Born]:
+    """What the births of a graph return."""
     bounded.probe(batch)
-    graph = bounded.probe_graph
-    last = [node for node in graph.graph.nodes if node.target is symbols.born][-1]
-    recorder = fx.Interpreter(graph, garbage_collect_values=False)
+    recorder = fx.Interpreter(bounded.probe_graph, garbage_collect_values=False)
     recorder.run(batch)
-    return recorder.env[last].used
+    return [value for value in recorder.env.values() if isinstance(value, symbols.Born)]
 
 
 def test_a_budget_is_each_samples_own():
     """Enough for the first image, and not for the others."""
     dimensions = len(net(0).center)
-    everything = used_by(net("all"), images()) - dimensions
+    everything = births(net("all"), images())[-1].used - dimensions
     enough = int(everything[0])
     assert enough < int(everything[1:].min())
-    for kept in (enough, enough + 1, enough - 1):
-        assert torch.equal(used_by(net(kept), images()) - dimensions, everything.clamp(max=kept))
-    assert used_by(net(1), images()).tolist() == [dimensions + 1] * 3
+    some, all_ = (net(kept).margins(images(), LABELS).detach() for kept in (enough, "all"))
+    torch.testing.assert_close(some[0], all_[0], rtol=1e-12, atol=1e-12)
+    assert not torch.equal(some[1:], all_[1:])
+    for kept in (1, 5, enough):
+        for after in births(net(kept), images()):
+            assert all(value.coef.shape[1] <= dimensions + kept for value in (after.value, *after.live))
+            assert bool((after.used <= dimensions + kept).all())
 
 
 # --- what they are worth --------------------------------------------------------------------------------------------
@@ -276,7 +312,7 @@ def test_weights_have_the_right_derivative(kept: Symbols):
 def test_no_symbols_are_no_nodes():
     for method in METHODS:
         for graph in (net(0, method).bounds, net(0, method)._probe):
-            assert not any("born" in node.name or "used" in node.name for node in graph.graph.nodes)
+            assert not any(getattr(node.target, "__module__", "") == symbols.__name__ for node in graph.graph.nodes)
 
 
 @pytest.mark.parametrize("kept", [3, "all"])
@@ -297,6 +333,11 @@ def test_what_cannot_be_kept_is_refused():
             with pytest.raises(UsageError, match=f"method {method} has no SSIP"):
                 net(kept, method)
         assert net(0, method).symbols == 0
+
+
+def test_all_symbols_have_no_layout_to_compile():
+    with pytest.raises(UsageError, match=r'with symbols "all".*cannot be compiled or exported\n.*give a number'):
+        net("all").compile()
 
 
 def test_many_coefficients_and_symbols_are_refused_together():

@@ -145,6 +145,28 @@ def test_a_batch_that_the_graph_fixes_is_one_image(tmp_path, monkeypatch):
     assert written.difference <= 1e-4
 
 
+def test_error_symbols_are_in_the_file(tmp_path):
+    """So many that some images have errors left over, and any number of images."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    net = bound(settled(model), BiasField(1, 0.3), example=torch.rand(2, 1, 4, 4), symbols=9)
+    written = write_bounds(net, tmp_path / "bounds.onnx", torch.rand(1, 1, 4, 4))
+    assert (written.batch, written.rows) == (None, None)
+    image, spec = torch.rand(5, 1, 4, 4), torch.randn(5, 2, 3)
+    image[0] /= 100
+    found = run(tmp_path / "bounds.onnx", image.numpy(), spec.numpy())
+    for ours, theirs in zip(net.bounds(image, spec), found, strict=True):
+        assert_close(theirs, ours)
+
+
+def test_a_file_has_a_number_of_symbols(tmp_path):
+    net = bound(
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), BiasField(1, 0.1), example=torch.rand(2, 1, 4, 4), symbols="all"
+    )
+    with pytest.raises(UsageError, match="give a number of symbols"):
+        write_bounds(net, tmp_path / "bounds.onnx", torch.rand(1, 1, 4, 4))
+    assert not any(tmp_path.iterdir())
+
+
 def test_full_rsip_has_no_fixed_graph(tmp_path):
     with pytest.raises(UsageError, match="rsip-ssip"):
         write_bounds(bounded(method="rsip"), tmp_path / "bounds.onnx", torch.rand(1, 1, 8, 8))

@@ -92,7 +92,7 @@ def test_neither_the_guess_nor_the_parts_change_the_gradient(guess, part, rows):
 
 
 def test_compiled_bounds_are_the_eager_ones():
-    """No graph break, one graph with gradients and one without, whatever the size of a batch."""
+    """No graph break, and one graph whatever the size of a batch: a budget is a number of columns."""
     plain = residual(40, torch.float32)
     net = copy.deepcopy(plain)
     counter = CompileCounterWithBackend("aot_eager")
@@ -104,12 +104,10 @@ def test_compiled_bounds_are_the_eager_ones():
             each.model.zero_grad()
             margins = torch.cat(list(each.margins_in_parts(x, labels, precision="float32")), 1)
             margins.relu().sum().backward()
-            with torch.no_grad():
-                again = torch.cat(list(each.margins_in_parts(x, labels, precision="float32")), 1)
-            made.append([margins.detach(), again, *(p.grad for p in each.model.parameters())])
+            made.append([margins.detach(), *(p.grad for p in each.model.parameters())])
         for eager, fused in zip(*made, strict=True):
             torch.testing.assert_close(fused, eager, rtol=1e-4, atol=1e-5)
-    assert counter.frame_count == 2
+    assert counter.frame_count == 1
 
 
 @pytest.mark.parametrize("symbols", BUDGETS)
