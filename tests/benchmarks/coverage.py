@@ -44,11 +44,11 @@ FAMILIES = PIECEWISE | SMOOTH  # with the size of their images, the cheapest fir
 LEVELS, SYMBOLS = (0.1, 1.0), (0, "all")
 SAMPLES, MOST = 32, 10.0
 NOISE = (  # measured once, before symbols could make way for others
-    "Earlier versions of this page used two images of white noise, and batch-norm statistics of 16 of them. On one such",
-    "image the ratios with symbols at 0.1 were: squeezenet1_0 and 1_1 1.02, alexnet 1.02, resnet18 1.21, resnet34 1.71,",
-    "mnasnet0_5 1.98, shufflenet_v2_x1_0 3.59, shufflenet_v2_x0_5 9.3, mobilenet_v2 9.99, mnasnet1_0 152, googlenet",
-    "3.8e3, densenet121 2.3e12, regnet_x_400mf 2.0e16, resnet50 4.7e16, resnext50_32x4d 4.8e18. Of the twelve that were",
-    "measured on both kinds of images nine are at most 10 on either, not the same nine.",
+    "Earlier versions of this page used two images of white noise, and batch-norm statistics of 16 of them. On one",
+    "such image the ratios with symbols at 0.1 were: squeezenet1_0 and 1_1 1.02, alexnet 1.02, resnet18 1.21,",
+    "resnet34 1.71, mnasnet0_5 1.98, shufflenet_v2_x1_0 3.59, shufflenet_v2_x0_5 9.3, mobilenet_v2 9.99, mnasnet1_0",
+    "152, googlenet 3.8e3, densenet121 2.3e12, regnet_x_400mf 2.0e16, resnet50 4.7e16, resnext50_32x4d 4.8e18. Of the",
+    "twelve that were measured on both kinds of images nine are at most 10 on either, not the same nine.",
 )
 SECONDS, MEMORY = 150, 9 * 2**30  # of a network: of processor time, and of addresses, in bytes
 
