@@ -2,8 +2,8 @@
 
 With `symbols="all"` a bounds graph measures its memory before the first symbol is born, and at every relaxed node asks
 how many columns one sample may have from there on. Whoever can work a batch in smaller parts (`divisible`) is told by
-`Crowded` that it does not fit, so that what an image gets does not depend on its neighbours; else the largest errors
-are kept, and a warning says how many that were.
+`Crowded` that it does not fit, so that what an image gets does not depend on its neighbours; else those that matter
+most are kept, and a warning says how many that were.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Crowded(Exception):
 
 @dataclass
 class Shortage:
-    """Of `wanted` symbols memory held `kept`; the first left out was to be born at `node`."""
+    """Of `wanted` symbols memory held `kept`; `node` was the first that they did not all fit at."""
 
     wanted: int = 0
     kept: int = 0
@@ -36,8 +36,8 @@ class Shortage:
 
     def __str__(self) -> str:
         return (
-            f'symbols="all": memory held {self.kept} of the {self.wanted} errors of an image, the largest of each '
-            f"layer; from {self.node} on the others were added up as slack, which makes bounds looser"
+            f'symbols="all": memory held {self.kept} of the {self.wanted} errors of an image; from {self.node} on '
+            "those that matter least were added up as slack, which makes bounds looser"
         )
 
 

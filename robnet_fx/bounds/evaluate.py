@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -108,9 +109,7 @@ def evaluate(graph: fx.GraphModule, count: int, *inputs: Any, run: Callable[...,
     while first < count or not found:
         own = inputs  # all of it as it is, with what is marked on it for a compiler
         if size < count:
-            own = tree_map(
-                lambda x: x[first : first + size] if isinstance(x, Tensor) and len(x) == count else x, inputs
-            )
+            own = tree_map(partial(_samples, count, slice(first, first + size)), inputs)
         try:
             with divisible() as shortage:
                 found.append(run(*own))

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robnet_fx import BiasField, UsageError, bound
 from robnet_fx.algebra import kernels, room, symbols
@@ -18,6 +18,22 @@ def deep() -> nn.Sequential:
     """So many layers that errors can cancel."""
     layers = [layer for width in (3, 4, 4, 4) for layer in (nn.Conv2d(width, 4, 3, padding=1), nn.ReLU())]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(256, 5))
+
+
+def branched() -> nn.Module:
+    """Values that wait for others while symbols are born."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), Shortcut(), Shortcut(), nn.Flatten(), nn.Linear(256, 5)
+    )
+
+
+class Shortcut(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.second(torch.relu(self.first(x))))
 
 
 @pytest.fixture
@@ -110,7 +126,9 @@ def test_a_graph_that_is_run_directly_keeps_what_fits(net, images, memory):
     assert bool(((lower <= logits) & (logits <= upper)).all())
 
 
-def test_memory_is_not_exceeded(net, images, memory):
+@pytest.mark.parametrize("make", [deep, branched])
+def test_memory_is_not_exceeded(make, images, memory):
+    net = bound(make(), BiasField(3, 0.3), example=images, symbols="all").double()
     labels = net.logits(images).argmax(1)
     size = 8 * 2**20
     memory(size)
