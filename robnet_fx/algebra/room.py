@@ -33,10 +33,11 @@ class Shortage:
     wanted: int = 0
     kept: int = 0
     node: str | None = None
+    whose: str = "an image"
 
     def __str__(self) -> str:
         return (
-            f'symbols="all": memory held {self.kept} of the {self.wanted} errors of an image; from {self.node} on '
+            f'symbols="all": memory held {self.kept} of the {self.wanted} errors of {self.whose}; from {self.node} on '
             "those that matter least were added up as slack, which makes bounds looser"
         )
 
@@ -76,7 +77,7 @@ def columns(x: Symbolic, used: Tensor, room: int, fixed: int, each: int, node: s
     missing, noted = int((wanted - kept).sum()), _divisible.get()
     if missing and noted is not None and len(used) > 1:
         raise Crowded
-    alone = noted or Shortage()
+    alone = noted or Shortage(whose="a layer")
     alone.wanted += int(wanted.sum())
     alone.kept += int(kept.sum())
     alone.node = alone.node or (node if missing else None)

@@ -120,7 +120,7 @@ def test_a_graph_that_is_run_directly_keeps_what_fits(net, images, memory):
     fixed, each = next(node.args[3:5] for node in net.bounds.graph.nodes if node.target is room.columns)
     memory(int(8 / room.USABLE * 4 * (fixed + each * (len(net.center) + 5))))
     spec = torch.eye(net.classes, dtype=torch.float64).expand(4, -1, -1)
-    with pytest.warns(UserWarning, match="errors of an image"):
+    with pytest.warns(UserWarning, match="errors of a layer"):
         lower, upper = net.bounds(images, spec)
     logits = net.logits(images)
     assert bool(((lower <= logits) & (logits <= upper)).all())
