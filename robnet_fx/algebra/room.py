@@ -61,7 +61,7 @@ def room(x: Symbolic) -> int:
     """How many numbers memory holds for each sample of a value."""
     if kernels.traced():
         raise UsageError('symbols="all" is settled while bounds are evaluated: to compile or export, give a number')
-    return int(USABLE * available_memory(x.const.device)) // (x.const.element_size() * len(x.const))
+    return int(USABLE * available_memory(x.const.device)) // (x.const.element_size() * max(1, len(x.const)))
 
 
 def columns(x: Symbolic, used: Tensor, room: int, fixed: int, each: int, node: str) -> int:
@@ -70,7 +70,7 @@ def columns(x: Symbolic, used: Tensor, room: int, fixed: int, each: int, node: s
     From there on a sample holds `fixed` numbers and `each` for every column, at the worst place; `used [B]` are the
     columns in use. Raises `Crowded` where samples have too little room together and `divisible` says they need not be.
     """
-    most = max((room - fixed) // each, int(used.max()))
+    most = max([(room - fixed) // each, *used.tolist()])
     errors = kernels.flat(x.slack, 1)
     wanted = ((errors > 0) & errors.isfinite()).sum(1)
     kept = wanted.clamp(max=most - used)

@@ -52,10 +52,10 @@ def born(x: Symbolic, used: Tensor, most: int, dimensions: int, live: tuple[Symb
     if kernels.traced():  # no size may depend on numbers
         return exchanged(x, error, most, dimensions, live)
     count = (error > 0).sum(1)
-    columns = max(int((used + count).max()), x.coef.shape[1])
+    columns = max([x.coef.shape[1], *(used + count).tolist()])
     if columns > most:
         return exchanged(x, error, max(most, int(used.max())), dimensions, live)
-    if not (room := int(count.max())):
+    if not (room := max(count.tolist(), default=0)):
         return Born(x, used, live)
     size, unit = error.topk(room, 1)
     rank = torch.arange(room, device=used.device)
@@ -72,7 +72,7 @@ def exchanged(x: Symbolic, error: Tensor, most: int, dimensions: int, live: tupl
     """
     room = min(most - dimensions, error.shape[1])
     with torch.no_grad():
-        weights = [_weight(value.coef[:, dimensions:], most - dimensions) for value in (x, *live)]
+        weights = [_weight(value.coef, most)[:, dimensions:] for value in (x, *live)]
         least, place = torch.stack(weights).sum(0).topk(room, 1, largest=False)
     size, unit = error.topk(room, 1)
     new = size > least  # the largest error against the least symbol and so on: true up to some rank
@@ -84,10 +84,10 @@ def exchanged(x: Symbolic, error: Tensor, most: int, dimensions: int, live: tupl
     return Born(_placed(x, most, size, unit, place, new), used, tuple(rest))
 
 
-def _weight(columns: Tensor, most: int) -> Tensor:
+def _weight(coef: Tensor, most: int) -> Tensor:
     """`[B, N, *S] -> [B, most]`: the sum of each |column|, 0 for those that a value does not have yet."""
-    stored = kernels.flat(columns.permute(kernels.as_stored(columns)), 2)
-    return torch.nn.functional.pad(torch.linalg.vector_norm(stored, 1, 2), (0, most - columns.shape[1]))
+    stored = kernels.flat(coef.permute(kernels.as_stored(coef)), 2)
+    return torch.nn.functional.pad(torch.linalg.vector_norm(stored, 1, 2), (0, most - coef.shape[1]))
 
 
 def _without(x: Symbolic, place: Tensor, gone: Tensor) -> Symbolic:

@@ -242,6 +242,11 @@ def test_a_budget_is_each_samples_own():
             assert bool((after.used <= dimensions + kept).all())
 
 
+@pytest.mark.parametrize("kept", [0, 5, "all"])
+def test_no_images_have_no_bounds(kept: Symbols):
+    assert net(kept).margins(images()[:0], LABELS[:0]).shape == (0, 3)
+
+
 # --- what they are worth --------------------------------------------------------------------------------------------
 
 

@@ -54,7 +54,7 @@ def test_no_coefficient_leaves_a_bound(case: Case):
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_bounds_to_train_on_come_in_bfloat16_too(case: Case):
-    net = BoundedModel(network(case), Problem(FIELD)).float()
+    net = BoundedModel(network(case), Problem(FIELD), symbols=12).float()
     parameters = [p.requires_grad_() for p in net.model.parameters()]
     (upper,) = net.margins_in_parts(torch.rand(2, 2, 3), torch.tensor([0, 1]), precision="bf16")
     upper.sum().backward()
