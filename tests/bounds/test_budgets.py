@@ -86,7 +86,7 @@ def test_no_value_from_before_a_birth_is_read_behind_it(case, method: str):
 def test_more_symbols_are_better(case):
     canonical, images, spec = case
     widths = []
-    for symbols in (0, *BUDGETS):
+    for symbols in BUDGETS:
         lower, upper = bounded(canonical, symbols).bounds(images, spec)
         widths.append(float((upper - lower).mean()))
     assert widths == sorted(widths, reverse=True) and widths[-1] < widths[0] / 5
