@@ -15,7 +15,6 @@ Passing is evidence, not proof; failing is a bug in a rule.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import re
 from collections.abc import Sequence
@@ -27,7 +26,6 @@ from torch import Tensor, fx, nn
 from robnet_fx.algebra import symbols
 from robnet_fx.algebra.domains import Interval, Symbolic
 from robnet_fx.algebra.kernels import flat
-from robnet_fx.bounds import generator
 from robnet_fx.bounds.methods import METHODS, Symbols
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
@@ -107,7 +105,7 @@ def check_sound(
     assert isinstance(canonical, fx.GraphModule)
     net = BoundedModel(canonical, Problem(perturbation, clip, mean, std), methods[0])
     remembering = ["rsip-ssip"] if "rsip-ssip" in methods else [m for m in methods if METHODS[m].symbolic]
-    nets = {(m, n): _by(net, m, n) for n in symbols for m in (remembering if n else methods)}
+    nets = {(m, n): net.by(m, n) for n in symbols for m in (remembering if n else methods)}
     for parameter in net.parameters():
         parameter.requires_grad_(False)  # only the coefficients are climbed
     spec = _rows(net.classes).expand(len(images), -1, -1)
@@ -137,14 +135,6 @@ def check_sound(
     for name, found in recorded.items():
         assert_on_forms(name, found, t, index, values)
     return {method: net for (method, kept), net in nets.items() if not kept}
-
-
-def _by(net: BoundedModel, method: str, symbols: Symbols) -> BoundedModel:
-    """The same problem by another method, over the same perturbed graph: what takes long is done once."""
-    other = copy.copy(net)
-    other.__dict__["_modules"] = {**net._modules, "bounds": generator.generate(net.perturbed, method, symbols)}
-    other.method, other.symbols = method, symbols
-    return other
 
 
 def assert_inside(claims: list[tuple[str, str, Interval]], values: dict[str, Tensor], index: Tensor) -> None:

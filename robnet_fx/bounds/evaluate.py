@@ -16,14 +16,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_map
 
 from robnet_fx.algebra.domains import Interval
 from robnet_fx.algebra.room import Crowded, divisible
 from robnet_fx.bounds.memory import rows_without_gradient
 from robnet_fx.errors import RobnetWarning, UsageError
 from robnet_fx.machine.precision import bounds_precision
-from robnet_fx.machine.torch_internals import is_compiled, leave_free
+from robnet_fx.machine.torch_internals import is_compiled, leave_free, mapped
 
 
 class Branch(NamedTuple):
@@ -109,7 +108,7 @@ def evaluate(graph: fx.GraphModule, count: int, *inputs: Any, run: Callable[...,
     while first < count or not found:
         own = inputs  # all of it as it is, with what is marked on it for a compiler
         if size < count:
-            own = tree_map(partial(_samples, count, slice(first, first + size)), inputs)
+            own = mapped(partial(_samples, count, slice(first, first + size)), inputs)
         try:
             with divisible() as shortage:
                 found.append(run(*own))
@@ -120,7 +119,7 @@ def evaluate(graph: fx.GraphModule, count: int, *inputs: Any, run: Callable[...,
         if shortage.node and graph not in _short:
             _short[graph] = True
             warnings.warn(str(shortage), RobnetWarning, stacklevel=2)
-    return found[0] if len(found) == 1 else tree_map(lambda *pieces: torch.cat(pieces), *found)
+    return found[0] if len(found) == 1 else mapped(lambda *pieces: torch.cat(pieces), *found)
 
 
 def upper_bounds(

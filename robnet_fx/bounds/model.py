@@ -74,6 +74,20 @@ class BoundedModel(nn.Module):
         self.input_shape = shape_of(input_of(self.perturbed))
         self.add_module("bounds", generator.generate(self.perturbed, method, symbols))
 
+    def by(self, method: str, symbols: Symbols = 0) -> BoundedModel:
+        """The same problem by another method, over the same module, graphs and box. Raises `UsageError`."""
+        check_symbols(symbols, method)
+        other = type(self).__new__(type(self))
+        nn.Module.__init__(other)
+        for name, value in vars(self).items():
+            if not name.startswith("_"):
+                setattr(other, name, value)
+        for name, child in self.named_children():
+            other.add_module(name, child)
+        other.method, other.symbols = method, symbols
+        other.add_module("bounds", generator.generate(self.perturbed, method, symbols))
+        return other
+
     @property
     def model(self) -> nn.Module:
         """The user's module, the very object that was given."""

@@ -22,6 +22,7 @@ from torch._guards import detect_fake_mode
 from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.utils._pytree import tree_map
 
 # Operations
 
@@ -188,3 +189,10 @@ def forget_backward_hooks(module: nn.Module) -> None:
 def times_written(tensor: Tensor) -> int:
     """A number that grows whenever a tensor is written to in place."""
     return tensor._version
+
+
+# Structures
+
+mapped = tree_map
+"""`mapped(function, structure, *others)`: the same structure with what the function makes of its leaves, and of those
+of others of its kind. The public `torch.fx.node.map_aggregate` takes one structure."""

@@ -253,6 +253,20 @@ def test_generate_is_the_bounds_graph():
         generate(net.clean)
 
 
+def test_by_another_method_it_is_the_same_problem():
+    net = compiled(conv_net, BiasField(1, 0.1), "ibp")
+    images, labels = torch.rand(2, *net.input_shape, dtype=torch.float64), torch.tensor([0, 1])
+    other, fresh = net.by("rsip-ssip", 8), compiled(conv_net, BiasField(1, 0.2), "rsip-ssip")
+    assert (other.method, other.symbols, net.method, net.symbols) == ("rsip-ssip", 8, "ibp", 0)
+    net.set_eps(0.2)  # one box for both
+    spec = spec_for(2)
+    assert torch.equal(other.by("rsip-ssip").bounds(images, spec)[1], fresh.bounds(images, spec)[1])
+    assert other.model is net.model and set(other.state_dict()) == set(fresh.state_dict())
+    assert not torch.equal(net.margins(images, labels), other.margins(images, labels))
+    with pytest.raises(UsageError, match="symbols"):
+        net.by("rsip-ibp", 8)
+
+
 def test_a_one_logit_model_has_the_margins_of_two_classes():
     images = torch.rand(2, 1, 5, dtype=torch.float64)
     model = nn.Sequential(nn.Flatten(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1)).double()

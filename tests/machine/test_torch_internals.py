@@ -6,6 +6,7 @@ import ast
 import inspect
 import logging
 import warnings
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,12 @@ def test_writing_in_place_is_counted():
     assert internals.times_written(x) == before
     x[:1] += 1
     assert internals.times_written(x) > before
+
+
+def test_structures_of_one_kind_are_mapped_together():
+    kind = namedtuple("kind", "x y")
+    found = internals.mapped(lambda a, b: a + b, [kind(1, 2), {"z": (3,)}], [kind(10, 20), {"z": (30,)}])
+    assert found == [kind(11, 22), {"z": (33,)}] and isinstance(found[0], kind)
 
 
 # Nowhere else

@@ -273,7 +273,7 @@ def test_trained_with_symbols_and_judged_without(job):
     assert result.net.symbols == 8
     arguments = json.loads((result.run / "arguments.json").read_text())
     assert (arguments["symbols"], arguments["judged_symbols"]) == (8, 0)
-    assert re.search(r"born\(.*\b12\)", (result.run / "bounds.py").read_text())  # columns, 4 of them the field's
+    assert re.search(r"born\(.*\b12, 4,", (result.run / "bounds.py").read_text())  # columns, 4 of them the field's
 
 
 def test_a_model_that_is_open_is_not_opened_again(model, tmp_path, monkeypatch):
