@@ -24,7 +24,7 @@ from robnet_fx.machine.files import write_atomically
 from robnet_fx.perturbations.base import Perturbation
 from robnet_fx.report.page import page
 from robnet_fx.report.page.picture import png_uri
-from robnet_fx.verify import certify
+from robnet_fx.verify import Limits, certify
 from robnet_fx.verify.record import about_problem
 from robnet_fx.zoo import data as data_sets
 from robnet_fx.zoo.reading import AS_STORED
@@ -113,7 +113,7 @@ def open_one_image(
         raise UsageError(f"--image must lie between 0 and {count - 1}, the test images of {judged.data.name}")
     net = judged.bound(perturbation, clip, asked, symbols)
     chosen, labels = judged.data.x_test[number : number + 1], judged.data.y_test[number : number + 1]
-    (verdict,) = certify(net, chosen, labels).document()["samples"]
+    (verdict,) = certify(net, chosen, labels, limits=Limits(boxes=1)).document()["samples"]
     verdict["index"] = number
     title = f"test image {number}: label {verdict['label']}, predicted {verdict['predicted']}, {_word(verdict)}"
     image, document = to_float(chosen, net.center), judged.opened.document()

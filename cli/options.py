@@ -15,6 +15,7 @@ from robnet_fx.errors import UsageError
 
 if TYPE_CHECKING:
     from robnet_fx.perturbations.base import Perturbation as Specification
+    from robnet_fx.verify.search import Limits
     from robnet_fx.zoo.reading import Reading
 
 
@@ -187,6 +188,42 @@ class Perturbation:
     def form(self) -> str | None:
         """The library's name of the clip; the library refuses what it does not know."""
         return None if self.clip == "none" else self.clip
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What an image may cost."""
+
+    panel: ClassVar[str] = "Effort"
+
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Seconds an image: what one bound of the whole box does not prove is split until it is certified, "
+            "falsified or the time is up.",
+            show_default="10, or no limit with --boxes",
+        ),
+    ] = None
+    boxes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Parts of the box an image: the same answers on any machine. 1 is a verdict without splitting.",
+            show_default="no limit",
+        ),
+    ] = None
+
+    def limits(self) -> Limits:
+        """As the library takes them."""
+        from robnet_fx.verify.decide import USUAL
+        from robnet_fx.verify.search import Limits
+
+        if self.budget is not None and not 0 <= self.budget < float("inf"):
+            raise UsageError(f"--budget takes seconds, not {self.budget}")
+        if self.boxes is not None and self.boxes < 1:
+            raise UsageError(f"--boxes must be at least 1, not {self.boxes}")
+        return USUAL if self.budget is None and self.boxes is None else Limits(self.budget, self.boxes)
 
 
 SYMBOLS = 1024

@@ -76,6 +76,7 @@ def robustify(
     model: options.Model,
     images: options.Images,
     training: Training,
+    effort: options.Effort,
     symbols: options.Symbols = None,
     device: options.Device = None,
     out: Annotated[
@@ -99,10 +100,11 @@ def robustify(
     Example: `robnet-fx robustify digits.onnx --order 3 --eps 40`
     """
     wanted, kept = perturbation.read(), texts.read_symbols(symbols)
-    settings = training.settings()
+    settings, limits = training.settings(), effort.limits()
 
     from dataclasses import asdict
 
+    from robnet_fx.cli.certificates import told
     from robnet_fx.cli.opened import open_judged, usual_method, usual_symbols
     from robnet_fx.cli.output import announce, show
     from robnet_fx.cli.pace import settle_by_network
@@ -126,7 +128,8 @@ def robustify(
     judged_symbols = usual_symbols(judged, problem, judged_by, kept)
     dimensions = wanted.build(judged.layout.image).dimensions
     shown = describe_method(method, perturbation.form, training.method, dimensions)
-    lines = {"training": f"{shown}, {training.describe()}", "verdicts": with_symbols(judged_by, judged_symbols)}
+    verdicts = f"{with_symbols(judged_by, judged_symbols)}, {told(limits)}"
+    lines = {"training": f"{shown}, {training.describe()}", "verdicts": verdicts}
     announce("robustify", judged.describe(wanted) | lines)
     if not threads.settled(opened.device):
         clean_graph = clean(opened.canonical, opened.mean, opened.std)
@@ -141,6 +144,7 @@ def robustify(
         resume=resume,
         metadata={METADATA_KEY: judged.data.name, **judged.reading.metadata()},
         symbols=judged_symbols,
+        limits=limits,
         progress=Bars(notes()),
     )
     before, after = asdict(result.before), asdict(result.after)

@@ -26,12 +26,14 @@ if TYPE_CHECKING:  # for type checkers and editors, what `_HOMES` says
     from robnet_fx.train.settings import Training
     from robnet_fx.verify.attack import attack
     from robnet_fx.verify.certificate import certify
+    from robnet_fx.verify.search import Limits
 
 __all__ = [
     "BiasField",
     "BoundedModel",
     "Box",
     "Interrupted",
+    "Limits",
     "Phase",
     "Problem",
     "Recipe",
@@ -55,6 +57,7 @@ _HOMES = {
     "BiasField": "perturbations.bias_field",
     "BoundedModel": "bounds.model",
     "Box": "perturbations.base",
+    "Limits": "verify.search",
     "Phase": "train.recipe",
     "Problem": "problem",
     "Recipe": "train.recipe",

@@ -67,6 +67,11 @@ def concretise(x: Symbolic) -> Interval:
     return Interval(x.const - radius, x.const + radius)
 
 
+def influence(x: Symbolic) -> Tensor:
+    """`[B, D]`: the sum of each column's |coef| over all numbers of a value."""
+    return x.coef.flatten(2).abs().sum(2)
+
+
 def intersect(a: Interval, b: Interval | Symbolic) -> Interval:
     """Both bounds hold, so the tighter ends do; rounding may cross two ends that meet, hence the re-ordering."""
     if isinstance(b, Symbolic):

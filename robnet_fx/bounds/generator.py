@@ -61,6 +61,16 @@ def branch(plan: Plan) -> fx.GraphModule:
     return emit.finished("Branch", (upper, emit.item(form, 0, "g"), emit.item(form, 1, "c"), table))
 
 
+def influence(plan: Plan) -> fx.GraphModule:
+    """`(image, center, radius) -> [B, D]`, of a method with SSIP: how much each coefficient moves the first value that
+    is relaxed."""
+    emit = Emitter(plan)
+    emit.inputs()
+    emit.forward()
+    first = next((sources[0] for node, sources in plan.dependent.items() if node in plan.relaxed), plan.output)
+    return emit.finished("Influence", emit.call(domains.influence, f"{first.name}_influence", emit.ssip[first]))
+
+
 def intermediate(plan: Plan) -> fx.GraphModule:
     """`(image, center, radius) -> {canonical node: (lower, upper)}`: the `pre` used, by the value that it bounds."""
     emit = Emitter(plan)

@@ -129,6 +129,13 @@ class BoundedModel(nn.Module):
         logits: Tensor = self.perturbed(coefficients, images)
         return logits
 
+    def perturb_images(self, coefficients: Tensor, images: Tensor) -> Tensor:
+        """The images `[B, *S]` in [0, 1] under physical coefficients `[B, D]`, clipped, channels first."""
+        transform, images = self.transform, channels_first(images, self.layout.axes)
+        parts = [getattr(transform, name) for name in transform.part_names]
+        made: Tensor = transform.tail(transform.rules.apply(coefficients, images, *parts))
+        return made if self.clip is None else made.clamp(0, 1)
+
     def logits(self, images: Tensor) -> Tensor:
         """`[B, classes]`: the unperturbed network in inference form, normalisation included, of images `[B, *S]` in
         [0, 1] and in the net's dtype. Raises `UsageError`."""
@@ -202,9 +209,41 @@ class BoundedModel(nn.Module):
         relaxations stand on lie within it, so that a part of a box never knows less than the whole did. Differentiable.
         Raises `UsageError` for what does not fit, and for the methods without a backward pass, "ibp" and "ssip".
         """
+        self._check_branches()
+        images, spec, over = self._asked(images, labels, box)
+        return self._branched(images, spec, over, pre)
+
+    def upper_rows(self, images: Tensor, rows: Tensor, box: Box | None = None) -> Tensor:
+        """Upper bounds `[B, K]` of any rows of the logits, `rows [B, K, classes]` in the net's dtype; otherwise as
+        `margins`."""
+        over = self._over(box, images)
+        return torch.cat(
+            [*upper_bounds(self._upper, self._channels_last(images), rows, over, self._widest, None, None)], 1
+        )
+
+    def branch_rows(self, images: Tensor, rows: Tensor, box: Box) -> Branch:
+        """As `branch`, of any rows of the logits, `rows [B, K, classes]` in the net's dtype, which `upper` bounds."""
+        self._check_branches()
+        return self._branched(self._channels_last(images), rows, self._over(box, images), None)
+
+    def influence(self, images: Tensor, box: Box | None = None) -> Tensor:
+        """`[B, D]`: how much each coefficient moves the first value that a relaxation reads, its |column| summed over
+        the units: by which a box is split. Methods without SSIP know the radius only. Raises what `margins` raises."""
+        over = self._over(box, images)
+        if not method_named(self.method).symbolic:
+            return (over[1] if over else self.radius.unsqueeze(0)).expand(len(images), -1)
+        graph = self._graph("influence_graph", generator.influence)
+        found: Tensor = evaluate(graph, len(images), images, *over)
+        return found
+
+    def _check_branches(self) -> None:
+        """`UsageError` unless the method has the form behind a margin, by which a box is split."""
         if not method_named(self.method).backward:
             raise UsageError(f"method {self.method} has no form of the coefficients to split a box by; use rsip-ssip")
-        images, spec, over = self._asked(images, labels, box)
+
+    def _branched(
+        self, images: Tensor, spec: Tensor, over: tuple[Tensor, ...], pre: Mapping[str, Interval] | None
+    ) -> Branch:
         graph = self._graph("branch_graph", generator.branch)
         if pre is not None:
             check_pre(pre, self._stands_on, len(images))
@@ -245,9 +284,13 @@ class BoundedModel(nn.Module):
         """(images, the spec of their margins, box) as the graphs take them, once they are known to fit."""
         over = self._over(box, images)
         check_labels(labels, len(images), self.classes)
-        if images.dim() == 4 and self.layout.axes == "nchw":  # convolutions are up to twice as fast, and all follows
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = self._channels_last(images)
         return images, margin_spec(labels, other_classes(labels, self.classes), self.classes).to(images.dtype), over
+
+    def _channels_last(self, images: Tensor) -> Tensor:
+        """The images in the memory layout in which convolutions are up to twice as fast, and all follows."""
+        last = images.dim() == 4 and self.layout.axes == "nchw"
+        return images.contiguous(memory_format=torch.channels_last) if last else images
 
     def _graph(self, name: str, make: Callable[[Plan], fx.GraphModule]) -> fx.GraphModule:
         """A generated graph, made at first use and moved to wherever the model lives by sharing its sub-modules."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from robnet_fx.errors import RobnetError
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 _SET_BY_TORCHRUN = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 
@@ -85,6 +86,17 @@ def spread(count: int, work: Callable[[slice], Iterable[Tensor]]) -> tuple[Tenso
     with _meeting():
         dist.all_gather_object(pieces, found)
     return tuple(map(torch.cat, zip(*(piece for piece in pieces if piece is not None), strict=True)))
+
+
+def shared(items: Sequence[T], work: Callable[[list[T]], list[U]]) -> list[U]:
+    """What `work` makes of the items, in no particular order: each rank takes every so-manieth, all get the whole."""
+    if world() == 1:
+        return work(list(items))
+    own = work(list(items[rank() :: world()]))
+    pieces: list[Any] = [None] * world()
+    with _meeting():
+        dist.all_gather_object(pieces, own)
+    return [each for piece in pieces for each in piece]
 
 
 def follow(tensors: Iterable[Tensor]) -> None:

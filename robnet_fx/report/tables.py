@@ -18,8 +18,10 @@ ACCURACIES = {
     "clean": "clean",
     "attacked": "attacked (upper limit)",
     "certified": "certified",
+    "one_box": "certified by one box",
+    "unknown": "unknown",
 }
-"""The accuracies by their keys, in the order in which they are shown: what is certified cannot exceed the others."""
+"""Shares of the images by their keys, in the order in which they are shown; no accuracy can exceed those before it."""
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Group:

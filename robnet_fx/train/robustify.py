@@ -37,8 +37,10 @@ from robnet_fx.train.prepare import prepare
 from robnet_fx.train.settings import Training
 from robnet_fx.train.written import read_back, target_of, write
 from robnet_fx.verify.certificate import Certificate
+from robnet_fx.verify.decide import USUAL
 from robnet_fx.verify.record import about_problem, versions
 from robnet_fx.verify.score import Score, measure
+from robnet_fx.verify.search import Limits
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def robustify(
     resume: Path | str | None = None,
     metadata: Mapping[str, str] | None = None,
     symbols: Symbols = 0,
+    limits: Limits = USUAL,
     progress: Progress = SILENT,
 ) -> RobustifyResult:
     """Train `model` (an ONNX file, or a module in place) against `problem` and write it as ONNX to `out`.
@@ -84,7 +87,7 @@ def robustify(
     `open_model`. The model is measured first, and refused at chance level unless it is pretrained. What is chosen on
     the way is chosen on up to 1000 validation images: those of `data` (`x_val`, `y_val`), else a tenth of the training
     images. What is measured before and after is in float64, knows nothing of the training's precision, and keeps
-    `symbols` errors of an image, as `bound` does.
+    `symbols` errors of an image, as `bound` does; `limits` is what each may cost, as for `certify`.
     `out` defaults to `<model>.robust.onnx` beside the model. A new directory under `runs` takes arguments, versions,
     metrics, checkpoint, certificate and the bounds graph as a program with its weights (`interchange.program`);
     `resume` names such a directory whose run was interrupted, to go on with it under the same arguments.
@@ -109,6 +112,7 @@ def robustify(
         resume=resume,
         metadata=metadata,
         symbols=symbols,
+        limits=limits,
         progress=progress,
     )
 
@@ -123,6 +127,7 @@ def robustify_opened(
     resume: Path | str | None = None,
     metadata: Mapping[str, str] | None = None,
     symbols: Symbols = 0,
+    limits: Limits = USUAL,
     progress: Progress = SILENT,
 ) -> RobustifyResult:
     """`robustify` of what was opened, with the normalisation that it was opened with."""
@@ -134,7 +139,7 @@ def robustify_opened(
     net, recipe = prepare(opened, problem, training, method, parts, progress)
 
     judge = opened.bound(problem, judged_by, symbols)
-    before, _ = measure(judge, parts.test, seed=training.seed, progress=progress)
+    before, _ = measure(judge, parts.test, limits=limits, progress=progress)
     counts = {name: len(labels) for name, (_, labels) in parts._asdict().items()}
     if folder is None:
         folder = folders.create(Path(runs), target.name.removesuffix(".onnx"))
@@ -148,6 +153,7 @@ def robustify_opened(
             **asked,
             "method": method,
             "judged_symbols": symbols,
+            "limits": asdict(limits),
             "flat": opened.layout.order,
             "output": opened.output if opened.path is None else opened.asked,
             "recipe": recipe.to_dict(),
@@ -174,7 +180,7 @@ def robustify_opened(
         written = read_back(opened, target, problem, judged_by, symbols)
         notes: list[str] = opened.document()["data_notes"]
         after, certificate = measure(
-            written, parts.test, seed=training.seed, progress=progress, model_file=target, data_notes=notes
+            written, parts.test, limits=limits, progress=progress, model_file=target, data_notes=notes
         )
     except KeyboardInterrupt:
         raise Interrupted(f"stopped after training; {checkpoint} continues the run", checkpoint) from None

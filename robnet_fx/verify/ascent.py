@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from robnet_fx.algebra.logits import worst_margin
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.perturbations.base import Box
 
+Height = Callable[[Tensor, Tensor], Tensor]
 _FIRST_STEP, _LAST_STEP = 0.5, 0.01  # in units of the radius, shrinking geometrically
 
 
@@ -33,14 +36,32 @@ def climb(
 ) -> Tensor:
     """The worst point `t [B, D]` of the unit box that was met, by signed gradient ascent on the margin.
 
-    images `[B, C, *spatial]` in [0, 1] and in the dtype of `net`, labels `[B]`. The coefficients at `t` are
-    `box.center + box.radius * t`; `box` is `[1 or B, D]` each, that of `net` if not given. Worst is where the largest
-    other logit minus the label's is highest. From each of `starts`, `[R, D]` in [-1, 1] for all samples alike or
+    labels `[B]`: worst is where the largest other logit minus the label's is highest. `until_fooled`: a sample rests at
+    the first point whose margin is not below 0, which is all an attack asks for. Otherwise as `ascend`.
+    """
+    until = 0.0 if until_fooled else torch.inf
+    return ascend(net, images, lambda logits, who: worst_margin(logits, labels[who]), starts, steps, box, until)
+
+
+def ascend(
+    net: BoundedModel,
+    images: Tensor,
+    height: Height,
+    starts: Tensor,
+    steps: int,
+    box: Box | None = None,
+    until: float = torch.inf,
+) -> Tensor:
+    """The highest point `t [B, D]` of the unit box that was met, by signed gradient ascent.
+
+    images `[B, C, *spatial]` in [0, 1] and in the dtype of `net`. The coefficients at `t` are
+    `box.center + box.radius * t`; `box` is `[1 or B, D]` each, that of `net` if not given. `height(logits [b, classes],
+    samples [b])` is what rises, `[b]`. From each of `starts`, `[R, D]` in [-1, 1] for all samples alike or
     `[R, B, D]`, it takes `steps` steps that shrink from 1/2 to 1/100 of the radius; with 0 steps it judges the starts.
-    `until_fooled`: a sample rests at the first point whose margin is not below 0, which is all an attack asks for.
+    A sample rests at the first point that is not below `until`.
 
     The network runs in eval semantics whatever its mode, and no parameter's gradient is touched, so that a training
-    step may climb in between. Margins that are not a number are never highest: where all are, `t` is the first start.
+    step may climb in between. What is not a number is never highest: where all are, `t` is the first start.
     """
     center, radius = (net.center, net.radius) if box is None else box
     center, radius = center.expand(len(images), -1), radius.expand(len(images), -1)
@@ -50,17 +71,17 @@ def climb(
     for start in points:
         t = start.clone()
         for step in range(steps + 1):
-            alive = (highest < (0 if until_fooled else torch.inf)).nonzero().squeeze(1)
+            alive = (highest < until).nonzero().squeeze(1)
             if not len(alive):
                 return best
             here = t[alive].requires_grad_()
             with torch.enable_grad():
                 logits = net.perturbed(center[alive] + radius[alive] * here, images[alive])
-                margin = worst_margin(logits, labels[alive])
-                slope = torch.autograd.grad(margin.sum(), here)[0] if step < steps else torch.zeros_like(here)
-            higher = margin.detach() > highest[alive]
+                now = height(logits, alive)
+                slope = torch.autograd.grad(now.sum(), here)[0] if step < steps else torch.zeros_like(here)
+            higher = now.detach() > highest[alive]
             risen = alive[higher]
-            best[risen], highest[risen] = here.detach()[higher], margin.detach()[higher]
+            best[risen], highest[risen] = here.detach()[higher], now.detach()[higher]
             size = _FIRST_STEP * (_LAST_STEP / _FIRST_STEP) ** (step / max(steps - 1, 1))
             t[alive] = (here.detach() + size * slope.sign()).clamp(-1, 1)
     return best

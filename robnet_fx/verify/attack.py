@@ -15,7 +15,7 @@ from robnet_fx.machine import ranks
 from robnet_fx.machine.precision import full_precision
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.verify.ascent import climb, starting_points
-from robnet_fx.verify.certificate import in_dtype
+from robnet_fx.verify.convert import in_dtype
 from robnet_fx.verify.verdict import classify
 
 

@@ -137,11 +137,6 @@ def test_certify_says_everything_that_repeats_it(run, model):
     assert found["certified_accuracy"] <= found["attacked_accuracy"] <= found["clean_accuracy"]
 
 
-def test_certify_without_an_attack(run, model):
-    result = fine(run("certify", model, *FIELD, "--limit", 5, "--no-attack"))
-    assert "certified" in result.stdout and "attacked" not in result.stdout
-
-
 def test_attack_gives_the_fields_it_found(run, model):
     found = document(run("attack", model, "--eps", 250, "--limit", 40, "--steps", 10, "--restarts", 2, "--json"))
     center, radius = (found["box"][name] for name in ("center", "radius"))
@@ -156,7 +151,7 @@ def test_the_normalisation_is_read_from_the_file(run, model):
     proto = onnx.load(model)
     onnx.helper.set_model_props(proto, normalisation_metadata([0.25], [0.5]))
     onnx.save(proto, model)
-    arguments = ("certify", model, *FIELD, "--limit", 10, "--no-attack", "--json")
+    arguments = ("certify", model, *FIELD, "--limit", 10, "--json")
     found = document(run(*arguments))
     assert found["normalisation"] == {"mean": [0.25], "std": [0.5]}
     own = document(run(*arguments, "--mean", "0", "--std", "1"))

@@ -112,7 +112,7 @@ def test_labels_tell_how_a_cube_lies(run, tmp_path, axes):
     """8 x 8 x 8 numbers fit a network of 8 channels both ways, and the field runs over other axes in each."""
     net = Brightest(8, lambda x: x).eval()
     write_onnx(net, tmp_path / "net.onnx", torch.rand(2, 8, 8, 8))
-    certify = ("certify", "net.onnx", "--order", 1, "--eps", 10, "--no-attack", "--json", "--data")
+    certify = ("certify", "net.onnx", "--order", 1, "--eps", 10, "--json", "--data")
     saved("told.npz", 8, 8, axes)
     told = json.loads(run(*certify, "told.npz").stdout)
     assert told["clean_accuracy"] == 1 and axes in told["layout_told"]
@@ -137,12 +137,12 @@ def test_labels_tell_the_order_of_a_flat_network(run, tmp_path, order):
     saved("told.npz", 3, 4, "nchw")
     saved("silent.npz", 3, 4, "nchw", honest=False)
     field = ("--order", 1, "--eps", 10, "--layout", "nchw", "--json", "--data")
-    told = json.loads(run("certify", "net.onnx", "--no-attack", *field, "told.npz").stdout)
+    told = json.loads(run("certify", "net.onnx", *field, "told.npz").stdout)
     assert told["clean_accuracy"] == 1 and ("pixel" in told["layout"]) == (order == "pixels")
-    refused = run("certify", "net.onnx", "--no-attack", *field, "silent.npz")
+    refused = run("certify", "net.onnx", *field, "silent.npz")
     assert refused.exit_code == 2 and "--flat planes|pixels" in refused.stderr
     trained = run("robustify", "net.onnx", *field, "told.npz", "--epochs", 1, "--test-limit", 6)
     assert trained.exit_code == 0, trained.output
-    again = run("certify", "net.robust.onnx", "--no-attack", *field, "silent.npz")  # which remembers the order
+    again = run("certify", "net.robust.onnx", *field, "silent.npz")  # which remembers the order
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout)["layout"] == told["layout"]

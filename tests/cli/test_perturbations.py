@@ -61,7 +61,7 @@ def large(run, tmp_path):
 
 def test_where_noise_has_too_many_coefficients_rsip_ibp_is_taken_and_said(run, large):
     said = "rsip-ibp (D = 1089 is too many for rsip-ssip)"
-    for command in (("certify", "--no-attack"), ("inspect",), ("robustify", "--epochs", 1, "--runs", "r")):
+    for command in (("certify",), ("inspect",), ("robustify", "--epochs", 1, "--runs", "r")):
         name, *options = command
         result = run(name, *large, "--noise", 2, *options, "--json")
         assert document(result)["method"] == "rsip-ibp" and said in panel(result)
@@ -73,7 +73,7 @@ def test_where_noise_has_too_many_coefficients_rsip_ibp_is_taken_and_said(run, l
     assert "1089" in line and "rsip-ibp" in line
     (line,) = refused(run("robustify", *large, "--noise", 2, "--method", "rsip-ssip"), 2)
     assert "1089" in line
-    field = run("certify", *large, "--eps", 2, "--no-attack", "--json")
+    field = run("certify", *large, "--eps", 2, "--json")
     assert document(field)["method"] == "rsip-ssip" and "too many" not in panel(field)
 
 
@@ -86,7 +86,7 @@ def test_where_noise_has_too_many_coefficients_rsip_ibp_is_taken_and_said(run, l
     ],
 )
 def test_additive_parts(run, model, options, words, parts):
-    result = run("certify", model, "--eps", 20, "--order", 1, *options, "--limit", 10, "--no-attack", "--json")
+    result = run("certify", model, "--eps", 20, "--order", 1, *options, "--limit", 10, "--json")
     found = document(result)
     assert words in panel(result)
     assert (found["perturbation"]["multiplicative"], found["perturbation"]["additive"]) == parts
@@ -116,7 +116,7 @@ def test_a_box_from_a_file(run, model):
 
 def test_a_box_without_the_unperturbed_image_earns_a_warning(run, model):
     Path("box.json").write_text(json.dumps({"order": 0, "multiplicative": [[1.1, 1.2]]}))
-    result = fine(run("certify", model, "--box", "box.json", "--limit", 5, "--no-attack"))
+    result = fine(run("certify", model, "--box", "box.json", "--limit", 5))
     assert "warning: box.json: the multiplicative box leaves out the unperturbed image" in result.stderr
 
 
@@ -161,7 +161,7 @@ def test_a_model_that_knows_nothing_of_the_images_is_warned_of(run, model):
     images, labels = (part.numpy()[1500:1600] for part in digits())
     wrong = (labels[60:] + 5) % 10
     np.savez("wrong.npz", x_train=images[:60], y_train=labels[:60], x_test=images[60:], y_test=wrong)
-    result = fine(run("certify", model, "--eps", 5, "--order", 0, "--data", "wrong.npz", "--no-attack"))
+    result = fine(run("certify", model, "--eps", 5, "--order", 0, "--data", "wrong.npz"))
     assert "warning: the model knows nothing of these images of wrong.npz: 0.0% of 40 are right" in panel(result)
-    good = fine(run("certify", model, "--eps", 5, "--order", 0, "--limit", 60, "--no-attack"))
+    good = fine(run("certify", model, "--eps", 5, "--order", 0, "--limit", 60))
     assert "knows nothing" not in good.stderr

@@ -17,7 +17,7 @@ from tests.cli.test_commands import FIELD, document, fine
 from tests.cli.test_errors import refused
 from tests.cli.test_perturbations import large, panel  # noqa: F401  (a fixture)
 
-SHORT = ("--limit", 30, "--no-attack")
+SHORT = ("--limit", 30)
 
 
 @pytest.mark.parametrize(("text", "symbols"), [(None, None), ("all", "all"), ("0", 0), (" 256 ", 256)])
@@ -59,7 +59,7 @@ def test_robustify_judges_with_them(run, model):
     assert "verdicts rsip-ssip, 7 symbols" in panel(result)
     written = json.loads((Path(found["files"]["run"]) / "certificate.json").read_text())
     assert (written["method"], written["symbols"]) == ("rsip-ssip", 7)
-    again = document(run("certify", "net.robust.onnx", *FIELD, "--limit", 40, "--no-attack", "--symbols", 7, "--json"))
+    again = document(run("certify", "net.robust.onnx", *FIELD, "--limit", 40, "--symbols", 7, "--json"))
     assert again["certified_accuracy"] == found["after"]["certified"]
 
 
@@ -82,7 +82,7 @@ def test_noise_in_too_many_pixels(run, large, method):  # noqa: F811
     for command in ("certify", "inspect", "robustify"):
         (line,) = refused(run(command, *large, "--noise", 2, *method, "--symbols", "all"), 2)
         assert "D = 1089 is too many: leave it out" in line
-    assert document(run("certify", *large, "--noise", 2, "--no-attack", "--symbols", 0, "--json"))["symbols"] == 0
+    assert document(run("certify", *large, "--noise", 2, "--symbols", 0, "--json"))["symbols"] == 0
 
 
 def test_the_graph_of_bounds_has_them(run, model):
@@ -103,13 +103,13 @@ def test_a_file_of_bounds_has_a_number_of_them(run, model):
 
 
 def test_what_the_library_warns_of_is_shown_once(run, model, monkeypatch):
-    own = certificate.verdicts
+    own = certificate.decide
 
     def warning(*args, **kwargs):
         for _ in range(2):
             warnings.warn("memory holds 12 symbols of 99", RobnetWarning, stacklevel=2)
         return own(*args, **kwargs)
 
-    monkeypatch.setattr(certificate, "verdicts", warning)
+    monkeypatch.setattr(certificate, "decide", warning)
     result = fine(run("certify", model, *FIELD, *SHORT))
     assert result.stderr.count("warning: memory holds 12 symbols of 99") == 1

@@ -13,7 +13,7 @@ import robnet_fx
 from robnet_fx import BiasField
 from robnet_fx.algebra.ops import cast
 from robnet_fx.verify import certify
-from robnet_fx.verify.certificate import in_dtype
+from robnet_fx.verify.convert import in_dtype
 from tests.onnx_files import by_hand, weight
 
 aten = torch.ops.aten

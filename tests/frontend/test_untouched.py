@@ -21,12 +21,13 @@ from robnet_fx.inspect import survey
 from robnet_fx.interchange.network import write_onnx
 from robnet_fx.machine.files import sha256_of_tensors
 from robnet_fx.train.loop import train
-from robnet_fx.verify import certify, classify, verdicts
+from robnet_fx.verify import certify, classification, classify, decide, verdicts
 from robnet_fx.verify.attack import attack
 from tests.onnx_files import by_hand, weight
 
 FIELD = BiasField(0, 0.05)
 LABELS = torch.tensor([0, 1, 2])
+ROWS = torch.eye(3).expand(3, -1, -1)
 
 
 class Net(nn.Module):
@@ -279,6 +280,12 @@ CALLS: dict[str, Call] = {
     "margins": lambda net, x, y, out: net.margins(x, y),
     "margins_in_parts": lambda net, x, y, out: list(net.margins_in_parts(x, y, rows=1)),
     "branch": lambda net, x, y, out: net.branch(x, y, Box(net.center[None], net.radius[None] / 2)),
+    "branch_rows": lambda net, x, y, out: net.branch_rows(x, ROWS, Box(net.center[None], net.radius[None] / 2)),
+    "upper_rows": lambda net, x, y, out: net.upper_rows(x, ROWS),
+    "influence": lambda net, x, y, out: net.influence(x),
+    "perturb_images": lambda net, x, y, out: net.perturb_images(net.center.expand(3, -1), x),
+    "by": lambda net, x, y, out: net.by("ibp").margins(x, y),
+    "decide": lambda net, x, y, out: decide(net, x, classification(y, 3, x.dtype), limits=robnet_fx.Limits(boxes=2)),
     "intermediate": lambda net, x, y, out: net.intermediate(x),
     "probe": lambda net, x, y, out: net.probe(x),
     "set_eps": lambda net, x, y, out: net.set_eps(0.04),

@@ -127,7 +127,7 @@ def canonical() -> fx.GraphModule:
 @pytest.mark.parametrize(("field", "method"), [(FIELDS[0], "rsip-ssip"), (FIELDS[1], "ibp")])
 def test_whole_graphs_follow_their_inputs(canonical: fx.GraphModule, field: Perturbation, method: str):
     net = BoundedModel(canonical, Problem(field, "clamp", mean=[0.4, 0.5], std=[0.2, 0.3]), method)
-    exact = robnet_fx.verify.certificate.in_dtype(net, torch.float64)
+    exact = robnet_fx.verify.convert.in_dtype(net, torch.float64)
     images = torch.rand(2, 2, 4, 4)
     torch.testing.assert_close(exact.logits(images.double()).float(), net.logits(images))
     exact.to(ELSEWHERE)

@@ -5,7 +5,7 @@ from robnet_fx.algebra.logits import worst_margin
 from robnet_fx.errors import UsageError
 from robnet_fx.verify import certify
 from robnet_fx.verify.attack import attack
-from robnet_fx.verify.certificate import in_dtype
+from robnet_fx.verify.convert import in_dtype
 from tests.small import bounded, digits, moody_net, plain_net
 
 X, Y = digits()

@@ -1,15 +1,18 @@
 import json
+import re
 
 import pytest
 import torch
 
 from robnet_fx.errors import UsageError
 from robnet_fx.machine.files import sha256_of_file, sha256_of_tensors
-from robnet_fx.verify import certify, classify, verdicts
+from robnet_fx.verify import Limits, certify, classify, verdicts
+from robnet_fx.verify.search import ROUND
 from tests.small import bounded, digits, moody_net
 
 X, Y = digits()
 X, Y = X[1500:1560], Y[1500:1560]
+ONE = Limits(boxes=1)
 
 
 @pytest.fixture
@@ -30,9 +33,9 @@ def test_certified_means_correct_and_every_margin_below_zero(net):
 
 
 def test_a_verdict_does_not_hang_on_the_batch(net):
-    whole = certify(net, X, Y)
-    for size in (1, 4, 60):
-        assert torch.equal(certify(net, X, Y, batch_size=size).certified, whole.certified)
+    whole = certify(net, X, Y, limits=ONE)
+    for part in (slice(0, 1), slice(7, 11), slice(20, 60)):
+        assert torch.equal(certify(net, X[part], Y[part], limits=ONE).certified, whole.certified[part])
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -71,7 +74,7 @@ def test_the_callers_model_keeps_its_dtype_identity_and_box(net):
     parameters, state = list(net.model.parameters()), net.model.state_dict()
     box = net.center.clone(), net.radius.clone()
     result = certify(net, X, Y)
-    assert result.verdicts.margin.dtype == torch.float64
+    assert result.margin.dtype == torch.float64
     assert all(a is b and a.dtype == torch.float32 for a, b in zip(net.model.parameters(), parameters, strict=True))
     assert all(torch.equal(v, net.model.state_dict()[k]) for k, v in state.items())
     assert torch.equal(box[0], net.center)
@@ -81,26 +84,24 @@ def test_the_callers_model_keeps_its_dtype_identity_and_box(net):
 
 def test_float64_agrees_with_float32_up_to_rounding():
     for net in (bounded(eps=0.3, fit=200), bounded(moody_net, eps=0.1, fit=200)):
-        exact, rough = certify(net, X, Y), certify(net, X, Y, dtype=None)
+        exact, rough = (certify(net, X, Y, limits=ONE, dtype=dtype) for dtype in (torch.float64, None))
         assert exact.correct.any()
-        torch.testing.assert_close(
-            exact.verdicts.margin.float(), rough.verdicts.margin, rtol=1e-3, atol=1e-3, equal_nan=True
-        )
+        torch.testing.assert_close(exact.margin, rough.margin, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 def test_the_box_is_exact_and_follows_set_eps(net):
     net.set_eps(0.1)
-    document = certify(net, X, Y).document()
+    document = certify(net, X, Y, limits=ONE).document()
     assert document["eps"] == 0.1
     assert document["box"]["radius"] == [0.1, 0.1 / 15, 0.1 / 15, 0.1 / 15]  # not 0.1 rounded to float32
     assert document["box"]["center"] == [1, 0, 0, 0]
-    assert document["certified_accuracy"] > certify(bounded(eps=0.3, fit=200), X, Y).certified_accuracy
+    assert document["certified_accuracy"] > certify(bounded(eps=0.3, fit=200), X, Y, limits=ONE).certified_accuracy
 
 
 def test_the_document_says_what_was_proved_about_what(net, tmp_path):
     file = tmp_path / "model.onnx"
     file.write_bytes(b"some bytes")
-    result = certify(net, X, Y, model_file=file)
+    result = certify(net, X, Y, limits=Limits(boxes=8), model_file=file)
     path = tmp_path / "certificate.json"
     result.save(path)
     document = json.loads(path.read_text(), parse_constant=pytest.fail)
@@ -122,16 +123,25 @@ def test_the_document_says_what_was_proved_about_what(net, tmp_path):
     assert sum(s["correct"] for s in samples) / len(Y) == document["clean_accuracy"]
     assert all((s["margin"] is None) == (not s["correct"]) for s in samples)
     assert all(s["certified"] == (s["correct"] and s["margin"] < 0) for s in samples)
+    for s in samples:
+        if s["correct"]:
+            assert s["certified"] == (s["answer"] == "certified") == (s["proved"] == 1)
+            assert ("coefficients" in s) == (s["answer"] == "falsified") == (s["how"] in ("attack", "corner"))
+            assert s["answer"] != "unknown" or (s["how"] == "boxes" and 8 <= s["boxes"] < 8 + ROUND)
+    accuracies = [document[f"{name}_accuracy"] for name in ("one_box", "certified", "attacked", "clean")]
+    assert accuracies == sorted(accuracies) and 0 < accuracies[0] < accuracies[1]
+    assert document["limits"] == {"seconds": None, "boxes": 8}
 
 
 def test_certifying_twice_gives_the_same_text(net):
-    assert certify(net, X, Y).to_json() == certify(net, X, Y).to_json()
+    texts = [re.sub(r'"seconds": [0-9.]+', "", certify(net, X, Y, limits=ONE).to_json(leaves=True)) for _ in range(2)]
+    assert texts[0] == texts[1]
 
 
 def test_float_images_mean_the_same_as_uint8(net):
-    a, b = certify(net, X, Y), certify(net, X.double() / 255, Y)
+    a, b = (certify(net, images, Y, limits=ONE) for images in (X, X.double() / 255))
     assert torch.equal(a.certified, b.certified)
-    assert torch.equal(a.verdicts.margin.nan_to_num(), b.verdicts.margin.nan_to_num())
+    assert torch.equal(a.margin.nan_to_num(), b.margin.nan_to_num())
 
 
 def test_bad_input_is_refused(net):

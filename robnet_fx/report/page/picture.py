@@ -1,4 +1,4 @@
-"""Small images as PNG data, for a page that loads nothing."""
+"""Small images as PNG data, for files and for a page that loads nothing."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from torch import Tensor
 
 def png_uri(image: Tensor) -> str:
     """An image `[C, H, W]` in [0, 1], 1 or 3 channels, as a `data:` address."""
+    return f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"
+
+
+def png(image: Tensor) -> bytes:
+    """An image `[C, H, W]` in [0, 1], 1 or 3 channels, as the bytes of a PNG file."""
     channels, height, width = image.shape
     pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().byte()
     rows = pixels.permute(1, 2, 0).reshape(height, width * channels)
     raw = b"".join(b"\x00" + bytes(row.tolist()) for row in rows)
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
-    data = (
-        b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(raw, 9)) + _chunk(b"IEND", b"")
-    )
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    ends = _chunk(b"IHDR", header), _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + ends[0] + _chunk(b"IDAT", zlib.compress(raw, 9)) + ends[1]
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

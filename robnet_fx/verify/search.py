@@ -1,0 +1,260 @@
+"""Proving a question over a box part by part: bounds that do not suffice on a part may suffice on its halves.
+
+Each part of each sample's box goes through the levels of bounds, the cheapest first. Where none of them proves it, it
+is halved as often as its bound is far from what is needed, along the coefficients that move the first relaxed value
+most: what is to be won are the errors of relaxations, in which the margin's own slopes cancel. The points where its
+worst row is highest are tried as counterexamples. Levels search in the arithmetic of their nets; what they find proved
+counts when `exact` has bounded it too.
+
+What becomes of a sample follows from itself alone: its parts are worked in rounds of a fixed number, and batches hold
+parts of many samples. So neither the batch nor the number of processes changes an answer, but for rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.machine.precision import full_precision
+from robnet_fx.perturbations.base import Box
+from robnet_fx.verify.parts import Node, Part, boxes
+from robnet_fx.verify.question import Question
+
+ROUND = 16  # parts of a sample that are worked at once
+_GAIN = 4.0  # what a bound's rise is divided by where a part is halved, as a rule
+_MOST_HALVINGS = 4  # at once
+_WORTH = 1 / 8  # the share of parts that a cheap level must prove to be tried before the next one
+_SMALLEST = 2.0**-40  # of a coefficient's width: what is not proved there never will be
+
+
+@dataclass(frozen=True)
+class Limits:
+    """For a sample: `seconds` of the work, its share of what is done in batches, and `boxes`, parts that are bounded.
+    None is no limit. Neither is exceeded by more than a batch."""
+
+    seconds: float | None = None
+    boxes: int | None = None
+
+
+@dataclass(frozen=True)
+class Level:
+    """A net that bounds parts, the one that has to agree, and how many parts each can take at once."""
+
+    net: BoundedModel
+    exact: BoundedModel
+    batch: int
+    exact_batch: int
+
+
+@dataclass(eq=False)
+class Sample:
+    """What is known of one sample: its tree, the parts that are open, and what it has cost.
+
+    `margin` is the largest bound that the question's worst row had on the last round's parts, `point [D]` the
+    coefficients of a counterexample, `proved` the share of the box that is proved.
+    """
+
+    index: int
+    root: Node = field(default_factory=Node)
+    open: list[Task] = field(default_factory=list)
+    failed: list[Task] = field(default_factory=list)
+    waiting: int = 0
+    boxes: int = 0
+    seconds: float = 0.0
+    proved: float = 0.0
+    margin: float = math.nan
+    point: Tensor | None = None
+    why: str = ""
+    tried: list[int] = field(default_factory=list)
+    succeeded: list[int] = field(default_factory=list)
+
+    @property
+    def proved_all(self) -> bool:
+        """Whether every part is proved."""
+        return self.point is None and self.root.proved()
+
+
+@dataclass(eq=False)
+class Task:
+    """A part of a sample's box, the level that it is at, and whether that level's own net has proved it already."""
+
+    sample: Sample
+    part: Part
+    node: Node
+    level: int = 0
+    exact: bool = False
+    upper: float = math.inf
+    ratio: float = math.inf
+
+
+class Search:
+    """The parts of many samples, worked in batches until each sample has an answer or has used up its limits."""
+
+    def __init__(self, levels: Sequence[Level], images: Tensor, question: Question, box: Box, limits: Limits) -> None:
+        """images `[N, *S]`, question of N samples and box `[N, D]`, all in the dtype and on the device of `exact`."""
+        self.levels, self.limits = levels, limits
+        self.images, self.question, self.box = images, question, box
+        self.influence = levels[0].exact.influence(images, box).double().cpu()
+        self.queues: dict[tuple[int, bool], deque[Task]] = {
+            (level, exact): deque() for level in range(len(levels)) for exact in (False, True)
+        }
+
+    def run(self, samples: Sequence[Sample], finished: Callable[[Sample], None]) -> None:
+        """Work samples whose `open` parts are given; `finished` is told of each as it gets its answer."""
+        left, active = deque(samples), 0
+        most = max(level.batch for level in self.levels)
+        with full_precision(), torch.no_grad():
+            while left or active:
+                while left and (not active or sum(map(len, self.queues.values())) < most):
+                    active += 1
+                    active -= self._go_on(left.popleft(), finished)
+                if not active:
+                    continue
+                kind = max(self.queues, key=lambda kind: len(self.queues[kind]))
+                for sample in self._work(*kind):
+                    active -= self._go_on(sample, finished)
+
+    def _go_on(self, sample: Sample, finished: Callable[[Sample], None]) -> bool:
+        """Begin the next round of a sample that waits for nothing; whether it is finished instead."""
+        if sample.point is None and not sample.why:
+            for task in sample.failed:
+                self._split(task)
+            sample.failed = []
+            if sample.open and not sample.why:
+                sample.why = self._used_up(sample)
+        if sample.point is not None or sample.why or not sample.open:
+            finished(sample)
+            return True
+        sample.open.sort(key=lambda task: task.upper)  # the worst last, where a counterexample is likeliest
+        chosen = sample.open[-ROUND:]
+        del sample.open[-ROUND:]
+        sample.waiting = len(chosen)
+        sample.boxes += len(chosen)
+        for task in chosen:
+            self._enter(task, task.level)
+        return False
+
+    def _used_up(self, sample: Sample) -> str:
+        if self.limits.seconds is not None and sample.seconds >= self.limits.seconds:
+            return "time"
+        return "boxes" if self.limits.boxes is not None and sample.boxes >= self.limits.boxes else ""
+
+    def _enter(self, task: Task, level: int) -> None:
+        """Have a part bounded at a level, or at the next one where this has proved too little to be worth its time."""
+        sample = task.sample
+        while len(sample.tried) < len(self.levels):
+            sample.tried.append(0)
+            sample.succeeded.append(0)
+        while level < len(self.levels) - 1 and sample.succeeded[level] + 1 < _WORTH * sample.tried[level]:
+            level += 1
+        task.level, task.exact = level, False
+        self.queues[level, False].append(task)
+
+    def _work(self, level: int, exact: bool) -> list[Sample]:
+        """Bound a batch of parts at a level, and return the samples that now wait for nothing."""
+        own, queue = self.levels[level], self.queues[level, exact]
+        tasks = [queue.popleft() for _ in range(min(len(queue), own.exact_batch if exact else own.batch))]
+        start = time.perf_counter()
+        (self._confirm if exact else self._bound)(tasks, own)
+        share = (time.perf_counter() - start) / len(tasks)
+        for task in tasks:
+            task.sample.seconds += share
+        return [sample for sample in dict.fromkeys(task.sample for task in tasks) if not sample.waiting]
+
+    def _of(self, tasks: Sequence[Task]) -> tuple[Tensor, Question, Box]:
+        index = self._index(tasks)
+        return self.images[index], self.question[index], boxes([task.part for task in tasks], self._over(tasks))
+
+    def _index(self, tasks: Sequence[Task]) -> Tensor:
+        return torch.tensor([task.sample.index for task in tasks], device=self.images.device)
+
+    def _over(self, tasks: Sequence[Task]) -> Box:
+        index = self._index(tasks)
+        return Box(self.box.center[index], self.box.radius[index])
+
+    def _bound(self, tasks: Sequence[Task], level: Level) -> None:
+        """Bound parts by a level's own net; what is not proved learns where its worst row leads."""
+        net, (images, question, box) = level.net, self._of(tasks)
+        asked, over = question.to(net.center), Box(*(end.to(net.center) for end in box))
+        found = net.branch_rows(images.to(net.center), asked.rows, over)
+        uppers = found.upper + asked.offset
+        worst = asked.worst(uppers)
+        row = (uppers - worst.unsqueeze(1)).abs().nan_to_num(torch.inf).argmin(1)
+        form = found.form[torch.arange(len(tasks), device=row.device), row]
+        middle = asked.worst(asked.values(net.perturbed(over.center, images.to(net.center))))
+        proved = worst.isfinite() & (worst < 0)
+        unproved = (~proved).nonzero().squeeze(1)
+        if len(unproved):
+            self._try([tasks[i] for i in unproved.tolist()], images[unproved], question[unproved], form[unproved])
+        for task, upper, center, done in zip(tasks, worst.tolist(), middle.tolist(), proved.tolist(), strict=True):
+            sample = task.sample
+            sample.tried[task.level] += 1
+            if done:
+                sample.succeeded[task.level] += 1
+                self._proved(task, upper) if level.exact is net else self._to_confirm(task)
+                continue
+            task.upper = upper
+            task.ratio = (upper - center) / abs(center) if center < 0 else math.inf
+            self._not_proved(task)
+
+    def _to_confirm(self, task: Task) -> None:
+        task.exact = True
+        self.queues[task.level, True].append(task)
+
+    def _confirm(self, tasks: Sequence[Task], level: Level) -> None:
+        """Bound parts that a level has proved once more, by the net whose word counts."""
+        images, question, box = self._of(tasks)
+        worst = question.worst(level.exact.upper_rows(images, question.rows, box) + question.offset)
+        for task, upper in zip(tasks, worst.tolist(), strict=True):
+            if math.isfinite(upper) and upper < 0:
+                self._proved(task, upper)
+            else:
+                task.upper, task.ratio = upper, 1.0
+                self._not_proved(task)
+
+    def _proved(self, task: Task, upper: float) -> None:
+        task.node.level = task.level
+        task.sample.proved += task.part.share
+        task.sample.waiting -= 1
+        task.sample.margin = max(task.sample.margin, upper) if task.sample.margin <= 0 else upper
+
+    def _not_proved(self, task: Task) -> None:
+        """To the next level, or to be halved at the end of the round."""
+        if task.level + 1 < len(self.levels):
+            self._enter(task, task.level + 1)
+            return
+        task.sample.failed.append(task)
+        task.sample.waiting -= 1
+
+    def _split(self, task: Task) -> None:
+        """Halve a part, once or as often as its bound promises to be of use: it is not bounded in between."""
+        times = math.ceil(math.log(task.ratio, _GAIN)) if 1 < task.ratio < math.inf else 1
+        left = [(task.part, task.node)]
+        for _ in range(max(1, min(times, _MOST_HALVINGS))):
+            left = [half for part, node in left for half in self._halved(task.sample, part, node)]
+        task.sample.open += [Task(task.sample, part, node, upper=task.upper) for part, node in left]
+
+    def _halved(self, sample: Sample, part: Part, node: Node) -> list[tuple[Part, Node]]:
+        width = part.upper - part.lower
+        dimension = int((self.influence[sample.index] * width).argmax())
+        if float(width[dimension]) < _SMALLEST:
+            sample.why = "precision"
+        return list(zip(part.halves(dimension), node.split(dimension), strict=True))
+
+    def _try(self, tasks: Sequence[Task], images: Tensor, question: Question, rising: Tensor) -> None:
+        """Whether a part's middle, or the corner where `rising [B, D]` leads, is a counterexample, in exact numbers."""
+        net = self.levels[0].exact
+        over = self._over(tasks)
+        lower, upper = (torch.stack(ends).to(rising) for ends in zip(*(task.part for task in tasks), strict=True))
+        for t in (torch.where(rising > 0, upper, lower), (lower + upper) / 2):
+            points = over.center + over.radius * t.to(over.center)
+            met = question.met(question.values(net.perturbed(points, images)))
+            for number in met.nonzero().squeeze(1).tolist():
+                tasks[number].sample.point = points[number].cpu()
