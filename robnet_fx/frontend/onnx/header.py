@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 
 from robnet_fx.errors import UnsupportedError, UsageError
+from robnet_fx.machine.files import read_unpacked
 
 _PIXELWISE = {"Identity", "Cast", "Add", "Sub", "Mul", "Div"}  # a normalisation, which leaves the axes alone
 
@@ -98,11 +99,9 @@ def header_of(path: Path, proto: onnx.ModelProto) -> Header:
 
 
 def read_proto(path: Path, *, weights: bool = True) -> onnx.ModelProto:
-    """The file, with the weights it keeps in other files unless they are not asked for. UsageError if it is no such."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    """The file, packed by gzip or not, with the weights it keeps in other files unless they are not asked for.
+    UsageError if it is no such."""
+    data = read_unpacked(path)
     begins_well = data[:1] == b"\x08"  # the first field of every ONNX file is its IR version
     damaged = f"{path} is {'truncated or damaged' if begins_well else 'not an ONNX file'}"
     try:

@@ -1,0 +1,170 @@
+"""An ONNX network and a property opened against each other: what is bounded are the file's own inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx, nn
+
+from robnet_fx.bounds.model import remarks
+from robnet_fx.errors import UnsupportedError, UsageError
+from robnet_fx.frontend.module import trace_module
+from robnet_fx.frontend.onnx.header import header_of, read_proto
+from robnet_fx.frontend.onnx.load import OnnxModel, load_onnx
+from robnet_fx.frontend.onnx.runtime import OnnxSession, difference, tolerance
+from robnet_fx.frontend.running import undisturbed
+from robnet_fx.images.layout import Layout
+from robnet_fx.passes.head import head_of
+from robnet_fx.passes.insert_layout import layout_of
+from robnet_fx.perturbations.input_box import InputBox, around
+from robnet_fx.problem import Problem
+from robnet_fx.verify.property import Case, Property
+from robnet_fx.verify.question import Question
+
+_POINTS = 8  # of the property's box, where our form of the network is compared with onnxruntime
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A network with a property of it.
+
+    `canonical` is the graph whose outputs the questions of `cases` are about; those of `stated` are about the file's.
+    The two differ where the graph has a 0 in front of them, so that one output is not taken for the logit of two
+    classes. `original` runs the file itself.
+    """
+
+    model: OnnxModel
+    original: OnnxSession
+    canonical: fx.GraphModule
+    stated: Property
+    cases: tuple[Case, ...]
+
+    device = torch.device("cpu")
+    """Where its bounds are computed."""
+
+    @property
+    def box(self) -> InputBox:
+        """The smallest box around all cases: an input is free that is not the same number everywhere."""
+        return _hull(self.stated)
+
+    @property
+    def problem(self) -> Problem:
+        """What is bounded: inputs as they are, without clip and normalisation."""
+        return Problem(self.box, None)
+
+    @property
+    def layout(self) -> Layout:
+        """Inputs as the file takes them."""
+        return layout_of(self.canonical)
+
+    @property
+    def remarks(self) -> Mapping[str, str]:
+        """What must be said of the network, by topic."""
+        return remarks(self.canonical)
+
+
+def open_instance(model: Path | str, stated: Property) -> Instance:
+    """Load an ONNX file for a property of it.
+
+    The property's `X_i` are the numbers of the file's input in row-major order, its `Y_j` those of its output, and so
+    they stay: a softmax or sigmoid at the end is left out only where every condition compares two outputs, which it
+    does not change; neither a normalisation nor an inner output that the file's metadata name is used. Before anything
+    is bounded, onnxruntime has given the same outputs at points of the box.
+    Raises `UsageError` where the numbers of inputs or outputs differ, and `UnsupportedError` for networks that cannot
+    be taken.
+    """
+    path = Path(model)
+    loaded = _loaded(path)
+    count = int(torch.Size(loaded.input_shape).numel())
+    points = _points(stated).to(loaded_dtype(loaded)) if stated.inputs == count else torch.zeros(_POINTS, count)
+    points = points.reshape(-1, *loaded.input_shape)
+    with torch.no_grad():
+        outputs = loaded(points)
+    if (count, outputs.shape[1]) != (stated.inputs, stated.outputs):
+        raise UsageError(
+            f"{path} has {count} inputs and {outputs.shape[1]} outputs, and the property is about {stated.inputs} and "
+            f"{stated.outputs}"
+        )
+    original = OnnxSession(loaded.proto)
+    worst = difference(outputs, original(points))
+    if worst > tolerance(loaded.part):
+        raise UnsupportedError(
+            f"{path}: PyTorch and onnxruntime disagree by {worst:.2g} (1 + |output|) at points of the property's box"
+        )
+    canonical = _traced(loaded, points)
+    head = head_of(canonical)
+    if not head.single and (head.function is None or all(_compares(case.question) for case in stated.cases)):
+        return Instance(loaded, original, canonical, stated, stated.cases)
+    canonical = _traced(_BehindZero(loaded), points)
+    return Instance(loaded, original, canonical, stated, tuple(_behind_zero(case) for case in stated.cases))
+
+
+def loaded_dtype(model: OnnxModel) -> torch.dtype:
+    """The floating-point type in which a file computes for us."""
+    return next((p.dtype for p in model.state_dict().values() if p.is_floating_point()), torch.float32)
+
+
+def _loaded(path: Path) -> OnnxModel:
+    proto = read_proto(path, weights=False)
+    if len(proto.graph.output) != 1:
+        raise UnsupportedError(f"{path}: a property is about one output, and the file has {len(proto.graph.output)}")
+    if (batch := header_of(path, proto).fixed_batch) not in (None, 1):
+        raise UnsupportedError(f"{path} takes {batch} inputs at a time, and a property is about one")
+    name = proto.graph.output[0].name
+    loaded = load_onnx(path, output=name)
+    if loaded.output_name != name:
+        raise UnsupportedError(f"{path}: the output {name} is no tensor")
+    if loaded.levels:
+        raise UnsupportedError(f"{path}: the input is whole numbers, and a property is about real ones")
+    return loaded
+
+
+def _traced(module: nn.Module, example: Tensor) -> fx.GraphModule:
+    """The canonical graph: inputs in the file's own layout, whatever they are."""
+    with undisturbed(module) as guest:
+        return trace_module(guest, example[:2])
+
+
+class _BehindZero(nn.Module):
+    """The outputs of a network behind a 0: as many as are no single logit, and nothing at the end that goes."""
+
+    def __init__(self, network: OnnxModel) -> None:
+        super().__init__()
+        self.network, self.remarks = network, network.remarks
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return nn.functional.pad(self.network(inputs), [1, 0])
+
+
+def _behind_zero(case: Case) -> Case:
+    rows = nn.functional.pad(case.question.rows, [1, 0])
+    return replace(case, question=replace(case.question, rows=rows))
+
+
+def _compares(question: Question) -> bool:
+    """Whether every row is a positive multiple of one output less another: what no increasing function changes."""
+    rows = question.rows[0]
+    two = ((rows != 0).sum(1) == 2) & (rows.sum(1) == 0)
+    return bool((two & (question.offset[0] == 0)).all())
+
+
+def _hull(stated: Property) -> InputBox:
+    return InputBox(
+        torch.stack([case.lower for case in stated.cases]).amin(0),
+        torch.stack([case.upper for case in stated.cases]).amax(0),
+    )
+
+
+def _points(stated: Property) -> Tensor:
+    """`[N, n]` float64 points of the property's boxes: the middle of the first, and random ones."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for number in range(_POINTS):
+        case = stated.cases[number % len(stated.cases)]
+        middle, radius = around(case.lower, case.upper)
+        t = torch.rand(len(middle), generator=generator, dtype=torch.float64) * 2 - 1
+        found.append(middle + radius * (t if number else 0 * t))
+    return torch.stack(found)
