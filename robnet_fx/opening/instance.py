@@ -23,6 +23,7 @@ from robnet_fx.perturbations.input_box import InputBox, around
 from robnet_fx.problem import Problem
 from robnet_fx.verify.property import Case, Property
 from robnet_fx.verify.question import Question
+from robnet_fx.verify.solve import Counterexample
 
 _POINTS = 8  # of the property's box, where our form of the network is compared with onnxruntime
 
@@ -54,6 +55,14 @@ class Instance:
     def problem(self) -> Problem:
         """What is bounded: inputs as they are, without clip and normalisation."""
         return Problem(self.box, None)
+
+    def confirm(self, number: int, inputs: Tensor) -> Counterexample | None:
+        """What the file itself makes of inputs `[n]`, brought into the box of a case as numbers of the file's own type;
+        None where its outputs there are not what must not happen."""
+        case = self.stated.cases[number]
+        given = case.nearest(inputs, self.original.dtype)
+        (outputs,) = self.original(given.reshape(1, *self.model.input_shape))
+        return Counterexample(given, outputs) if case.violated(outputs) else None
 
     @property
     def layout(self) -> Layout:

@@ -24,8 +24,9 @@ _TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(flo
 class OnnxSession:
     """An ONNX classifier as a function: images [B, *S] -> its first output [B, K], B free whatever the file says.
 
-    `network` is a model, its bytes or its path. A file with a fixed batch size is fed in pieces of that size, one of
-    uint8 images with the nearest levels to images in 0..1.
+    `network` is a model, its bytes or its path; `dtype` the floating-point type it takes, float32 for uint8 images. A
+    file with a fixed batch size is fed in pieces of that size, one of uint8 images with the nearest levels to images in
+    0..1.
     Raises UnsupportedError where onnxruntime refuses the file or the images.
     """
 
@@ -40,6 +41,8 @@ class OnnxSession:
             raise UnsupportedError(f"onnxruntime refuses the network: {_first_line(error)}") from error
         size = next(iter(self.session.get_inputs()[0].shape), None)
         self.fixed_batch = size if isinstance(size, int) and size > 0 else None
+        kind = _TYPES.get(self.session.get_inputs()[0].type, np.float32)
+        self.dtype = torch.from_numpy(np.empty(0, kind)).dtype
 
     def __call__(self, images: Tensor) -> Tensor:
         array, count = self._as_taken(images.detach().cpu().numpy()), len(images)
