@@ -36,8 +36,8 @@ def verify(
 ) -> None:
     """Say whether PROPERTY, a VNN-LIB file, holds for MODEL, any network with bound rules.
 
-    The first word on standard output is holds, violated, unknown or timeout. Of a violated property a counterexample follows, an input in the box with
-    the outputs that onnxruntime has for it. All four are answers and end with 0.
+    The first word on standard output is holds, violated, unknown or timeout. Of a violated property a counterexample
+    follows, an input in the box with the outputs that onnxruntime has for it. All four are answers and end with 0.
 
     Example: `robnet-fx verify network.onnx property.vnnlib --timeout 60`
     """

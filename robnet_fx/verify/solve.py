@@ -33,10 +33,15 @@ class Counterexample(NamedTuple):
     outputs: Tensor
 
 
+Confirm = Callable[[int, Tensor], Counterexample | None]
+"""What the file itself makes of inputs `[n]` that our arithmetic found for a case; None where they are no
+counterexample to it."""
+
+
 @dataclass(frozen=True)
 class Solved:
     """The answer of a property, with its counterexample if it is violated, the decision on each case (None where
-    another one settled the property before) and why cases are open."""
+    another one settled the property before, or no time was left) and why cases are open."""
 
     answer: str
     seconds: float
@@ -63,60 +68,83 @@ def _document(decision: Decision) -> dict[str, Any]:
 
 
 def solve(
-    net: BoundedModel,
-    cases: Sequence[Case],
-    confirm: Callable[[int, Tensor], Counterexample | None],
-    *,
-    limits: Limits,
-    progress: Progress = SILENT,
+    net: BoundedModel, cases: Sequence[Case], confirm: Confirm, *, limits: Limits, progress: Progress = SILENT
 ) -> Solved:
     """Decide cases about the outputs of `net`, whose perturbation is an `InputBox` around all of them.
 
-    `limits` are those of the whole property in seconds, and of each case in boxes. `confirm(number, inputs [n])` says
-    what the file itself makes of inputs that our arithmetic found for a case, None where they are no counterexample to
-    it: then others nearby are tried, and if none is confirmed the case stays open. A violated case ends the search.
+    `limits` are those of the whole property in seconds, and of each case in boxes. A violated case ends the search. A
+    counterexample that is not confirmed is no violation: others nearby are tried, and if none is confirmed the case
+    stays open.
     """
-    start = time.monotonic()
-    free = net.transform.get_buffer("free").cpu()
-    decisions: list[Decision | None] = [None] * len(cases)
-    waiting, unconfirmed = list(range(len(cases))), set[int]()
+    search, alone = _Search(net, cases, confirm, limits), len(cases) == 1
+    for share in _ROUNDS if limits.seconds is not None and not alone else _ROUNDS[-1:]:
+        if alone:
+            search.go(share, progress, SILENT)
+        else:
+            search.go(share, SILENT, progress)
+    return search.solved()
 
-    def left() -> float | None:
-        return None if limits.seconds is None else limits.seconds - (time.monotonic() - start)
 
-    for share in _ROUNDS if limits.seconds is not None and len(cases) > 1 else _ROUNDS[-1:]:
-        still_open = []
-        for position, number in enumerate(waiting):
-            remaining = left()
-            if remaining is not None and remaining <= 0:
-                still_open += waiting[position:]
-                break
-            seconds = None if remaining is None else remaining * share / (len(waiting) - position)
-            middle, radius = around(cases[number].lower, cases[number].upper)
-            image, reach = middle.reshape(1, *net.input_shape), radius[free].unsqueeze(0)
-            box, question = Box(torch.zeros_like(reach), reach), cases[number].question
-            given = Limits(seconds, limits.boxes)
-            (decision,) = decide(net, image, question, limits=given, box=box, progress=progress)
-            decisions[number] = decision
-            if decision.answer == "falsified" and decision.point is not None:
-                for point in _from(net, image, question, box, decision.point):
-                    if (found := confirm(number, middle.index_add(0, free, point))) is not None:
-                        return Solved(VIOLATED, time.monotonic() - start, tuple(decisions), found)
-                unconfirmed.add(number)
-            elif decision.answer != "certified":
-                still_open.append(number)
-        waiting = still_open
-    spent, remaining = time.monotonic() - start, left()
-    if not waiting and not unconfirmed:
-        return Solved(HOLDS, spent, tuple(decisions))
-    reasons = [f"case {n}: onnxruntime does not confirm the counterexample found" for n in sorted(unconfirmed)]
-    for number in waiting:
-        decision = decisions[number]
-        why = "not begun" if decision is None else f"{decision.why}, {decision.proved:.1%} of the box proved"
-        reasons.append(f"case {number}: {why}")
-    out_of_time = remaining is not None and remaining <= _SPENT * (limits.seconds or 0)
-    answer = TIMEOUT if out_of_time and not unconfirmed else UNKNOWN
-    return Solved(answer, spent, tuple(decisions), None, tuple(reasons))
+class _Search:
+    def __init__(self, net: BoundedModel, cases: Sequence[Case], confirm: Confirm, limits: Limits) -> None:
+        self._net, self._cases, self._confirm, self._limits = net, cases, confirm, limits
+        self._start = time.monotonic()
+        self._free = net.transform.get_buffer("free").cpu()
+        self._decisions: list[Decision | None] = [None] * len(cases)
+        self._waiting, self._unconfirmed = list(range(len(cases))), set[int]()
+        self._found: Counterexample | None = None
+
+    def _left(self) -> float | None:
+        """Seconds, None where they are not counted."""
+        seconds = self._limits.seconds
+        return None if seconds is None else seconds - (time.monotonic() - self._start)
+
+    def go(self, share: float, inside: Progress, across: Progress) -> None:
+        """Give every open case its part of a share of the time that is left."""
+        waiting, self._waiting = self._waiting, []
+        with across.task("cases", len(waiting)) as task:
+            for position, number in enumerate(waiting):
+                left = self._left()
+                if self._found is not None or (left is not None and left <= 0):
+                    self._waiting += waiting[position:]
+                    return
+                seconds = None if left is None else left * share / (len(waiting) - position)
+                self._decide(number, Limits(seconds, self._limits.boxes), inside)
+                task.advance(1, open=str(len(self._waiting)))
+
+    def _decide(self, number: int, limits: Limits, progress: Progress) -> None:
+        case = self._cases[number]
+        middle, radius = around(case.lower, case.upper)
+        image, reach = middle.reshape(1, *self._net.input_shape), radius[self._free].unsqueeze(0)
+        box = Box(torch.zeros_like(reach), reach)
+        (decision,) = decide(self._net, image, case.question, limits=limits, box=box, progress=progress)
+        self._decisions[number] = decision
+        if decision.answer == "falsified" and decision.point is not None:
+            for point in _from(self._net, image, case.question, box, decision.point):
+                self._found = self._confirm(number, middle.index_add(0, self._free, point))
+                if self._found is not None:
+                    return
+            self._unconfirmed.add(number)
+        elif decision.answer != "certified":
+            self._waiting.append(number)
+
+    def solved(self) -> Solved:
+        """The answer as far as the search went."""
+        spent, left, decisions = time.monotonic() - self._start, self._left(), tuple(self._decisions)
+        if self._found is not None:
+            return Solved(VIOLATED, spent, decisions, self._found)
+        if not self._waiting and not self._unconfirmed:
+            return Solved(HOLDS, spent, decisions)
+        reasons = [
+            f"case {n}: onnxruntime does not confirm the counterexample found" for n in sorted(self._unconfirmed)
+        ]
+        for number in self._waiting:
+            decision = decisions[number]
+            why = "not begun" if decision is None else f"{decision.why}, {decision.proved:.1%} of the box proved"
+            reasons.append(f"case {number}: {why}")
+        out_of_time = left is not None and left <= _SPENT * (self._limits.seconds or 0)
+        answer = TIMEOUT if out_of_time and not self._unconfirmed else UNKNOWN
+        return Solved(answer, spent, decisions, None, tuple(reasons))
 
 
 def _from(net: BoundedModel, image: Tensor, question: Question, box: Box, point: Tensor) -> Iterator[Tensor]:
