@@ -43,11 +43,14 @@ def verify(
     """
     start = time.monotonic()
 
+    import torch
+
     from robnet_fx.bounds.methods import default_method
     from robnet_fx.bounds.model import BoundedModel
     from robnet_fx.cli.errors import warn
     from robnet_fx.cli.opened import usual_symbols
     from robnet_fx.cli.output import announce, show
+    from robnet_fx.cli.pace import settle_by_bounds
     from robnet_fx.interchange.results import counterexample, write_results
     from robnet_fx.interchange.vnnlib import read_vnnlib
     from robnet_fx.machine.files import sha256_of_file
@@ -60,8 +63,8 @@ def verify(
     from robnet_fx.verify.solve import solve
 
     instance = open_instance(model, read_vnnlib(stated))
-    problem = instance.problem
-    transform = problem.perturbation.build(instance.layout.image)
+    box, problem = instance.box, instance.problem
+    transform = box.build(instance.layout.image)
     method = default_method(transform)
     net = BoundedModel(instance.canonical, problem, method, usual_symbols(instance, problem, method, None))
     shown = describe_method(method, None, None, transform.dimensions, net.symbols)
@@ -76,6 +79,8 @@ def verify(
     if instance.stated.empty:
         warn(f"{stated}: {instance.stated.empty} boxes are empty and hold no input")
 
+    middle = box.midpoint.reshape(1, *net.input_shape)
+    settle_by_bounds(net, middle, torch.zeros(1, dtype=torch.int64))
     seconds = 300.0 if timeout is None and boxes is None else timeout
     limits = Limits(None if seconds is None else seconds - (time.monotonic() - start), boxes)
     solved = solve(net, instance.cases, instance.confirm, limits=limits, progress=Bars(notes()))

@@ -113,7 +113,9 @@ class _Reader:
 
     def _question(self, groups: Sequence[Sequence[Condition]]) -> Question:
         """Groups without conditions are met by any outputs."""
-        filled = [(number, c) for number, group in enumerate(groups) for c in (group or [None])]
+        filled: list[tuple[int, Condition | None]] = []
+        for number, group in enumerate(groups):
+            filled += [(number, condition) for condition in group] or [(number, None)]
         rows = torch.zeros(1, len(filled), self._outputs, dtype=torch.float64)
         offset = torch.zeros(1, len(filled), dtype=torch.float64)
         for k, (_, condition) in enumerate(filled):
@@ -170,7 +172,7 @@ class _Bounds:
         return self.ends.numpy().tobytes() + self.open.numpy().tobytes()
 
     def case(self, question: Question) -> Case:
-        return Case(*self.ends, self.open, question)
+        return Case(self.ends[_LOWER], self.ends[_UPPER], self.open, question)
 
 
 def _of_input(condition: Condition) -> bool:

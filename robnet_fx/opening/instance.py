@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,19 +88,16 @@ def open_instance(model: Path | str, stated: Property) -> Instance:
     """
     path = Path(model)
     loaded = _loaded(path)
-    count = int(torch.Size(loaded.input_shape).numel())
-    points = _points(stated).to(loaded_dtype(loaded)) if stated.inputs == count else torch.zeros(_POINTS, count)
-    points = points.reshape(-1, *loaded.input_shape)
+    if (count := math.prod(loaded.input_shape)) != stated.inputs:
+        raise UsageError(f"{path} has {count} inputs, and the property is about {stated.inputs}")
+    points = _points(stated).to(_dtype(loaded)).reshape(-1, *loaded.input_shape)
     with torch.no_grad():
         outputs = loaded(points)
-    if (count, outputs.shape[1]) != (stated.inputs, stated.outputs):
-        raise UsageError(
-            f"{path} has {count} inputs and {outputs.shape[1]} outputs, and the property is about {stated.inputs} and "
-            f"{stated.outputs}"
-        )
+    if outputs.shape[1] != stated.outputs:
+        raise UsageError(f"{path} has {outputs.shape[1]} outputs, and the property is about {stated.outputs}")
     original = OnnxSession(loaded.proto)
     worst = difference(outputs, original(points))
-    if worst > tolerance(loaded.part):
+    if not worst <= tolerance(loaded.part):
         raise UnsupportedError(
             f"{path}: PyTorch and onnxruntime disagree by {worst:.2g} (1 + |output|) at points of the property's box"
         )
@@ -111,7 +109,7 @@ def open_instance(model: Path | str, stated: Property) -> Instance:
     return Instance(loaded, original, canonical, stated, tuple(_behind_zero(case) for case in stated.cases))
 
 
-def loaded_dtype(model: OnnxModel) -> torch.dtype:
+def _dtype(model: OnnxModel) -> torch.dtype:
     """The floating-point type in which a file computes for us."""
     return next((p.dtype for p in model.state_dict().values() if p.is_floating_point()), torch.float32)
 
@@ -162,8 +160,8 @@ def _compares(question: Question) -> bool:
 
 def _hull(stated: Property) -> InputBox:
     return InputBox(
-        torch.stack([case.lower for case in stated.cases]).amin(0),
-        torch.stack([case.upper for case in stated.cases]).amax(0),
+        torch.stack([case.lower for case in stated.cases]).amin(0).tolist(),
+        torch.stack([case.upper for case in stated.cases]).amax(0).tolist(),
     )
 
 

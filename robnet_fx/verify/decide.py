@@ -73,7 +73,7 @@ def _one(net: BoundedModel, image: Tensor, question: Question, box: Box, limits:
     each = Question(question.rows.expand(_POINTS, -1, -1), question.offset.expand(_POINTS, -1), question.group,
                     question.strict)  # fmt: skip
     values = each.values(net(points, image.expand(_POINTS, *image.shape[1:])))
-    met = each.worst(torch.where(question.strict, values - 1e-300, values))
+    met = each.worst(torch.where(question.strict & (values == 0), -1.0, values))
     if float(met.max()) >= 0:
         best = int(met.argmax())
         spent = time.monotonic() - start
@@ -85,7 +85,7 @@ def _one(net: BoundedModel, image: Tensor, question: Question, box: Box, limits:
             why = "boxes" if boxes >= (limits.boxes or 10_000) else "time"
             return Decision("unknown", "", boxes, spent, max(worst, 0.0), None, proved, f"out of {why}")
         here, share = waiting.pop()
-        _, upper = net.bounds(image, question.rows, *here)
+        _, upper = net.get_submodule("bounds")(image, question.rows, *here)
         margin = float(question.worst(upper + question.offset))
         boxes += 1
         if margin < 0:
