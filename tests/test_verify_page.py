@@ -1,4 +1,4 @@
-"""docs/verify.md: its network is made, its property written, and its commands print what is shown, but for the numbers."""
+"""docs/verify.md: its network is made, its property written, and its commands print what is shown but for numbers."""
 
 from __future__ import annotations
 
