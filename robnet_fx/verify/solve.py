@@ -21,7 +21,8 @@ from robnet_fx.verify.question import Question
 
 HOLDS, VIOLATED, UNKNOWN, TIMEOUT = "holds", "violated", "unknown", "timeout"
 
-_ROUNDS = (0.1, 1.0)  # of the time that is left, shared by the open cases: an easy one may settle the property
+_FIRST = 0.1  # of the time, for a first look at several cases: an easy one may settle the property
+_TOGETHER = 64  # cases that are looked at at once
 _STEPS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the radius, from a counterexample that is not confirmed
 _SPENT = 0.05  # of the time: less is as good as none
 
@@ -76,12 +77,10 @@ def solve(
     counterexample that is not confirmed is no violation: others nearby are tried, and if none is confirmed the case
     stays open.
     """
-    search, alone = _Search(net, cases, confirm, limits), len(cases) == 1
-    for share in _ROUNDS if limits.seconds is not None and not alone else _ROUNDS[-1:]:
-        if alone:
-            search.go(share, progress, SILENT)
-        else:
-            search.go(share, SILENT, progress)
+    search = _Search(net, cases, confirm, limits)
+    if limits.seconds is not None and len(cases) > 1:
+        search.go(_FIRST, _TOGETHER, progress)
+    search.go(1, 1 if limits.seconds is not None else _TOGETHER, progress)
     return search.solved()
 
 
@@ -99,34 +98,50 @@ class _Search:
         seconds = self._limits.seconds
         return None if seconds is None else seconds - (time.monotonic() - self._start)
 
-    def go(self, share: float, inside: Progress, across: Progress) -> None:
-        """Give every open case its part of a share of the time that is left."""
+    def go(self, share: float, together: int, progress: Progress) -> None:
+        """Give every open case its part of a share of the time that is left, so many of them at once."""
+        if self._found is not None or not self._waiting:
+            return
         waiting, self._waiting = self._waiting, []
+        inside, across = (progress, SILENT) if len(waiting) == 1 else (SILENT, progress)
         with across.task("cases", len(waiting)) as task:
-            for position, number in enumerate(waiting):
+            while waiting:
                 left = self._left()
                 if self._found is not None or (left is not None and left <= 0):
-                    self._waiting += waiting[position:]
+                    self._waiting += waiting
                     return
-                seconds = None if left is None else left * share / (len(waiting) - position)
-                self._decide(number, Limits(seconds, self._limits.boxes), inside)
-                task.advance(1, open=str(len(self._waiting)))
+                seconds = None if left is None else left * share / len(waiting)
+                chosen = [number for number in waiting if self._alike(number, waiting[0])][:together]
+                waiting = [number for number in waiting if number not in chosen]
+                self._decide(chosen, Limits(seconds, self._limits.boxes), inside)
+                task.advance(len(chosen), open=str(len(self._waiting)))
 
-    def _decide(self, number: int, limits: Limits, progress: Progress) -> None:
-        case = self._cases[number]
-        middle, radius = around(case.lower, case.upper)
-        image, reach = middle.reshape(1, *self._net.input_shape), radius[self._free].unsqueeze(0)
-        box = Box(torch.zeros_like(reach), reach)
-        (decision,) = decide(self._net, image, case.question, limits=limits, box=box, progress=progress)
-        self._decisions[number] = decision
-        if decision.answer == "falsified" and decision.point is not None:
-            for point in _from(self._net, image, case.question, box, decision.point):
-                self._found = self._confirm(number, middle.index_add(0, self._free, point))
-                if self._found is not None:
-                    return
-            self._unconfirmed.add(number)
-        elif decision.answer != "certified":
-            self._waiting.append(number)
+    def _alike(self, number: int, other: int) -> bool:
+        """Whether the conditions of two cases are grouped alike, so that they make one question."""
+        one, two = self._cases[number].question, self._cases[other].question
+        return torch.equal(one.group, two.group) and torch.equal(one.strict, two.strict)
+
+    def _decide(self, numbers: Sequence[int], limits: Limits, progress: Progress) -> None:
+        cases = [self._cases[number] for number in numbers]
+        first, shape = cases[0].question, self._net.input_shape
+        middle, radius = around(torch.stack([c.lower for c in cases]), torch.stack([c.upper for c in cases]))
+        reach = radius[:, self._free]
+        images, box = middle.reshape(-1, *shape), Box(torch.zeros_like(reach), reach)
+        rows, offset = (torch.cat([getattr(c.question, name) for c in cases]) for name in ("rows", "offset"))
+        question = Question(rows, offset, first.group, first.strict)
+        decisions = decide(self._net, images, question, limits=limits, box=box, progress=progress)
+        for k, (number, decision) in enumerate(zip(numbers, decisions, strict=True)):
+            self._decisions[number] = decision
+            if decision.answer == "falsified" and decision.point is not None:
+                one = slice(k, k + 1)
+                near = _from(self._net, images[one], question[one], Box(box.center[one], reach[one]), decision.point)
+                inputs = (middle[k].index_add(0, self._free, point) for point in near)
+                found = next(filter(None, (self._confirm(number, x) for x in inputs)), None)
+                self._found = self._found or found
+                if found is None:
+                    self._unconfirmed.add(number)
+            elif decision.answer != "certified":
+                self._waiting.append(number)
 
     def solved(self) -> Solved:
         """The answer as far as the search went."""
