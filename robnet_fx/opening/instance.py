@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx
 import torch
 from torch import Tensor, fx, nn
 
 from robnet_fx.bounds.model import remarks
 from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend.module import trace_module
-from robnet_fx.frontend.onnx.header import header_of, read_proto
-from robnet_fx.frontend.onnx.load import OnnxModel, load_onnx
+from robnet_fx.frontend.onnx.header import header_of, read_proto, with_batch
+from robnet_fx.frontend.onnx.load import OnnxModel, load_proto
 from robnet_fx.frontend.onnx.runtime import OnnxSession, difference, tolerance
 from robnet_fx.frontend.running import undisturbed
 from robnet_fx.images.layout import Layout
@@ -87,7 +88,8 @@ def open_instance(model: Path | str, stated: Property) -> Instance:
     be taken.
     """
     path = Path(model)
-    loaded = _loaded(path)
+    proto = read_proto(path)
+    loaded = _loaded(path, proto)
     if (count := math.prod(loaded.input_shape)) != stated.inputs:
         raise UsageError(f"{path} has {count} inputs, and the property is about {stated.inputs}")
     points = _points(stated).to(_dtype(loaded)).reshape(-1, *loaded.input_shape)
@@ -95,7 +97,7 @@ def open_instance(model: Path | str, stated: Property) -> Instance:
         outputs = loaded(points)
     if outputs.shape[1] != stated.outputs:
         raise UsageError(f"{path} has {outputs.shape[1]} outputs, and the property is about {stated.outputs}")
-    original = OnnxSession(loaded.proto)
+    original = OnnxSession(proto)
     worst = difference(outputs, original(points))
     if not worst <= tolerance(loaded.part):
         raise UnsupportedError(
@@ -114,14 +116,14 @@ def _dtype(model: OnnxModel) -> torch.dtype:
     return next((p.dtype for p in model.state_dict().values() if p.is_floating_point()), torch.float32)
 
 
-def _loaded(path: Path) -> OnnxModel:
-    proto = read_proto(path, weights=False)
+def _loaded(path: Path, proto: onnx.ModelProto) -> OnnxModel:
+    proto = with_batch(proto)
     if len(proto.graph.output) != 1:
         raise UnsupportedError(f"{path}: a property is about one output, and the file has {len(proto.graph.output)}")
     if (batch := header_of(path, proto).fixed_batch) not in (None, 1):
         raise UnsupportedError(f"{path} takes {batch} inputs at a time, and a property is about one")
     name = proto.graph.output[0].name
-    loaded = load_onnx(path, output=name)
+    loaded = load_proto(path, proto, output=name)
     if loaded.output_name != name:
         raise UnsupportedError(f"{path}: the output {name} is no tensor")
     if loaded.levels:

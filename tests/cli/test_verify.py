@@ -304,3 +304,28 @@ def test_no_image_is_asked_for(verify):
     ends = " ".join(f"(<= Y_{j} {low[j]}) (>= Y_{j} {high[j]})" for j in range(2))
     stated(f"(assert (or {ends}))", inputs=4, box=box)
     assert verify().stdout == "holds\n"
+
+
+def test_an_input_without_a_batch(verify):
+    """As the competition's own small tests have it: `[2]` in and `[3]` out."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
+    by_hand(Path("net.onnx"), nodes, {"w": 4 * weight(2, 3)}, inputs=(("x", FLOAT, [2]),), outputs=(("y", 1, [3]),))
+    session = onnxruntime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"])
+    corners = [session.run(None, {"x": np.array(c, np.float32)})[0] for c in np.ndindex(2, 2)]
+    top = float(max(y[1] for y in corners))
+    stated(f"(assert (>= Y_1 {top + 0.01}))", outputs=3)
+    assert verify().stdout == "holds\n"
+    stated(f"(assert (>= Y_1 {top - 0.01}))", outputs=3)
+    text = verify().stdout
+    x, y = found_in(text.removeprefix("violated\n"))
+    assert text.startswith("violated\n")
+    assert np.array_equal(session.run(None, {"x": x.astype(np.float32)})[0], y)
+
+
+def test_an_input_without_a_batch_whose_nodes_need_it_so(run):
+    """A column is multiplied from the left: with a batch in front it means something else."""
+    by_hand(Path("net.onnx"), [helper.make_node("MatMul", ["w", "x"], ["y"])], {"w": weight(2, 2)},
+            inputs=(("x", FLOAT, [2]),), outputs=(("y", 1, [2]),))  # fmt: skip
+    stated("(assert (>= Y_0 0))")
+    result = run("verify", "net.onnx", "p.vnnlib")
+    assert result.exit_code == 3 and not result.stdout

@@ -120,6 +120,23 @@ def read_proto(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     return proto
 
 
+def with_batch(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with a batch of 1 in front of an input that has one axis alone; whether its nodes mean the same then is
+    for who runs both to see. Any other model is returned as it is."""
+    inputs = image_inputs(proto.graph)
+    if len(inputs) != 1 or len(port(inputs[0]).axes or ()) != 1:
+        return proto
+    made = onnx.ModelProto.FromString(proto.SerializeToString())
+    (image,) = image_inputs(made.graph)
+    axes = image.type.tensor_type.shape.dim
+    axes.add().CopyFrom(axes[0])
+    axes[0].Clear()
+    axes[0].dim_value = 1
+    for value in (*made.graph.output, *made.graph.value_info):
+        value.type.tensor_type.ClearField("shape")
+    return made
+
+
 def image_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     """The inputs that are not weights: files before IR version 4 list these too."""
     stored = {tensor.name for tensor in (*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer))}
