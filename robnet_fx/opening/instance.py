@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from robnet_fx.bounds.model import remarks
 from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend.module import trace_module
-from robnet_fx.frontend.onnx.header import header_of, read_proto, with_batch
+from robnet_fx.frontend.onnx.header import Port, header_of, read_proto, with_batch
 from robnet_fx.frontend.onnx.load import OnnxModel, load_proto
 from robnet_fx.frontend.onnx.runtime import OnnxSession, difference, tolerance
 from robnet_fx.frontend.running import undisturbed
@@ -89,7 +89,7 @@ def open_instance(model: Path | str, stated: Property) -> Instance:
     """
     path = Path(model)
     proto = read_proto(path)
-    loaded = _loaded(path, proto)
+    loaded = _loaded(path, with_batch(proto), stated.inputs)
     if (count := math.prod(loaded.input_shape)) != stated.inputs:
         raise UsageError(f"{path} has {count} inputs, and the property is about {stated.inputs}")
     points = _points(stated).to(_dtype(loaded)).reshape(-1, *loaded.input_shape)
@@ -116,19 +116,30 @@ def _dtype(model: OnnxModel) -> torch.dtype:
     return next((p.dtype for p in model.state_dict().values() if p.is_floating_point()), torch.float32)
 
 
-def _loaded(path: Path, proto: onnx.ModelProto) -> OnnxModel:
-    proto = with_batch(proto)
+def _loaded(path: Path, proto: onnx.ModelProto, inputs: int) -> OnnxModel:
     if len(proto.graph.output) != 1:
         raise UnsupportedError(f"{path}: a property is about one output, and the file has {len(proto.graph.output)}")
-    if (batch := header_of(path, proto).fixed_batch) not in (None, 1):
+    header, name = header_of(path, proto), proto.graph.output[0].name
+    if (batch := header.fixed_batch) not in (None, 1):
         raise UnsupportedError(f"{path} takes {batch} inputs at a time, and a property is about one")
-    name = proto.graph.output[0].name
-    loaded = load_proto(path, proto, output=name)
+    loaded = load_proto(path, proto, _shape(path, header.image, inputs), name)
     if loaded.output_name != name:
         raise UnsupportedError(f"{path}: the output {name} is no tensor")
     if loaded.levels:
         raise UnsupportedError(f"{path}: the input is whole numbers, and a property is about real ones")
     return loaded
+
+
+def _shape(path: Path, image: Port, inputs: int) -> tuple[int, ...] | None:
+    """The shape of an input that leaves one of its sizes open, as the number of a property's inputs settles it; None
+    where none is open."""
+    if image.axes is not None and not image.open:
+        return None
+    sizes = [axis.size for axis in image.axes or ()][1:]
+    known = math.prod(size for size in sizes if size is not None)
+    if sizes.count(None) != 1 or inputs % known:
+        raise UnsupportedError(f"{path}: {inputs} numbers do not settle the sizes that the input {image} leaves open")
+    return tuple(inputs // known if size is None else size for size in sizes)
 
 
 def _traced(module: nn.Module, example: Tensor) -> fx.GraphModule:

@@ -24,7 +24,7 @@ FLOAT = TensorProto.FLOAT
 
 def layers(path="net.onnx", shape=(1, 2), outputs=2, end=(), seed=0, props=None, **more):
     """A network of one hidden layer over inputs of any shape, with nodes at its `end` that read `z` and give `y`."""
-    count = int(np.prod(shape[1:]))
+    count = int(np.prod([{"open": 2, "h": 1, "w": 1}.get(size, size) for size in shape[1:]]))
     weights = {
         "flat": np.array([-1, count]),
         "w": 4 * weight(count, 8, seed=seed),
@@ -56,10 +56,15 @@ def stated(text, inputs=2, outputs=2, path="p.vnnlib", box=(0.0, 1.0)):
     return path
 
 
+def shape_of(session):
+    """Of an input of the session's file; a size called `open` is 2."""
+    return [size if isinstance(size, int) else {"open": 2}.get(size, 1) for size in session.get_inputs()[0].shape]
+
+
 def sampled(path="net.onnx", count=2000, box=(0.0, 1.0)):
     """Outputs `[count, m]` of the file at points of a box, half of them corners and middles of its sides."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    shape = [size if isinstance(size, int) else 1 for size in session.get_inputs()[0].shape]
+    shape = shape_of(session)
     points = np.random.default_rng(0).uniform(*box, (count, *shape)).astype(np.float32)
     points[: count // 2] = np.linspace(*box, 3)[np.random.default_rng(1).integers(0, 3, (count // 2, *shape))]
     return np.stack([session.run(None, {session.get_inputs()[0].name: x})[0].reshape(-1) for x in points])
@@ -75,7 +80,7 @@ def found_in(text):
 def assert_confirmed(text, path="net.onnx", box=(0.0, 1.0)):
     x, y = found_in(text)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    shape = [size if isinstance(size, int) else 1 for size in session.get_inputs()[0].shape]
+    shape = shape_of(session)
     assert np.array_equal(x, x.astype(np.float32)) and (box[0] <= x).all() and (x <= box[1]).all()
     (outputs,) = session.run(None, {session.get_inputs()[0].name: x.astype(np.float32).reshape(shape)})
     assert np.array_equal(outputs.reshape(-1), y)
@@ -92,7 +97,7 @@ def verify(run):
     return call
 
 
-@pytest.mark.parametrize("shape", [(1, 2), (1, 1, 1, 2), (1, 2, 1), ("N", 2)])
+@pytest.mark.parametrize("shape", [(1, 2), (1, 1, 1, 2), (1, 2, 1), ("N", 2), (1, "open", 1)])
 def test_holds_and_violated(verify, shape):
     """On both sides of what a thousand corners and points reach."""
     layers(shape=shape)
@@ -267,6 +272,7 @@ def two_outputs():
         (lambda: stated("", outputs=3), 2, "has 2 outputs, and the property is about 3"),
         (lambda: Path("p.vnnlib").unlink(), 2, "cannot read"),
         (lambda: layers(shape=(5, 2)), 3, "takes 5 inputs at a time"),
+        (lambda: layers(shape=(1, "h", "w", 2)), 3, "2 numbers do not settle the sizes"),
         (two_outputs, 3, "a property is about one output"),
         (lambda: Path("net.onnx").write_bytes(b"nothing"), 2, "not an ONNX file"),
     ],
