@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,8 @@ from robnet_fx.verify.question import Question
 HOLDS, VIOLATED, UNKNOWN, TIMEOUT = "holds", "violated", "unknown", "timeout"
 
 _FIRST = 0.1  # of the time, for a first look at several cases: an easy one may settle the property
-_TOGETHER = 64  # cases that are looked at at once
+_LOOK = 0.1  # seconds: a shorter first look sees nothing
+_ALONE, _TOGETHER = 1.0, 64  # seconds that a case is worth work of its own; else so many are decided at once
 _STEPS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the radius, from a counterexample that is not confirmed
 _SPENT = 0.05  # of the time: less is as good as none
 
@@ -78,9 +80,9 @@ def solve(
     stays open.
     """
     search = _Search(net, cases, confirm, limits)
-    if limits.seconds is not None and len(cases) > 1:
-        search.go(_FIRST, _TOGETHER, progress)
-    search.go(1, 1 if limits.seconds is not None else _TOGETHER, progress)
+    if limits.seconds is not None and len(cases) > 1 and _FIRST * limits.seconds >= _LOOK * len(cases):
+        search.go(_FIRST, progress)
+    search.go(1, progress)
     return search.solved()
 
 
@@ -98,8 +100,8 @@ class _Search:
         seconds = self._limits.seconds
         return None if seconds is None else seconds - (time.monotonic() - self._start)
 
-    def go(self, share: float, together: int, progress: Progress) -> None:
-        """Give every open case its part of a share of the time that is left, so many of them at once."""
+    def go(self, share: float, progress: Progress) -> None:
+        """Give every open case its part of a share of the time that is left."""
         if self._found is not None or not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
@@ -111,9 +113,11 @@ class _Search:
                     self._waiting += waiting
                     return
                 seconds = None if left is None else left * share / len(waiting)
-                chosen = [number for number in waiting if self._alike(number, waiting[0])][:together]
+                together = 1 if seconds is not None and seconds >= _ALONE else _TOGETHER
+                alike = (number for number in waiting if self._alike(number, waiting[0]))
+                chosen = set(itertools.islice(alike, together))
                 waiting = [number for number in waiting if number not in chosen]
-                self._decide(chosen, Limits(seconds, self._limits.boxes), inside)
+                self._decide(sorted(chosen), Limits(seconds, self._limits.boxes), inside)
                 task.advance(len(chosen), open=str(len(self._waiting)))
 
     def _alike(self, number: int, other: int) -> bool:

@@ -76,13 +76,20 @@ def test_one_case_has_all_the_time(asked):
     assert solved.counterexample is None and solved.reasons == ()
 
 
-def test_several_cases_are_looked_at_together_and_then_one_by_one(asked):
+def test_several_cases_are_looked_at_and_then_worked_through(asked):
     """A tenth of the time first; then each open one has its part of what is left."""
     answers = {0.0: ["unknown", "certified"], 1.0: "certified", 2.0: ["unknown", "certified"]}
     solved, engine = asked(answers, Limits(60, None), seconds=6)
-    assert solved.answer == "holds" and solved.seconds == 18
-    assert engine.asked[0] == ([0.0, 1.0, 2.0], Limits(2, None))
-    assert engine.asked[1:] == [([0.0], Limits(27, None)), ([2.0], Limits(48, None))]
+    assert solved.answer == "holds" and solved.seconds == 30
+    expected = [(0.0, 2), (1.0, 2.7), (2.0, 4.8), (0.0, 21), (2.0, 36)]
+    assert [(*firsts, pytest.approx(limits.seconds)) for firsts, limits in engine.asked] == expected
+
+
+def test_cases_with_little_time_are_decided_together(asked):
+    """And without a first look, which would see nothing."""
+    solved, engine = asked(dict.fromkeys(map(float, range(100)), "certified"), Limits(60, None), seconds=30)
+    assert solved.answer == "holds"
+    assert [(len(firsts), limits.seconds) for firsts, limits in engine.asked] == [(64, 0.6), (36, pytest.approx(30 / 36))]
 
 
 def test_without_a_clock_there_is_one_look(asked):
@@ -98,7 +105,7 @@ def test_cases_with_other_groups_of_conditions_are_asked_apart(asked):
 
 def test_a_violation_ends_the_search(asked):
     solved, engine = asked({0.0: "unknown", 1.0: "falsified", 2.0: "unknown"}, Limits(60, None), rows={2.0: 3})
-    assert solved.answer == "violated" and len(engine.asked) == 1
+    assert solved.answer == "violated" and len(engine.asked) == 2
     assert [d and d.answer for d in solved.decisions] == ["unknown", "falsified", None]
     expected = 0.75 * case(1.0).lower + 0.25 * case(1.0).upper
     torch.testing.assert_close(solved.counterexample.inputs, expected, atol=1e-6, rtol=0)
