@@ -103,10 +103,10 @@ def open_instance(model: Path | str, stated: Property) -> Instance:
         raise UnsupportedError(
             f"{path}: PyTorch and onnxruntime disagree by {worst:.2g} (1 + |output|) at points of the property's box"
         )
-    canonical = _traced(loaded, points)
-    head = head_of(canonical)
-    if not head.single and (head.function is None or all(_compares(case.question) for case in stated.cases)):
-        return Instance(loaded, original, canonical, stated, stated.cases)
+    if stated.outputs > 1:
+        canonical = _traced(loaded, points)
+        if head_of(canonical).function is None or all(_compares(case.question) for case in stated.cases):
+            return Instance(loaded, original, canonical, stated, stated.cases)
     canonical = _traced(_BehindZero(loaded), points)
     return Instance(loaded, original, canonical, stated, tuple(_behind_zero(case) for case in stated.cases))
 
