@@ -9,8 +9,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from robnet_fx import UnsupportedError
+from robnet_fx import BoundedModel, UnsupportedError
+from robnet_fx.interchange.vnnlib import read_vnnlib
 from robnet_fx.opening.instance import open_instance
+from robnet_fx.perturbations.input_box import around
 from robnet_fx.verify.property import Case, Property
 from robnet_fx.verify.question import Question
 from tests.onnx_files import by_hand, weight
@@ -91,3 +93,21 @@ def test_a_network_that_differs_from_onnxruntime_in_the_box_is_refused(tmp_path,
     monkeypatch.setattr(instance, "difference", lambda ours, theirs: float("nan"))
     with pytest.raises(UnsupportedError, match=r"disagree by nan .* at points of the property's box"):
         open_instance(file(tmp_path / "net.onnx"), about([[1, 0, 0]]))
+
+
+def test_a_public_instance(models_dir):
+    """Of the competition's cifar_biasfield: 16 coefficients, nine other classes, and bounds that hold at points."""
+    stated = read_vnnlib(models_dir / "prop_0.vnnlib.gz")
+    instance = open_instance(models_dir / "cifar_bias_field_0.onnx", stated)
+    (case,) = instance.cases
+    assert (stated.inputs, stated.outputs, len(case.question.group)) == (16, 10, 9)
+    net = BoundedModel(instance.canonical, instance.problem)
+    middle, radius = around(case.lower, case.upper)
+    question = case.question.to(net.center)
+    _, upper = net.get_submodule("bounds")(middle.float().unsqueeze(0), question.rows)
+    worst = question.worst(upper + question.offset)
+    points = middle + radius * (2 * torch.rand(50, 16, dtype=torch.float64) - 1)
+    for outputs in instance.original(points):
+        values = question.values(outputs.unsqueeze(0))
+        assert bool((values <= upper + question.offset + 1e-4 * (1 + upper.abs())).all())
+        assert question.worst(values) <= worst
