@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import robnet_fx
-from robnet_fx.cli import attack, certify, check, inspect, robustify, zoo
+from robnet_fx.cli import attack, certify, check, inspect, robustify, verify, zoo
 from robnet_fx.cli.errors import DEBUG_VARIABLE, reporting_errors
 from robnet_fx.machine.allocator import keep_freed_memory
 
@@ -25,7 +25,15 @@ app = typer.Typer(
 )
 networks = typer.Typer(no_args_is_help=True, context_settings=_SETTINGS, help="The networks that come with robnet-fx.")
 
-for command in (robustify.robustify, certify.certify, attack.attack, check.check, inspect.inspect):
+_COMMANDS = (
+    robustify.robustify,
+    certify.certify,
+    verify.verify,
+    attack.attack,
+    check.check,
+    inspect.inspect,
+)
+for command in _COMMANDS:
     app.command()(reporting_errors(command))
 networks.command("list")(reporting_errors(zoo.list_networks))
 networks.command("export")(reporting_errors(zoo.export))

@@ -26,6 +26,7 @@ from robnet_fx.images.pixels import subset
 from robnet_fx.machine import ranks
 from robnet_fx.machine.device import choose_device
 from robnet_fx.machine.memory import available_memory
+from robnet_fx.opening.instance import Instance
 from robnet_fx.opening.opened import Opened, open_model
 from robnet_fx.passes.insert_layout import layout_of
 from robnet_fx.passes.pipeline import clean, perturb
@@ -202,7 +203,7 @@ def usual_method(perturbation: Perturbation, layout: Layout, asked: str | None =
     return default_method(perturbation.build(layout.image))
 
 
-def usual_symbols(found: Judged | Lone, problem: Problem, method: str, asked: Symbols | None) -> Symbols:
+def usual_symbols(found: Judged | Lone | Instance, problem: Problem, method: str, asked: Symbols | None) -> Symbols:
     """The number of symbols that was asked for, else the usual one, or a part of it that memory holds for one image;
     none where there is no SSIP.
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for type checkers and editors, what `_HOMES` says
     from robnet_fx.machine.allocator import keep_freed_memory
     from robnet_fx.perturbations.base import Box
     from robnet_fx.perturbations.bias_field import BiasField
+    from robnet_fx.perturbations.input_box import InputBox
     from robnet_fx.perturbations.white_noise import WhiteNoise
     from robnet_fx.problem import Problem
     from robnet_fx.train.recipe import Phase, Recipe
@@ -32,6 +33,7 @@ __all__ = [
     "BiasField",
     "BoundedModel",
     "Box",
+    "InputBox",
     "Interrupted",
     "Limits",
     "Phase",
@@ -57,6 +59,7 @@ _HOMES = {
     "BiasField": "perturbations.bias_field",
     "BoundedModel": "bounds.model",
     "Box": "perturbations.base",
+    "InputBox": "perturbations.input_box",
     "Limits": "verify.search",
     "Phase": "train.recipe",
     "Problem": "problem",

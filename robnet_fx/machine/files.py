@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
 import secrets
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from robnet_fx.errors import RobnetError
+from robnet_fx.errors import RobnetError, UsageError
 
 
 class _RawFile(io.FileIO):
@@ -77,6 +79,21 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(handle)
+
+
+_PACKED = b"\x1f\x8b"  # how gzip's files begin
+
+
+def read_unpacked(path: Path) -> bytes:
+    """A file's bytes, unpacked where they are packed by gzip, whatever its name. Raises `UsageError`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        return gzip.decompress(data) if data.startswith(_PACKED) else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path} is truncated or damaged") from error
 
 
 def sha256_of_file(path: Path | str) -> str:

@@ -39,8 +39,8 @@ def insert_perturbation(module: fx.GraphModule, perturbation: Perturbation) -> N
     images = arrived(module)
     with graph.inserting_before(images.next):
         parts = [
-            noted(graph.get_attr(f"{ENTRY}.{name}"), value.new_empty(getattr(transform, name).shape), inserted("field"))
-            for name in transform.part_names
+            noted(graph.get_attr(f"{ENTRY}.{name}"), value.new_empty(part.shape, dtype=part.dtype), inserted("field"))
+            for name, part in ((name, getattr(transform, name)) for name in transform.part_names)
         ]
         args, like = (coefficients, images, *parts), images.meta["val"]
         entry = call(graph, transform.rules.apply, args, place=inserted("field"), name=ENTRY, value=like)

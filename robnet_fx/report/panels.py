@@ -57,7 +57,8 @@ def describe_box(transform: Transform) -> str:
     """The box of the coefficients: of a field each part's constant term and the rest, else the intervals there are."""
     center, radius = transform.center.tolist(), transform.radius.tolist()
     box = list(zip(center, radius, strict=True))
-    sizes = {name: len(getattr(transform, name)) for name in transform.part_names}
+    parts = {name: getattr(transform, name) for name in transform.part_names}
+    sizes = {name: len(part) for name, part in parts.items() if part.is_floating_point()}  # else no basis
     head = f"D = {len(box)}: "
     if not sizes or sum(sizes.values()) != len(box):
         return head + ("all " if len(box) > 1 else "") + f"in {_intervals(box)}"

@@ -218,7 +218,7 @@ def test_zoo(run):
     assert result.exit_code == 2 and "unknown network 'vast'" in result.stderr and not Path("vast.onnx").exists()
 
 
-@pytest.mark.parametrize("command", ["robustify", "certify", "attack", "check", "inspect", "zoo export"])
+@pytest.mark.parametrize("command", ["robustify", "certify", "verify", "attack", "check", "inspect", "zoo export"])
 def test_help_has_an_example(run, command):
     text = fine(run(*command.split(), "--help")).stdout
     assert f"robnet-fx {command} " in " ".join(text.split())

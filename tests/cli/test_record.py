@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from onnx import helper
 
+from robnet_fx.interchange.vnnlib import write_vnnlib
 from robnet_fx.verify.record import SCHEMA, VERSION, record
 from tests.cli.test_commands import FIELD, document
 from tests.gaps import Gappy, forgetful  # noqa: F401  (a fixture)
 from tests.onnx_files import by_hand, exported
 
 PAGE = Path(__file__).parents[2] / "docs" / "record.md"
-COMMANDS = ("robustify", "certify", "attack", "check", "inspect")
+COMMANDS = ("robustify", "certify", "attack", "check", "inspect", "verify")
 
 
 def documented() -> dict[tuple[str, str], tuple[bool, str]]:
@@ -70,6 +72,8 @@ def test_every_key_is_documented_and_every_documented_key_is_printed(run, model)
     nodes = [helper.make_node("Det", ["x"], ["y"])]
     by_hand(Path("strange.onnx"), nodes, inputs=(("x", 1, ["N", 4]),))
     documents.append(json.loads(run("check", "strange.onnx", "--json").stdout))
+    write_vnnlib("p.vnnlib", torch.zeros(64), torch.ones(64), 0, 10)
+    documents.append(document(run("verify", model, "p.vnnlib", "--boxes", 1, "--json")))
     exported(Gappy().eval(), Path("gappy.onnx"), dynamo=True, dynamic=True, opset=18, size=(1, 8, 8))
     documents.append(json.loads(run("check", "gappy.onnx", "--json").stdout))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from rich.console import Console
 
-from robnet_fx import BiasField, WhiteNoise
+from robnet_fx import BiasField, InputBox, WhiteNoise
 from robnet_fx.report.panels import describe_box, describe_method, describe_perturbation
 from robnet_fx.report.progress import Bars
 from robnet_fx.report.tables import accuracies
@@ -37,6 +37,7 @@ def shown(*items):
             "additive constant term in [-0.1500, 0.1500], the other 3 in ±0.01",
         ),
         (WhiteNoise(0.02), "D = 16: all in ±0.02"),
+        (InputBox([0.0] * 16, [1.0, 3.0] + [0.0] * 14), "D = 2: all in ±0.5 or ±1.5"),
     ],
 )
 def test_the_box_in_words(perturbation, text):
@@ -59,6 +60,7 @@ class Gamma:
         (BiasField(3, 40 / 255), {"field": "order 3, multiplicative, eps 40/255 = 0.1569"}),
         (BiasField(1, 0.1, additive=True), {"field": "order 1, multiplicative, additive, eps 25.5/255 = 0.1"}),
         (BiasField(0, 0.2, False, [(-0.1, 0.2)]), {"field": "order 0, additive box, eps 51/255 = 0.2"}),
+        (InputBox([0.0], [1.0]), {"box": "lower box, upper box, eps 255/255 = 1"}),
         (WhiteNoise(2 / 255), {"noise": "eps 2/255 = 0.007843"}),
         (Gamma(0.2), {"gamma": "base 2.0, inverse, eps 51/255 = 0.2"}),
     ],

@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 
 from robnet_fx.errors import UnsupportedError, UsageError
+from robnet_fx.machine.files import read_unpacked
 
 _PIXELWISE = {"Identity", "Cast", "Add", "Sub", "Mul", "Div"}  # a normalisation, which leaves the axes alone
 
@@ -98,11 +99,9 @@ def header_of(path: Path, proto: onnx.ModelProto) -> Header:
 
 
 def read_proto(path: Path, *, weights: bool = True) -> onnx.ModelProto:
-    """The file, with the weights it keeps in other files unless they are not asked for. UsageError if it is no such."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    """The file, packed by gzip or not, with the weights it keeps in other files unless they are not asked for.
+    UsageError if it is no such."""
+    data = read_unpacked(path)
     begins_well = data[:1] == b"\x08"  # the first field of every ONNX file is its IR version
     damaged = f"{path} is {'truncated or damaged' if begins_well else 'not an ONNX file'}"
     try:
@@ -119,6 +118,23 @@ def read_proto(path: Path, *, weights: bool = True) -> onnx.ModelProto:
         reason = str(error).strip().splitlines()[0][:300]
         raise UsageError(f"{path} keeps its weights in another file, which cannot be read: {reason}") from error
     return proto
+
+
+def with_batch(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with a batch of 1 in front of an input that has one axis alone; whether its nodes mean the same then is
+    for who runs both to see. Any other model is returned as it is."""
+    inputs = image_inputs(proto.graph)
+    if len(inputs) != 1 or len(port(inputs[0]).axes or ()) != 1:
+        return proto
+    made = onnx.ModelProto.FromString(proto.SerializeToString())
+    (image,) = image_inputs(made.graph)
+    axes = image.type.tensor_type.shape.dim
+    axes.add().CopyFrom(axes[0])
+    axes[0].Clear()
+    axes[0].dim_value = 1
+    for value in (*made.graph.output, *made.graph.value_info):
+        value.type.tensor_type.ClearField("shape")
+    return made
 
 
 def image_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:

@@ -83,8 +83,13 @@ def load_onnx(path: Path | str, shape: Sequence[int] | None = None, output: str 
     quantised weights, operators without a PyTorch form (all of them are named), or numbers that differ from
     onnxruntime's by more than 1e-4 (1 + |b|), 2e-2 where the file computes in float16.
     """
-    path = Path(path)
-    proto = read_proto(path)
+    return load_proto(Path(path), read_proto(Path(path)), shape, output)
+
+
+def load_proto(
+    path: Path, proto: onnx.ModelProto, shape: Sequence[int] | None = None, output: str | None = None
+) -> OnnxModel:
+    """`load_onnx` of what was read from a file already."""
     name, chosen = choose_output(path, proto, output)
     part = part_behind(path, proto, name)
     image = _check(path, part)

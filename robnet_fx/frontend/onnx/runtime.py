@@ -24,8 +24,9 @@ _TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(flo
 class OnnxSession:
     """An ONNX classifier as a function: images [B, *S] -> its first output [B, K], B free whatever the file says.
 
-    `network` is a model, its bytes or its path. A file with a fixed batch size is fed in pieces of that size, one of
-    uint8 images with the nearest levels to images in 0..1.
+    `network` is a model, its bytes or its path; `dtype` the floating-point type it takes, float32 for uint8 images. A
+    file with a fixed batch size is fed in pieces of that size, one whose input has one axis alone without a batch, one
+    of uint8 images with the nearest levels to images in 0..1.
     Raises UnsupportedError where onnxruntime refuses the file or the images.
     """
 
@@ -38,8 +39,12 @@ class OnnxSession:
             self.session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise UnsupportedError(f"onnxruntime refuses the network: {_first_line(error)}") from error
-        size = next(iter(self.session.get_inputs()[0].shape), None)
+        shape = self.session.get_inputs()[0].shape
+        self.batched = len(shape) != 1
+        size = next(iter(shape), None) if self.batched else 1
         self.fixed_batch = size if isinstance(size, int) and size > 0 else None
+        kind = _TYPES.get(self.session.get_inputs()[0].type, np.float32)
+        self.dtype = torch.from_numpy(np.empty(0, kind)).dtype
 
     def __call__(self, images: Tensor) -> Tensor:
         array, count = self._as_taken(images.detach().cpu().numpy()), len(images)
@@ -48,7 +53,10 @@ class OnnxSession:
             array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
         name = self.session.get_inputs()[0].name
         try:
-            pieces = [self.session.run(None, {name: array[i : i + step]})[0] for i in range(0, len(array), step)]
+            if self.batched:
+                pieces = [self.session.run(None, {name: array[i : i + step]})[0] for i in range(0, len(array), step)]
+            else:
+                pieces = [self.session.run(None, {name: row})[0][None] for row in array]
         except Exception as error:
             raise UnsupportedError(f"onnxruntime fails on {step} images: {_first_line(error)}") from error
         return as_logits(torch.from_numpy(np.concatenate(pieces)[:count]))
