@@ -220,7 +220,7 @@ def usual_symbols(found: Judged | Lone | Instance, problem: Problem, method: str
         return 0
     perturbed = perturb(clean(found.canonical, problem.mean, problem.std), problem.perturbation, problem.clip)
     available = available_memory(found.device)
-    parts = (SYMBOLS, SYMBOLS // 4, SYMBOLS // 16)
+    parts = (SYMBOLS, SYMBOLS // 4, SYMBOLS // 16, SYMBOLS // 64)
     return next((part for part in parts if of_verdicts(perturbed, symbols=part).fits(available)), 0)
 
 

@@ -226,7 +226,7 @@ class Effort:
         return USUAL if self.budget is None and self.boxes is None else Limits(self.budget, self.boxes)
 
 
-SYMBOLS = 1024
+SYMBOLS = 4096
 """How many error symbols a verdict keeps where nothing is said, or as many as memory holds: docs/symbols.md has why."""
 
 Method = Annotated[

@@ -28,6 +28,7 @@ from robnet_fx.verify.search import Level, Limits, Sample, Search, Task
 ANSWERS = ("certified", "falsified", "unknown")
 _STEPS, _RESTARTS = 40, 4
 USUAL = Limits(seconds=10.0)
+_OFTEN = 1024  # symbols: few parts have more
 _AT_ONCE = 400 * 2**20  # bytes that a batch takes on a CPU: from there on larger ones are slower by the part
 
 
@@ -228,7 +229,8 @@ def levels(net: BoundedModel, exact: BoundedModel) -> list[Level]:
     for method, symbols in wanted:
         own = _by(net, method, symbols)
         memory = of_verdicts(net.perturbed, symbols, method)
-        most = 1024 if net.center.is_cuda else min(64, _AT_ONCE // memory.image)
+        often = of_verdicts(net.perturbed, _OFTEN if symbols == "all" else min(symbols, _OFTEN), method)
+        most = 1024 if net.center.is_cuda else min(64, _AT_ONCE // often.image)
         batch = max(1, min(memory.fits(available_memory(net.center.device)), most))
         levels.append(Level(own, own if net is exact else _by(exact, method, symbols), batch, batch))
     return levels
