@@ -77,9 +77,9 @@ def document(name: str, count: int, rows: dict[str, dict[str, Any]]) -> str:
     lines = [
         f"# {name}",
         "",
-        f"Made by `python -m tests.benchmarks.vnncomp {name} --out docs/vnncomp.md`: {len(rows)} of {count} instances, each by",
-        "`robnet-fx verify` in a process of its own on one thread, with the competition's time limit. *seconds* are those of",
-        "the whole command on the clock, start and loading included; *search* leaves these out.",
+        f"Made by `python -m tests.benchmarks.vnncomp {name} --out docs/vnncomp.md`: {len(rows)} of {count} instances,",
+        "each by `robnet-fx verify` in a process of its own on one thread, with the time limit of the file. *seconds*",
+        "are those of the whole command on the clock, start and loading included; *search* leaves these out.",
         "",
         f"{totals}. Median {settled[len(settled) // 2]:.1f} s, longest {settled[-1]:.0f} s of those settled."
         if settled

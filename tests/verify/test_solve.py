@@ -47,12 +47,12 @@ class Engine:
         torch.testing.assert_close(images[:, 0, 0] - 0.5, question.offset[:, 0])
         self.asked.append((firsts, limits))
         self.clock[0] += self.seconds
-        points = -box.radius / 2
-        return [
-            Decision(answer := self.answers[first].pop(0), "tired", 1, 0.0, 0.0, point if answer == "falsified" else None,
-                     0.25, (), False)
-            for first, point in zip(firsts, points, strict=True)
-        ]  # fmt: skip
+        found = []
+        for first, point in zip(firsts, -box.radius / 2, strict=True):
+            answer = self.answers[first].pop(0)
+            shown = point if answer == "falsified" else None
+            found.append(Decision(answer, "tired", 1, 0.0, 0.0, shown, 0.25, (), False))
+        return found
 
 
 @pytest.fixture
