@@ -29,31 +29,37 @@ def assert_close(ours, theirs):
     assert bool(((ours - theirs).abs() <= 1e-4 * (1 + theirs.abs())).all())
 
 
-def test_the_file_certifies_what_the_model_certifies(tmp_path):
-    net = bounded(fit=200, eps=0.2)
+@pytest.fixture(scope="module")
+def of_digits(tmp_path_factory):
+    """The bounds of a classifier of digits as a file, and what was said of it."""
+    net, path = bounded(fit=200, eps=0.2), tmp_path_factory.mktemp("digits") / "bounds.onnx"
+    example = digits()[0][:1] / 255
+    written = write_bounds(net, path, example, {"box": json.dumps(net.radius.tolist())})
+    assert torch.equal(example, digits()[0][:1] / 255)
+    return path, written
+
+
+def test_the_file_certifies_what_the_model_certifies(of_digits):
+    net, (path, written) = bounded(fit=200, eps=0.2), of_digits
     images, labels = digits()[0][:6] / 255, digits()[1][:6]
-    example = images[:1].clone()
-    written = write_bounds(net, tmp_path / "bounds.onnx", example, {"box": json.dumps(net.radius.tolist())})
-    assert torch.equal(example, images[:1])
-    proto = onnx.load(tmp_path / "bounds.onnx")
+    proto = onnx.load(path)
     onnx.checker.check_model(proto)
     assert {entry.key: entry.value for entry in proto.metadata_props} == {"box": json.dumps(net.radius.tolist())}
     assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)  # no notes on source files
     spec = margin_spec(labels, other_classes(labels, 10), 10).float()
     assert (written.batch, written.rows) == (None, None)
-    lower, upper = run(tmp_path / "bounds.onnx", images.numpy(), spec.numpy())
+    lower, upper = run(path, images.numpy(), spec.numpy())
     for ours, theirs in zip(net.bounds(images, spec), (lower, upper), strict=True):
         assert_close(theirs, ours)
     margins = net.margins(images, labels)
     assert_close(upper, margins[margins > -torch.inf].reshape(upper.shape))
 
 
-def test_another_box_may_be_given(tmp_path):
+def test_another_box_may_be_given(of_digits):
     """One for all images or one for each; without, the box that the file was written with."""
-    net = bounded(fit=200, eps=0.2)
+    net, (path, _) = bounded(fit=200, eps=0.2), of_digits
     images, labels = digits()[0][:5] / 255, digits()[1][:5]
-    write_bounds(net, tmp_path / "bounds.onnx", images)
-    session = onnxruntime.InferenceSession(tmp_path / "bounds.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert [value.name for value in session.get_overridable_initializers()] == ["center", "radius"]
     spec = margin_spec(labels, other_classes(labels, 10), 10).float()
     share = torch.rand(5, len(net.center))
@@ -66,7 +72,7 @@ def test_another_box_may_be_given(tmp_path):
         for ours, theirs in zip(net.bounds(images, spec, *box), found, strict=True):
             assert_close(torch.from_numpy(theirs), ours)
         upper[name] = torch.from_numpy(found[1])
-    assert torch.equal(upper["default"], run(tmp_path / "bounds.onnx", images.numpy(), spec.numpy())[1])
+    assert torch.equal(upper["default"], run(path, images.numpy(), spec.numpy())[1])
     assert not torch.allclose(upper["one"], upper["default"]) and not torch.allclose(upper["each"], upper["one"])
 
 
