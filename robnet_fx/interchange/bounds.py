@@ -24,6 +24,7 @@ from robnet_fx.bounds.methods import check_fixed
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UnsupportedError, UnsupportedOpError, UsageError
 from robnet_fx.frontend.onnx.runtime import TOLERANCE, difference
+from robnet_fx.frontend.running import uncollected
 from robnet_fx.machine.files import write_atomically
 from robnet_fx.machine.torch_internals import flattened, operations_named
 from robnet_fx.perturbations.base import Box
@@ -91,7 +92,7 @@ def _attempt(
     net: BoundedModel, image: Tensor, spec: Tensor, metadata: Mapping[str, str], free: bool
 ) -> tuple[bytes, Sizes, float]:
     """The file's bytes, checked; with sizes left free or fixed to those of the example."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), uncollected():
         warnings.simplefilter("ignore")
         proto = _exported(net.get_submodule("bounds"), (image, spec, *_default(net)), free)
     _describe(proto, metadata)

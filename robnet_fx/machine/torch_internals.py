@@ -140,9 +140,21 @@ def flattened(
     mode: Literal["symbolic", "real"],
 ) -> fx.GraphModule:
     """A module as one graph of ATen operations, with free sizes ("symbolic") or those of the inputs ("real"). Its
-    parameters are real tensors among traced values, which are refused unless a private flag allows them."""
+    parameters are real tensors among traced values, which are refused unless a private flag allows them. What is
+    computed several times from the same values, a size above all, is computed once: a third of the graph of attention.
+    """
     trace = make_fx(module, decomposition_table=dict(decompositions), tracing_mode=mode, _allow_non_fake_inputs=True)
-    return trace(*inputs)
+    made = trace(*inputs)
+    calls = [node for node in made.graph.nodes if node.op == "call_function"]
+    if not any(isinstance(node.target, OpOverload) and node.target._schema.is_mutable for node in calls):
+        first: dict[tuple[Any, str], fx.Node] = {}
+        for node in calls:  # the arguments are nodes, by their names, and numbers, by all their digits
+            found = first.setdefault((node.target, repr((node.args, node.kwargs))), node)
+            if found is not node:
+                node.replace_all_uses_with(found)
+                made.graph.erase_node(node)
+        made.recompile()
+    return made
 
 
 # Modules and tensors

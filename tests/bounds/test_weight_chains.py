@@ -61,7 +61,8 @@ def test_they_are_sound_and_trainable():
 
 
 def test_they_are_written_as_onnx(tmp_path):
-    net = robnet_fx.bound(Net(), FIELD, example=torch.rand(2, 1, 6))
+    net = robnet_fx.bound(Net(), FIELD, "ssip", clip=None, example=torch.rand(2, 1, 6))
+    assert "units_of" in net.get_submodule("bounds").code
     assert write_bounds(net, tmp_path / "bounds.onnx", torch.rand(2, 1, 6)).batch is None
     onnxruntime.InferenceSession(tmp_path / "bounds.onnx", providers=["CPUExecutionProvider"])
 

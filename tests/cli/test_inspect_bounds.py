@@ -63,6 +63,7 @@ def test_the_bounds_as_an_onnx_file(run, model):
     notes = {entry.key: entry.value for entry in onnx.load("bounds.onnx").metadata_props}
     assert json.loads(notes["robnet_fx.field"])["eps"] == pytest.approx(120 / 255)
     assert notes["robnet_fx.method"] == "rsip-ssip" and notes["robnet_fx.clip"] == "relu"
+    assert notes["robnet_fx.symbols"] == "0"
     session = onnxruntime.InferenceSession("bounds.onnx", providers=["CPUExecutionProvider"])
     images, specs = session.get_inputs()
     batch = images.shape[0] if isinstance(images.shape[0], int) else 2

@@ -60,7 +60,8 @@ def check_type(path: str, value: Any, said: str) -> None:
 
 @pytest.mark.usefixtures("forgetful")
 def test_every_key_is_documented_and_every_documented_key_is_printed(run, model):
-    short, image = ("--limit", 5), ("--image", 1, "--html", "page.html", "--onnx", "bounds.onnx")
+    short, image = ("--limit", 5), ("--image", 1, "--html", "page.html")
+    quick = "--method", "ibp", "--clip", "none", "--onnx", "bounds.onnx"
     documents = [
         document(run("certify", model, *FIELD, *short, "--json")),
         document(run("attack", model, *FIELD, *short, "--steps", 2, "--json")),
@@ -68,6 +69,7 @@ def test_every_key_is_documented_and_every_documented_key_is_printed(run, model)
         document(run("check", model, "--json")),
         document(run("inspect", model, "--stage", "passes", "--json")),
         document(run("inspect", model, *FIELD, *image, "--json")),
+        document(run("inspect", model, *FIELD, *quick, "--json")),
     ]
     nodes = [helper.make_node("Det", ["x"], ["y"])]
     by_hand(Path("strange.onnx"), nodes, inputs=(("x", 1, ["N", 4]),))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from onnx import helper
 
 from robnet_fx.cli.options import SYMBOLS
 from robnet_fx.cli.texts import read_symbols
@@ -16,6 +17,7 @@ from robnet_fx.verify import certificate
 from tests.cli.test_commands import FIELD, document, fine
 from tests.cli.test_errors import refused
 from tests.cli.test_perturbations import large, panel  # noqa: F401  (a fixture)
+from tests.onnx_files import by_hand, weight
 
 SHORT = ("--limit", 30)
 
@@ -92,12 +94,13 @@ def test_the_graph_of_bounds_has_them(run, model):
     assert "born" in with_ and "born" not in without
 
 
-def test_a_file_of_bounds_has_a_number_of_them(run, model):
-    fine(run("inspect", model, *FIELD, "--symbols", 3, "--onnx", "three.onnx"))
-    fine(run("inspect", model, *FIELD, "--onnx", "usual.onnx"))
-    for name, said in (("three", "3"), ("usual", "0")):
-        assert {p.key: p.value for p in onnx.load(f"{name}.onnx").metadata_props}["robnet_fx.symbols"] == said
-    line, remedy = refused(run("inspect", model, *FIELD, "--symbols", "all", "--onnx", "all.onnx"), 2)
+def test_a_file_of_bounds_has_a_number_of_them(run):
+    """Without the option it has none: tests/cli/test_inspect_bounds.py."""
+    nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "W"], ["y"])]
+    by_hand(Path("small.onnx"), nodes, {"W": weight(16, 3)}, inputs=[("x", 1, ["N", 1, 4, 4])])
+    fine(run("inspect", "small.onnx", *FIELD, "--clip", "none", "--symbols", 3, "--onnx", "three.onnx"))
+    assert {p.key: p.value for p in onnx.load("three.onnx").metadata_props}["robnet_fx.symbols"] == "3"
+    line, remedy = refused(run("inspect", "small.onnx", *FIELD, "--symbols", "all", "--onnx", "all.onnx"), 2)
     assert "cannot be compiled or exported" in line and "give a number of symbols" in remedy
     assert not Path("all.onnx").exists()
 

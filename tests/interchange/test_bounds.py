@@ -29,31 +29,37 @@ def assert_close(ours, theirs):
     assert bool(((ours - theirs).abs() <= 1e-4 * (1 + theirs.abs())).all())
 
 
-def test_the_file_certifies_what_the_model_certifies(tmp_path):
-    net = bounded(fit=200, eps=0.2)
+@pytest.fixture(scope="module")
+def of_digits(tmp_path_factory):
+    """The bounds of a classifier of digits as a file, and what was said of it."""
+    net, path = bounded(fit=200, eps=0.2), tmp_path_factory.mktemp("digits") / "bounds.onnx"
+    example = digits()[0][:1] / 255
+    written = write_bounds(net, path, example, {"box": json.dumps(net.radius.tolist())})
+    assert torch.equal(example, digits()[0][:1] / 255)
+    return path, written
+
+
+def test_the_file_certifies_what_the_model_certifies(of_digits):
+    net, (path, written) = bounded(fit=200, eps=0.2), of_digits
     images, labels = digits()[0][:6] / 255, digits()[1][:6]
-    example = images[:1].clone()
-    written = write_bounds(net, tmp_path / "bounds.onnx", example, {"box": json.dumps(net.radius.tolist())})
-    assert torch.equal(example, images[:1])
-    proto = onnx.load(tmp_path / "bounds.onnx")
+    proto = onnx.load(path)
     onnx.checker.check_model(proto)
     assert {entry.key: entry.value for entry in proto.metadata_props} == {"box": json.dumps(net.radius.tolist())}
     assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)  # no notes on source files
     spec = margin_spec(labels, other_classes(labels, 10), 10).float()
     assert (written.batch, written.rows) == (None, None)
-    lower, upper = run(tmp_path / "bounds.onnx", images.numpy(), spec.numpy())
+    lower, upper = run(path, images.numpy(), spec.numpy())
     for ours, theirs in zip(net.bounds(images, spec), (lower, upper), strict=True):
         assert_close(theirs, ours)
     margins = net.margins(images, labels)
     assert_close(upper, margins[margins > -torch.inf].reshape(upper.shape))
 
 
-def test_another_box_may_be_given(tmp_path):
+def test_another_box_may_be_given(of_digits):
     """One for all images or one for each; without, the box that the file was written with."""
-    net = bounded(fit=200, eps=0.2)
+    net, (path, _) = bounded(fit=200, eps=0.2), of_digits
     images, labels = digits()[0][:5] / 255, digits()[1][:5]
-    write_bounds(net, tmp_path / "bounds.onnx", images)
-    session = onnxruntime.InferenceSession(tmp_path / "bounds.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert [value.name for value in session.get_overridable_initializers()] == ["center", "radius"]
     spec = margin_spec(labels, other_classes(labels, 10), 10).float()
     share = torch.rand(5, len(net.center))
@@ -66,21 +72,17 @@ def test_another_box_may_be_given(tmp_path):
         for ours, theirs in zip(net.bounds(images, spec, *box), found, strict=True):
             assert_close(torch.from_numpy(theirs), ours)
         upper[name] = torch.from_numpy(found[1])
-    assert torch.equal(upper["default"], run(tmp_path / "bounds.onnx", images.numpy(), spec.numpy())[1])
+    assert torch.equal(upper["default"], run(path, images.numpy(), spec.numpy())[1])
     assert not torch.allclose(upper["one"], upper["default"]) and not torch.allclose(upper["each"], upper["one"])
 
 
 def test_white_noise_has_a_box_of_its_own_too(tmp_path):
-    small = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.ReLU(), nn.Linear(5, 3))
+    small = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     net = bound(small.eval(), WhiteNoise(0.02), example=torch.rand(2, 1, 4, 4))
     written = write_bounds(net, tmp_path / "bounds.onnx", torch.rand(2, 1, 4, 4))
     assert written.difference <= 1e-4
     session = onnxruntime.InferenceSession(tmp_path / "bounds.onnx", providers=["CPUExecutionProvider"])
     assert [value.name for value in session.get_overridable_initializers()] == ["center", "radius"]
-
-
-def plain() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5))
 
 
 def normed() -> nn.Module:
@@ -114,22 +116,33 @@ class Attentive(nn.Module):
         return self.last(nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).flatten(1))
 
 
-@pytest.mark.parametrize("make", [plain, normed, Residual, pooled, Attentive])
+def assert_sizes_are_free(net, path, size, classes):
+    for batch, rows in ((1, 4), (2, 1), (5, 3)):
+        image, spec = torch.rand(batch, *size), torch.randn(batch, rows, classes)
+        found = run(path, image.numpy(), spec.numpy())
+        for ours, theirs in zip(net.bounds(image, spec), found, strict=True):
+            assert_close(theirs, ours)
+
+
+@pytest.mark.parametrize("make", [normed, Residual, pooled, Attentive])
 def test_batch_and_rows_stay_free(tmp_path, make):
     net = bound(settled(make()), BiasField(1, 0.1), example=torch.rand(2, 3, 8, 8))
     written = write_bounds(net, tmp_path / "bounds.onnx", torch.rand(1, 3, 8, 8))
     assert (written.batch, written.rows) == (None, None)
     assert written.difference <= 1e-4
-    for batch, rows in ((1, 4), (2, 1), (5, 3)):
-        image, spec = torch.rand(batch, 3, 8, 8), torch.randn(batch, rows, 5)
-        found = run(tmp_path / "bounds.onnx", image.numpy(), spec.numpy())
-        for ours, theirs in zip(net.bounds(image, spec), found, strict=True):
-            assert_close(theirs, ours)
+    assert_sizes_are_free(net, tmp_path / "bounds.onnx", (3, 8, 8), 5)
+
+
+def test_batch_and_rows_stay_free_of_plain_layers(of_digits):
+    path, written = of_digits
+    assert written.difference <= 1e-4
+    assert_sizes_are_free(bounded(fit=200, eps=0.2), path, (1, 8, 8), 10)
 
 
 def test_a_batch_that_the_graph_fixes_is_one_image(tmp_path, monkeypatch):
     """A rule may ask for sizes in a way that no trace keeps: the file is for one image then, and says so."""
-    net = bound(plain().eval(), BiasField(1, 0.1), example=torch.rand(2, 3, 8, 8))
+    small = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
+    net = bound(small.eval(), BiasField(1, 0.1), example=torch.rand(2, 1, 4, 4))
     attempt, asked = export_bounds._attempt, []
 
     def tied(*args, free):
@@ -139,7 +152,7 @@ def test_a_batch_that_the_graph_fixes_is_one_image(tmp_path, monkeypatch):
         return attempt(*args, free=free)
 
     monkeypatch.setattr(export_bounds, "_attempt", tied)
-    written = write_bounds(net, tmp_path / "bounds.onnx", torch.rand(2, 3, 8, 8))
+    written = write_bounds(net, tmp_path / "bounds.onnx", torch.rand(2, 1, 4, 4))
     assert asked == [True, False]
     assert (written.batch, written.rows) == (1, 4)
     assert written.difference <= 1e-4

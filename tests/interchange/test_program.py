@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,22 +56,37 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.fixture
+def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`printed("image.npy")`: what the program prints, run in this process, which has loaded torch."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [PROGRAM, WEIGHTS, *arguments])
+        runpy.run_path(PROGRAM, run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
 def numbers(text: str) -> Tensor:
     """`[rows, 2]`: the bounds of every line but the first."""
     return torch.tensor([[float(word) for word in line.split()[-2:]] for line in text.splitlines()[1:]])
 
 
-@pytest.mark.parametrize("method", ["rsip-ssip", "rsip"])
-def test_the_program_prints_the_bounds(method: str, tmp_path: Path):
+@pytest.mark.parametrize(("method", "alone"), [("rsip-ssip", True), ("rsip", False)])
+def test_the_program_prints_the_bounds(method: str, alone: bool, tmp_path: Path, printed: Callable[..., str]):
     net = compiled(method)
     write_program(net, tmp_path)
     np.save(tmp_path / "images.npy", IMAGES.numpy())
-    done = run(tmp_path, "images.npy")
-    assert done.returncode == 0, done.stderr
+    if alone:
+        done = run(tmp_path, "images.npy")
+        assert done.returncode == 0, done.stderr
+    text = done.stdout if alone else printed("images.npy")
     with torch.no_grad():
         lower, upper = net.bounds(IMAGES, torch.eye(3).expand(3, -1, -1))
-    assert torch.equal(numbers(done.stdout), torch.stack([lower.flatten(), upper.flatten()], 1))
-    assert done.stdout.splitlines()[-1].startswith("2      logit 2 ")
+    assert torch.equal(numbers(text), torch.stack([lower.flatten(), upper.flatten()], 1))
+    assert text.splitlines()[-1].startswith("2      logit 2 ")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -79,28 +96,27 @@ def test_the_program_of_every_method_is_code(method: str):
     assert callable(names["forward"]) and callable(names["main"])
 
 
-def test_margins_of_one_image_in_float64(tmp_path: Path):
+def test_margins_of_one_image_in_float64(tmp_path: Path, printed: Callable[..., str]):
     net = compiled("rsip-ssip").double()
     write_program(net, tmp_path)
     np.save(tmp_path / "image.npy", IMAGES[0].numpy())
-    done = run(tmp_path, "image.npy", "1")
-    assert done.returncode == 0, done.stderr
+    text = printed("image.npy", "1")
     with torch.no_grad():
         margins = net.margins(IMAGES[:1].double(), torch.tensor([1]))[0, [0, 2]]
-    torch.testing.assert_close(numbers(done.stdout)[:, 1], margins.float(), rtol=1e-7, atol=1e-9)
-    assert "logit 2 - logit 1" in done.stdout
+    torch.testing.assert_close(numbers(text)[:, 1], margins.float(), rtol=1e-7, atol=1e-9)
+    assert "logit 2 - logit 1" in text
 
 
-def test_it_says_how_it_is_used_and_what_is_wrong(tmp_path: Path):
+def test_it_says_how_it_is_used_and_what_is_wrong(tmp_path: Path, printed: Callable[..., str]):
     write_program(compiled("ibp"), tmp_path)
-    done = run(tmp_path)
-    assert done.returncode == 1 and "python bounds.py WEIGHTS.pt IMAGE.npy [LABEL]" in done.stderr
+    with pytest.raises(SystemExit, match=r"python bounds\.py WEIGHTS\.pt IMAGE\.npy \[LABEL\]"):
+        printed()
     np.save(tmp_path / "image.npy", IMAGES[0].numpy())
+    done = run(tmp_path, "image.npy", "3")
     for argument in ("3", "-1", "one"):
-        done = run(tmp_path, "image.npy", argument) if argument == "3" else done
         with pytest.raises(robnet_fx.UsageError, match="LABEL must be a whole number from 0 to 2"):
             rows_of(argument, 3)
-    assert done.stderr == "error: LABEL must be a whole number from 0 to 2, not 3\n"
+    assert (done.returncode, done.stderr) == (1, "error: LABEL must be a whole number from 0 to 2, not 3\n")
 
 
 def test_images_that_are_none_are_refused(tmp_path: Path):

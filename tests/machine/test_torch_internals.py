@@ -175,6 +175,34 @@ def test_a_module_as_one_flat_graph(mode):
         assert torch.allclose(flat(x[:2]), net(x[:2]))
 
 
+class Repeating(nn.Module):
+    """The same twice, beside what differs in an argument alone, or in its type."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x.sin(), x.sin(), x.sum(1, keepdim=True) + x, x + x.sum(0), x * 1, x * 1.0, x + 1e-9])
+
+
+class Writing(nn.Module):
+    """The same twice, and another value in between."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        first = x.sin()
+        x.add_(1)
+        return first + x.sin()
+
+
+@pytest.mark.parametrize(("net", "sines"), [(Repeating(), 1), (Writing(), 2)])
+def test_what_is_repeated_is_computed_once(net, sines):
+    x = torch.rand(3, 3, dtype=torch.float64)
+    flat = internals.flattened(net, (x,), {}, "real")
+    assert torch.equal(flat(x), net(x))
+    targets = [node.target for node in flat.graph.nodes]
+    assert targets.count(aten.sin.default) == sines
+    if sines == 1:
+        assert targets.count(aten.sum.dim_IntList) == targets.count(aten.mul.Tensor) == 2
+
+
 # Modules and tensors
 
 

@@ -351,7 +351,7 @@ def test_little_memory_means_smaller_parts_and_the_same_result(job, monkeypatch)
         return original(net, images, labels, recipe, **options)
 
     monkeypatch.setattr(module, "train", watch)
-    data = Data(X[:100], Y[:100])
+    data = Data(X[:60], Y[:60], X[1500:1540], Y[1500:1540])
     plenty = job(epochs=1, data=data)
     perturbed = bounded(eps=0.6).perturbed
     need = of_training(perturbed)

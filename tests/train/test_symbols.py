@@ -91,9 +91,21 @@ def test_neither_the_guess_nor_the_parts_change_the_gradient(guess, part, rows):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
+class Forked(nn.Module):
+    """The fewest layers whose errors meet at a sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(192, 40), nn.Linear(40, 40), nn.Linear(40, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.first(x.flatten(1)))
+        return self.last(x + torch.relu(self.second(x)))
+
+
 def test_compiled_bounds_are_the_eager_ones():
     """No graph break, and one graph whatever the size of a batch: a budget is a number of columns."""
-    plain = residual(40, torch.float32)
+    plain = bound(Forked().eval(), BiasField(1, EPS), clip=None, example=torch.rand(2, 3, 8, 8), symbols=40)
     net = copy.deepcopy(plain)
     counter = CompileCounterWithBackend("aot_eager")
     net.compile(backend=counter, fullgraph=True)
