@@ -49,10 +49,12 @@ def test_the_main_job_as_shown(tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     before, after = result["before"], result["after"]
     assert before["clean"] >= 0.97
-    assert after["certified"] - before["certified"] >= 0.10
-    assert before["clean"] - after["clean"] <= 0.03
-    assert after["certified"] <= after["attacked"] <= after["clean"]
-    repeated = run(["certify", result["files"]["model"], "--order", "3", "--eps", "80", "--json"], tmp_path)
+    assert after["certified"] - before["certified"] >= 0.15
+    assert before["clean"] - after["clean"] <= 0.04
+    for score in (before, after):
+        assert 0 <= score["attacked"] - score["certified"] <= 0.01
+        assert score["one_box"] <= score["certified"] <= score["clean"]
+    repeated = run(["certify", result["files"]["model"], "--order", "3", "--eps", "120", "--json"], tmp_path)
     assert json.loads(repeated.stdout)["certified_accuracy"] == after["certified"]
     (certify,) = (command for command in commands() if command[0] == "certify")
     quick = run([*certify, "--limit", "20", "--json"], tmp_path)

@@ -17,6 +17,7 @@ from robnet_fx.errors import RobnetError, UsageError
 from robnet_fx.images.pixels import check, to_float
 from robnet_fx.machine import ranks
 from robnet_fx.machine.files import write_atomically
+from robnet_fx.machine.precision import full_precision
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.verify.ascent import starting_points
 from robnet_fx.verify.convert import in_dtype
@@ -232,7 +233,8 @@ def certify(
     except KeyboardInterrupt:
         raise Unfinished(so_far()) from None
     whole = so_far()
-    _look_again(exact, images, labels, whole)
+    with full_precision():
+        _look_again(exact, images, labels, whole)
     return whole
 
 

@@ -80,9 +80,10 @@ def decide(
     over = check_box(box or Box(exact.center.unsqueeze(0), exact.radius.unsqueeze(0)), exact.center, len(images))
     over = Box(*(end.expand(len(images), -1) for end in over))
     work = _Work(net, exact, images, question, over, limits, progress, tell)
-    work.one_box()
-    work.attack()
-    work.search()
+    with full_precision():
+        work.one_box()
+        work.attack()
+        work.search()
     return [decision for decision in work.decisions if decision is not None]
 
 
@@ -148,7 +149,7 @@ class _Work:
     def one_box(self) -> None:
         """Bound whole boxes, without symbols."""
         level = self.levels[0]
-        with full_precision(), self.progress.task("bounding", len(self.samples)) as task:
+        with self.progress.task("bounding", len(self.samples)) as task:
             for part in batches(len(self.samples), level.exact_batch):
                 start, asked = time.perf_counter(), self.question[part]
                 upper = level.exact.upper_rows(self.images[part], asked.rows, Box(*(end[part] for end in self.box)))
@@ -165,7 +166,7 @@ class _Work:
         """Climb towards counterexamples, from the middle of the box and some other points."""
         starts = starting_points(self.box.center.shape[1], _RESTARTS, 0).to(self.net.center)
         left = self.open()
-        with full_precision(), self.progress.task("attacking", len(left)) as task:
+        with self.progress.task("attacking", len(left)) as task:
             for part in batches(len(left), 256):
                 index, start = left[part], time.perf_counter()
                 points = self._climb(index, starts)

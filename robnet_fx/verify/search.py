@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from robnet_fx.bounds.model import BoundedModel
-from robnet_fx.machine.precision import full_precision
 from robnet_fx.perturbations.base import Box
 from robnet_fx.verify.parts import Node, Part, boxes
 from robnet_fx.verify.question import Question
@@ -110,7 +109,7 @@ class Search:
         """Work samples whose `open` parts are given; `finished` is told of each as it gets its answer."""
         left, active = deque(samples), 0
         most = max(level.batch for level in self.levels)
-        with full_precision(), torch.no_grad():
+        with torch.no_grad():
             while left or active:
                 while left and (not active or sum(map(len, self.queues.values())) < most):
                     active += 1

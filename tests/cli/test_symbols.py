@@ -34,7 +34,9 @@ def test_anything_else_is_refused(text):
 
 
 def test_more_symbols_certify_more(run, model):
-    results = {n: run("certify", model, *FIELD, *SHORT, "--symbols", n, "--json") for n in ("0", "4", "all")}
+    results = {
+        n: run("certify", model, *FIELD, *SHORT, "--boxes", 1, "--symbols", n, "--json") for n in ("0", "4", "all")
+    }
     found = {n: document(result) for n, result in results.items()}
     assert [found[n]["symbols"] for n in found] == [0, 4, "all"]
     shares = [found[n]["certified_accuracy"] for n in found]
