@@ -98,9 +98,9 @@ def row(net: BoundedModel, pixels: Tensor, labels: Tensor, options: argparse.Nam
         reached = margins(net(*fields(net, image, box)), predicted)[:, others].amax(0)
         ratios.append(float((upper[0, others] - clean).mean() / (reached - clean).mean()))
     mean, geometric = torch.tensor(ratios).mean(), torch.tensor(ratios).log().mean().exp()
-    times = torch.tensor(seconds)
+    times, dtype = torch.tensor(seconds), str(net.center.dtype).removeprefix("torch.")
     return (
-        f"{str(net.center.dtype)[6:]} eps {255 * net.eps:g} part {number} of {options.parts} {net.method} {net.symbols}: "
+        f"{dtype} eps {255 * net.eps:g} part {number} of {options.parts} {net.method} {net.symbols}: "
         f"ratio {mean:.3g} / {geometric:.3g}, {times.mean():.3g} s (at most {times.max():.3g}), certified {certified} "
         f"of {right}, load {os.getloadavg()[0]:.1f}; {' '.join(f'{ratio:.3g}' for ratio in ratios[:10])}"
     )
