@@ -45,7 +45,7 @@ SMOOTH = {
 }  # fmt: skip
 FAMILIES = PIECEWISE | SMOOTH  # with the size of their images, the cheapest first
 LEVELS, SYMBOLS = (0.1, 1.0), (0, "all")
-CUT, PARTS = "cut", 16  # beside SYMBOLS: with every error kept, in parts of the box
+CUTS = (16, 64)  # parts of the box, beside SYMBOLS: with every error kept
 SAMPLES, MOST = 32, 10.0
 NOISE = (  # measured once, before symbols could make way for others
     "Earlier versions of this page used two images of white noise, and batch-norm statistics of 16 of them. On one",
@@ -124,27 +124,28 @@ def measure(
     logits = sampled(net, image)
     found["linear"] = reach(logits) / (10 * near)
     row["levels"].append(found)
-    for kind in (*SYMBOLS, CUT):
-        if kind == CUT and best(found) <= MOST:
+    runs = [*((str(symbols), symbols, 1) for symbols in SYMBOLS), *(("cut", "all", count) for count in CUTS)]
+    for kind, symbols, count in runs:
+        if count > 1 and best(found) <= MOST:
             continue
         start = time.process_time()
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            symbols = "all" if kind == CUT else kind
             bounded = BoundedModel(canonical, Problem(BiasField(1, eps)), symbols=symbols)
             lower, upper = torch.full((1, 10), math.inf), torch.full((1, 10), -math.inf)
-            for box in parts(bounded) if kind == CUT else [()]:
+            for box in parts(bounded, count):
                 low, high = evaluate(bounded.bounds, 1, image, spec, *box)
                 lower, upper = lower.minimum(low), upper.maximum(high)
                 ratio = float((upper - lower).mean()) / reach(logits)
-                if wide := kind == CUT and not ratio <= MOST:
+                if wide := count > 1 and not ratio <= MOST:
                     break  # further parts only add to it
         if wide:  # and no bounds of the whole box
-            found["wide"] = True
+            found["wide"] = count
             continue
         slack = 1e-9 * (1 + logits.abs().amax())
         # A bound that is NaN or infinite claims nothing, so it is not unsound; it certifies nothing either.
-        found[str(kind)] = {
+        found[kind] = {
+            "parts": count,
             "ratio": ratio,
             "seconds": round(time.process_time() - start, 1),
             "sound": not bool(((logits < lower - slack) | (logits > upper + slack)).any()),
@@ -153,20 +154,19 @@ def measure(
         result.send(row)
 
 
-def parts(net: BoundedModel) -> Iterator[tuple[Tensor, Tensor]]:
-    """The box cut along the constant coefficient, whose radius is fifteen times that of the others, as graphs take
-    boxes."""
+def parts(net: BoundedModel, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The box in so many parts along the constant coefficient, as graphs take boxes."""
     radius = net.radius.clone()
-    radius[0] /= PARTS
-    for number in range(PARTS):
+    radius[0] /= count
+    for number in range(count):
         center = net.center.clone()
-        center[0] += (2 * number + 1 - PARTS) * radius[0]
+        center[0] += (2 * number + 1 - count) * radius[0]
         yield center.unsqueeze(0), radius.unsqueeze(0)
 
 
 def best(level: dict[str, Any]) -> float:
     """The least ratio with symbols that was found at a level."""
-    ratios = [level[kind]["ratio"] for kind in ("all", CUT) if kind in level]
+    ratios = [level[kind]["ratio"] for kind in ("all", "cut") if kind in level]
     return min((ratio for ratio in ratios if not math.isnan(ratio)), default=math.inf)
 
 
@@ -254,12 +254,12 @@ def document(rows: list[dict[str, Any]]) -> str:
         "",
         f"*ratio*: mean width of RSIP-SSIP's logit bounds over the range of the logits on {SAMPLES} sampled fields;",
         '*with symbols*: the same with `symbols="all"`, and *seconds* of processor time for it. *cut*: the same where',
-        f"that is above {MOST:g}, with the box in {PARTS} parts along its constant coefficient, fifteen times as wide as",
-        "the others: a logit lies between the least and the greatest bound of all parts",
-        f"(> {MOST:g}: some parts are too wide already). *linear*: the sampled range over ten times that at a tenth of",
-        "the eps, 1 where the network is linear in the field; where it is far from 1, no line can be tight. What is",
-        f"above {MOST:g} at 0.1 in both ways is not tried at 1. A network had {SECONDS} s and {MEMORY >> 30} GiB of",
-        "addresses.",
+        f"that is above {MOST:g}, with the box in {' or '.join(map(str, CUTS))} parts along its constant coefficient, which",
+        "is fifteen times as wide as the others: a logit lies between the least and the greatest bound of all parts",
+        f"(> {MOST:g}: some parts are too wide already). *linear*: the sampled range over ten times that at a",
+        "tenth of the eps, 1 where the network is linear in the field; where it is far from 1, no line can be",
+        f"tight. What is above {MOST:g} at 0.1 in both ways is not tried at 1. A network had {SECONDS} s and",
+        f"{MEMORY >> 30} GiB of addresses.",
         "",
         f"A ratio of at most {MOST:g} with symbols, of the networks measured:",
         "",
@@ -282,11 +282,15 @@ def document(rows: list[dict[str, Any]]) -> str:
         sound = "" if not runs else "yes" if all(run["sound"] for run in runs) else "**no**"
         cells = []
         for level in [*row["levels"], {}, {}][:2]:
-            plain, whole, cut = (level.get(str(kind), {}) for kind in (*SYMBOLS, CUT))
+            plain, whole, cut = (level.get(kind, {}) for kind in ("0", "all", "cut"))
             of_symbols = (each.get(figure) for each in (whole, cut) for figure in ("ratio", "seconds"))
             figures = plain.get("ratio"), *of_symbols, level.get("linear")
             texts = ["" if figure is None else f"{figure:.3g}" for figure in figures]
-            cells += [f"> {MOST:g}" if index == 3 and "wide" in level else text for index, text in enumerate(texts)]
+            if cut:
+                texts[3] += f" in {cut['parts']}"
+            elif "wide" in level:
+                texts[3] = f"> {MOST:g} in {level['wide']}"
+            cells += texts
         short = next((run["short"].partition(" from ")[0] for run in runs if run["short"]), "")
         reason = "; ".join(filter(None, (row["reason"], short.removeprefix('symbols="all": '))))
         trace_ = "yes" if row["trace"] else "**no**"
