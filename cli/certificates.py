@@ -18,6 +18,7 @@ from robnet_fx.machine.files import write_atomically
 from robnet_fx.report.console import results, say
 from robnet_fx.report.page.picture import png
 from robnet_fx.verify.certificate import Certificate
+from robnet_fx.verify.pictures import perturbed_images
 from robnet_fx.verify.record import record
 from robnet_fx.verify.search import Limits
 
@@ -85,6 +86,6 @@ def save_images(folder: Path, net: BoundedModel, images: Tensor, found: Certific
     for place, decision in found.decisions.items():
         if decision.point is not None:
             picture = to_float(images[place : place + 1], net.center)
-            turned = net.perturb_images(decision.point.unsqueeze(0).to(net.center), picture)
+            turned = perturbed_images(net, decision.point.unsqueeze(0).to(net.center), picture)
             with write_atomically(folder / f"{int(index[place])}.png") as file:
                 file.write(png(turned[0]))

@@ -115,6 +115,7 @@ def open_one_image(
     chosen, labels = judged.data.x_test[number : number + 1], judged.data.y_test[number : number + 1]
     (verdict,) = certify(net, chosen, labels, limits=Limits(boxes=1)).document()["samples"]
     verdict["index"] = number
+    verdict.pop("coefficients", None)
     title = f"test image {number}: label {verdict['label']}, predicted {verdict['predicted']}, {_word(verdict)}"
     image, document = to_float(chosen, net.center), judged.opened.document()
     return OneImage(path, net, image, title, judged.describe(perturbation), document, verdict)

@@ -12,7 +12,8 @@ from torch import Tensor, fx
 
 from robnet_fx.bounds.memory import of_verdicts
 from robnet_fx.bounds.methods import Symbols, default_method, method_named
-from robnet_fx.bounds.model import BoundedModel, remarks
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.bounds.remarks import remarks
 from robnet_fx.cli.options import SYMBOLS, Images, Model
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend import trace

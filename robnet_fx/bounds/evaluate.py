@@ -143,3 +143,17 @@ def upper_bounds(
         with bounds_precision(precision or "float32", images.device):
             upper = evaluate(graph, len(images), images, part, *box, run=run)
         yield upper[:count].to(images.dtype, copy=compiled)  # CUDA graphs put their next result in the same place
+
+
+def branches(
+    graph: fx.GraphModule,
+    images: Tensor,
+    spec: Tensor,
+    box: tuple[Tensor, ...],
+    pre: Mapping[str, Interval] | None,
+    widest: int,
+) -> Branch:
+    """What a branch graph finds for rows `spec [B, K, classes]`, part by part."""
+    found = [evaluate(graph, len(images), images, part, *box, pre) for part in parts(spec, len(images), widest)]
+    uppers, forms, consts, tables = zip(*found, strict=True)
+    return Branch(torch.cat(uppers, 1), torch.cat(forms, 1), torch.cat(consts, 1), tables[0])

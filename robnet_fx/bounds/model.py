@@ -14,17 +14,18 @@ from robnet_fx.bounds import generator
 from robnet_fx.bounds.dependence import dependents, stands_on, widest
 from robnet_fx.bounds.evaluate import (
     Branch,
+    branches,
     check_images,
     check_labels,
     check_pre,
     evaluate,
     margin_spec,
     other_classes,
-    parts,
     upper_bounds,
 )
 from robnet_fx.bounds.methods import Symbols, check_fixed, check_symbols, method_named
 from robnet_fx.bounds.plan import Plan, plan
+from robnet_fx.bounds.remarks import remarks
 from robnet_fx.errors import UsageError
 from robnet_fx.frontend.outputs import logits_in
 from robnet_fx.graphs import LAYOUT, MODEL, OUTPUT, input_of, output_of, shape_of
@@ -76,7 +77,6 @@ class BoundedModel(nn.Module):
 
     def by(self, method: str, symbols: Symbols = 0) -> BoundedModel:
         """The same problem by another method, over the same module, graphs and box. Raises `UsageError`."""
-        check_symbols(symbols, method)
         other = type(self).__new__(type(self))
         nn.Module.__init__(other)
         for name, value in vars(self).items():
@@ -128,13 +128,6 @@ class BoundedModel(nn.Module):
         Nothing is checked."""
         logits: Tensor = self.perturbed(coefficients, images)
         return logits
-
-    def perturb_images(self, coefficients: Tensor, images: Tensor) -> Tensor:
-        """The images `[B, *S]` in [0, 1] under physical coefficients `[B, D]`, clipped, channels first."""
-        transform, images = self.transform, channels_first(images, self.layout.axes)
-        parts = [getattr(transform, name) for name in transform.part_names]
-        made: Tensor = transform.tail(transform.rules.apply(coefficients, images, *parts))
-        return made if self.clip is None else made.clamp(0, 1)
 
     def logits(self, images: Tensor) -> Tensor:
         """`[B, classes]`: the unperturbed network in inference form, normalisation included, of images `[B, *S]` in
@@ -226,16 +219,6 @@ class BoundedModel(nn.Module):
         self._check_branches()
         return self._branched(self._channels_last(images), rows, self._over(box, images), None)
 
-    def influence(self, images: Tensor, box: Box | None = None) -> Tensor:
-        """`[B, D]`: how much each coefficient moves the first value that a relaxation reads, its |column| summed over
-        the units: by which a box is split. Methods without SSIP know the radius only. Raises what `margins` raises."""
-        over = self._over(box, images)
-        if not method_named(self.method).symbolic:
-            return (over[1] if over else self.radius.unsqueeze(0)).expand(len(images), -1)
-        graph = self._graph("influence_graph", generator.influence)
-        found: Tensor = evaluate(graph, len(images), images, *over)
-        return found
-
     def _check_branches(self) -> None:
         """`UsageError` unless the method has the form behind a margin, by which a box is split."""
         if not method_named(self.method).backward:
@@ -244,14 +227,9 @@ class BoundedModel(nn.Module):
     def _branched(
         self, images: Tensor, spec: Tensor, over: tuple[Tensor, ...], pre: Mapping[str, Interval] | None
     ) -> Branch:
-        graph = self._graph("branch_graph", generator.branch)
         if pre is not None:
             check_pre(pre, self._stands_on, len(images))
-        found = [
-            evaluate(graph, len(images), images, part, *over, pre) for part in parts(spec, len(images), self._widest)
-        ]
-        uppers, forms, consts, tables = zip(*found, strict=True)
-        return Branch(torch.cat(uppers, 1), torch.cat(forms, 1), torch.cat(consts, 1), tables[0])
+        return branches(self._graph("branch_graph", generator.branch), images, spec, over, pre, self._widest)
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Have `torch.compile`, with its own options, fuse the bounds of training steps; verdicts run what is printed.
@@ -284,8 +262,8 @@ class BoundedModel(nn.Module):
         """(images, the spec of their margins, box) as the graphs take them, once they are known to fit."""
         over = self._over(box, images)
         check_labels(labels, len(images), self.classes)
-        images = self._channels_last(images)
-        return images, margin_spec(labels, other_classes(labels, self.classes), self.classes).to(images.dtype), over
+        spec = margin_spec(labels, other_classes(labels, self.classes), self.classes).to(images.dtype)
+        return self._channels_last(images), spec, over
 
     def _channels_last(self, images: Tensor) -> Tensor:
         """The images in the memory layout in which convolutions are up to twice as fast, and all follows."""
@@ -320,13 +298,3 @@ class BoundedModel(nn.Module):
     @property
     def _probe(self) -> fx.GraphModule:
         return self._graph("probe_graph", generator.probe)
-
-
-def remarks(canonical: fx.GraphModule) -> dict[str, str]:
-    """What a report must say of a network beside its name, by topic: its output, and what its file is like."""
-    own: dict[str, str] = dict(getattr(canonical.get_submodule(MODEL), "remarks", {}))
-    path = input_of(canonical).meta.get(OUTPUT)
-    chosen = f"{path} of what the module returns" if path else own.get("output")
-    if said := "; ".join(filter(None, (chosen, head_of(canonical).remark))):
-        own["output"] = said
-    return own

@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 
 from robnet_fx.bounds.dependence import dependents
 from robnet_fx.bounds.memory import Memory, of_training, of_verdicts
-from robnet_fx.bounds.model import remarks
 from robnet_fx.bounds.plan import unsupported
+from robnet_fx.bounds.remarks import remarks
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.outputs import Name
 from robnet_fx.frontend.places import source_line

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, fx, nn
 
-from robnet_fx.bounds.model import remarks
+from robnet_fx.bounds.remarks import remarks
 from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend.module import trace_module
 from robnet_fx.frontend.onnx.header import Port, header_of, read_proto, with_batch

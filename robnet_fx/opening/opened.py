@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from robnet_fx.bounds.methods import Symbols
-from robnet_fx.bounds.model import BoundedModel, remarks
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.bounds.remarks import remarks
 from robnet_fx.frontend import trace
 from robnet_fx.frontend.onnx.load import OnnxModel, load_for
 from robnet_fx.frontend.outputs import Name

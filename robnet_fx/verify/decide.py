@@ -207,7 +207,7 @@ class _Work:
             return
         whole, first = Part.whole(self.box.center.shape[1]), min(1, len(self.levels) - 1)
         for sample in left:
-            sample.open = [Task(sample, whole, sample.root, first)]
+            sample.open, sample.boxes = [Task(sample, whole, sample.root, first)], 0  # it is no other box
         counts = Counter(each.answer for each in self.decisions if each is not None)
         with self.progress.task("splitting", len(left)) as task:
 

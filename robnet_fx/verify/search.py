@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from robnet_fx.bounds.influence import influence
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.perturbations.base import Box
 from robnet_fx.verify.parts import Node, Part, boxes
@@ -100,7 +101,7 @@ class Search:
         """images `[N, *S]`, question of N samples and box `[N, D]`, all in the dtype and on the device of `exact`."""
         self.levels, self.limits = levels, limits
         self.images, self.question, self.box = images, question, box
-        self.influence = levels[0].exact.influence(images, box).double().cpu()
+        self.influence = influence(levels[0].exact, images, box).double().cpu()
         self.queues: dict[tuple[int, bool], deque[Task]] = {
             (level, exact): deque() for level in range(len(levels)) for exact in (False, True)
         }

@@ -282,8 +282,6 @@ CALLS: dict[str, Call] = {
     "branch": lambda net, x, y, out: net.branch(x, y, Box(net.center[None], net.radius[None] / 2)),
     "branch_rows": lambda net, x, y, out: net.branch_rows(x, ROWS, Box(net.center[None], net.radius[None] / 2)),
     "upper_rows": lambda net, x, y, out: net.upper_rows(x, ROWS),
-    "influence": lambda net, x, y, out: net.influence(x),
-    "perturb_images": lambda net, x, y, out: net.perturb_images(net.center.expand(3, -1), x),
     "by": lambda net, x, y, out: net.by("ibp").margins(x, y),
     "decide": lambda net, x, y, out: decide(net, x, classification(y, 3, x.dtype), limits=robnet_fx.Limits(boxes=2)),
     "intermediate": lambda net, x, y, out: net.intermediate(x),

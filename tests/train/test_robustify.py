@@ -93,7 +93,10 @@ def test_the_whole_job(job, model, tmp_path):
     assert certificate.document()["data_notes"] == ["the first ones"]
     assert certificate.certified_accuracy == result.after.certified
     assert certificate.clean_accuracy == result.after.clean
-    assert json.loads(certificate.to_json()) == json.loads((result.run / "certificate.json").read_text())
+    mine, theirs = certificate.document(), json.loads((result.run / "certificate.json").read_text())
+    for sample in (*mine["samples"], *theirs["samples"]):
+        sample.pop("seconds", None)
+    assert json.loads(json.dumps(mine)) == theirs
     assert certificate.document()["model_sha256"]["file"] == sha256_of_file(result.out)
 
     before, after = (onnx.load(p).graph for p in (model, result.out))

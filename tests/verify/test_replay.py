@@ -29,7 +29,7 @@ def net():
 @pytest.fixture(scope="module")
 def written():
     net = judge()
-    found = certify(net, X, Y, limits=Limits(boxes=4))
+    found = certify(net, X, Y, limits=Limits(boxes=3))
     assert found.certified.any() and found.falsified.any() and found.unknown.any()
     return json.loads(found.to_json(leaves=True))
 
@@ -143,7 +143,9 @@ def test_answers_are_read_as_they_were_written(net, written):
     found = known(written, net, X, Y)
     answered = [i for i, s in enumerate(written["samples"]) if s.get("answer") in ("certified", "falsified")]
     assert list(found) == answered
-    again = certify(net, X, Y, limits=Limits(boxes=4), known=found)
+    again = certify(net, X, Y, limits=Limits(boxes=3), known=found)
     mine, theirs = json.loads(again.to_json(leaves=True))["samples"], written["samples"]
     for a, b in zip(mine, theirs, strict=True):
-        assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
+        assert a.keys() == b.keys()
+        assert all(a[key] == b[key] for key in a.keys() - {"seconds", "margin"})
+        assert a["margin"] == pytest.approx(b["margin"], rel=1e-3)  # of unknown ones in float32, batch by batch
