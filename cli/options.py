@@ -216,7 +216,7 @@ class Effort:
 
     def limits(self) -> Limits:
         """As the library takes them."""
-        from robnet_fx.verify.decide import USUAL
+        from robnet_fx.verify.decision import USUAL
         from robnet_fx.verify.search import Limits
 
         if self.budget is not None and not 0 <= self.budget < float("inf"):

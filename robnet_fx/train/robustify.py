@@ -37,7 +37,7 @@ from robnet_fx.train.prepare import prepare
 from robnet_fx.train.settings import Training
 from robnet_fx.train.written import read_back, target_of, write
 from robnet_fx.verify.certificate import Certificate
-from robnet_fx.verify.decide import USUAL
+from robnet_fx.verify.decision import USUAL
 from robnet_fx.verify.record import about_problem, versions
 from robnet_fx.verify.score import Score, measure
 from robnet_fx.verify.search import Limits

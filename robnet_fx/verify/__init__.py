@@ -2,7 +2,7 @@
 
 from robnet_fx.verify.ascent import climb, starting_points
 from robnet_fx.verify.certificate import Certificate, Unfinished, certify
-from robnet_fx.verify.decide import Decision, decide
+from robnet_fx.verify.decision import Decision, decide
 from robnet_fx.verify.question import Question, classification
 from robnet_fx.verify.search import Limits
 from robnet_fx.verify.verdict import Verdicts, classify, verdicts

@@ -21,7 +21,7 @@ from robnet_fx.machine.precision import full_precision
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.verify.ascent import starting_points
 from robnet_fx.verify.convert import in_dtype
-from robnet_fx.verify.decide import USUAL, Decision, decide
+from robnet_fx.verify.decision import USUAL, Decision, decide
 from robnet_fx.verify.question import classification
 from robnet_fx.verify.record import about_computing, about_problem, hashes, record
 from robnet_fx.verify.search import Limits

@@ -20,7 +20,7 @@ from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.perturbations.base import Box
 from robnet_fx.verify.certificate import about
 from robnet_fx.verify.convert import in_dtype
-from robnet_fx.verify.decide import ANSWERS, Decision, levels
+from robnet_fx.verify.decision import ANSWERS, Decision, levels
 from robnet_fx.verify.parts import Node, Part, boxes
 from robnet_fx.verify.question import classification
 from robnet_fx.verify.search import Level

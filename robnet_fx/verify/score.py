@@ -11,7 +11,7 @@ from torch import Tensor
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.verify.certificate import Certificate, certify
-from robnet_fx.verify.decide import USUAL
+from robnet_fx.verify.decision import USUAL
 from robnet_fx.verify.search import Limits
 
 

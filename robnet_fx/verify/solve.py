@@ -16,7 +16,7 @@ from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.perturbations.base import Box
 from robnet_fx.perturbations.input_box import around
-from robnet_fx.verify.decide import Decision, decide
+from robnet_fx.verify.decision import Decision, decide
 from robnet_fx.verify.property import Case
 from robnet_fx.verify.question import Question
 from robnet_fx.verify.search import Limits

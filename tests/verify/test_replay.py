@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 
 import pytest
 import torch
@@ -148,4 +149,5 @@ def test_answers_are_read_as_they_were_written(net, written):
     for a, b in zip(mine, theirs, strict=True):
         assert a.keys() == b.keys()
         assert all(a[key] == b[key] for key in a.keys() - {"seconds", "margin"})
-        assert a["margin"] == pytest.approx(b["margin"], rel=1e-3)  # of unknown ones in float32, batch by batch
+        both = [math.nan if each["margin"] is None else each["margin"] for each in (a, b)]
+        assert both[0] == pytest.approx(both[1], rel=1e-3, nan_ok=True)  # of unknown ones in float32, batch by batch

@@ -9,7 +9,7 @@ from torch import Tensor
 from robnet_fx import InputBox, Problem
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.verify import solve as module
-from robnet_fx.verify.decide import Decision
+from robnet_fx.verify.decision import Decision
 from robnet_fx.verify.property import Case
 from robnet_fx.verify.question import Question
 from robnet_fx.verify.search import Limits

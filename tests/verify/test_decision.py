@@ -15,7 +15,7 @@ from robnet_fx import BiasField, Box, UsageError
 from robnet_fx.algebra.logits import worst_margin
 from robnet_fx.bounds.evaluate import Branch
 from robnet_fx.testing import all_corners
-from robnet_fx.verify import Limits, Question, Unfinished, certify, classification, decide
+from robnet_fx.verify import Limits, Question, Unfinished, certify, classification, decide, decision
 from robnet_fx.verify import search as module
 from tests.small import bounded, digits
 
@@ -60,12 +60,12 @@ def test_no_point_of_the_box_turns_what_is_certified(net, right, decisions):
     t = torch.rand(4000, dimensions, generator=torch.Generator().manual_seed(0)) * 2 - 1
     t = torch.cat([t, t.sign(), all_corners(dimensions).float()])
     highest = []
-    for image, label, decision in zip(images, labels, decisions, strict=True):
+    for image, label, found in zip(images, labels, decisions, strict=True):
         logits = exact.perturbed(exact.center + exact.radius * t, image.expand(len(t), -1, -1, -1))
         worst = float(worst_margin(logits, label.expand(len(t))).max())
-        if decision.answer == "certified":
-            assert worst <= decision.margin + 1e-5 and decision.margin < 0 and decision.proved == 1
-        highest.append((decision.answer, worst))
+        if found.answer == "certified":
+            assert worst <= found.margin + 1e-5 and found.margin < 0 and found.proved == 1
+        highest.append((found.answer, worst))
     assert max(worst for answer, worst in highest if answer == "certified") > -1  # the bounds are not idle
 
 
@@ -73,13 +73,13 @@ def test_no_point_of_the_box_turns_what_is_certified(net, right, decisions):
 def test_a_counterexample_lies_in_the_box_and_turns_the_answer(net, right, decisions):
     images, labels = right
     exact = robnet_fx.verify.convert.in_dtype(net, torch.float64)
-    for image, label, decision in zip(images, labels, decisions, strict=True):
-        assert (decision.point is not None) == (decision.answer == "falsified")
-        if decision.point is not None:
-            assert ((decision.point - exact.center).abs() <= exact.radius * (1 + 1e-12)).all()
-            logits = exact.perturbed(decision.point.unsqueeze(0), image.double().unsqueeze(0))
+    for image, label, found in zip(images, labels, decisions, strict=True):
+        assert (found.point is not None) == (found.answer == "falsified")
+        if found.point is not None:
+            assert ((found.point - exact.center).abs() <= exact.radius * (1 + 1e-12)).all()
+            logits = exact.perturbed(found.point.unsqueeze(0), image.double().unsqueeze(0))
             margin = float(worst_margin(logits, label.unsqueeze(0)))
-            assert margin >= 0 and margin == pytest.approx(decision.margin)
+            assert margin >= 0 and margin == pytest.approx(found.margin)
 
 
 def test_splitting_proves_more_than_one_box(decisions):
@@ -175,7 +175,7 @@ def test_time_is_shared_by_the_parts_of_a_batch(net, right, monkeypatch):
 
 def test_ctrl_c_keeps_what_is_known_and_a_run_goes_on(net, monkeypatch):
     whole = certify(net, X, Y, limits=FEW)
-    answered, real = [], robnet_fx.verify.decide.__globals__["_Work"].conclude
+    answered, real = [], decision._Work.conclude
 
     def interrupted(self, sample, how):
         answered.append(real(self, sample, how))
@@ -183,7 +183,7 @@ def test_ctrl_c_keeps_what_is_known_and_a_run_goes_on(net, monkeypatch):
             raise KeyboardInterrupt
         return answered[-1]
 
-    monkeypatch.setattr(robnet_fx.verify.decide.__globals__["_Work"], "conclude", interrupted)
+    monkeypatch.setattr(decision._Work, "conclude", interrupted)
     with pytest.raises(Unfinished) as stopped:
         certify(net, X, Y, limits=FEW)
     monkeypatch.undo()
