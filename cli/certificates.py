@@ -13,6 +13,7 @@ from torch import Tensor
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
 from robnet_fx.images.pixels import to_float
+from robnet_fx.interchange.perturbed import write_instances
 from robnet_fx.machine import ranks
 from robnet_fx.machine.files import write_atomically
 from robnet_fx.report.console import results, say
@@ -75,6 +76,12 @@ def replayed(leaves: int, document: Mapping[str, Any], *, as_json: bool) -> None
         say(results(), json.dumps({"images": images, "leaves": leaves, "holds": True}))
     else:
         say(results(), f"the certificate holds: {images} images, {leaves} leaves bounded again")
+
+
+def save_instances(folder: Path, net: BoundedModel, images: Tensor, labels: Tensor, index: Tensor) -> None:
+    """Each image's perturbed network and its property, `<number>.onnx` and `<number>.vnnlib`, and instances.csv."""
+    if ranks.leader():
+        write_instances(net, images, labels, folder, [str(number) for number in index.tolist()])
 
 
 @torch.no_grad()

@@ -37,6 +37,13 @@ def certify(
         Path | None,
         typer.Option(metavar="DIR", help="Write each falsified image as the field that turns it leaves it, as PNG."),
     ] = None,
+    vnnlib: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write each image's perturbed network, coefficients to logits, and its property for other verifiers.",
+        ),
+    ] = None,
     json: options.Json = False,
     out: options.Out = None,
 ) -> None:
@@ -81,6 +88,8 @@ def certify(
         certificates.replayed(run_replay(again, net, pictures, labels, bars), again, as_json=json)
         return
 
+    if vnnlib is not None:
+        certificates.save_instances(vnnlib, net, pictures, labels, index)
     done = {} if before is None else known(before, net, pictures, labels)
     stopped = False
     try:

@@ -61,6 +61,17 @@ def test_ctrl_c_writes_what_is_known_and_resume_goes_on(run, model, monkeypatch)
         assert (mine.get("answer"), mine.get("boxes")) == (theirs.get("answer"), theirs.get("boxes"))
 
 
+def test_other_verifiers_are_asked_the_same(run, model):
+    field = ("--order", 0, "--eps", 200, "--limit", 3)
+    found = document(run("certify", model, *field, "--vnnlib", "instances", "--json"))
+    assert len(Path("instances/instances.csv").read_text().splitlines()) == 3
+    words = {"certified": "holds", "falsified": "violated"}
+    for sample in found["samples"]:
+        files = [f"instances/{sample['index']}.{kind}" for kind in ("onnx", "vnnlib")]
+        said = fine(run("verify", *files, "--boxes", 200)).stdout.split()[0]
+        assert said == words.get(sample.get("answer"), "violated")
+
+
 @pytest.mark.parametrize(("option", "value"), [("--budget", -1), ("--budget", "inf"), ("--boxes", 0)])
 def test_an_effort_that_is_none(run, model, option, value):
     (line,) = refused(run("certify", model, "--eps", 20, option, value), 2)
