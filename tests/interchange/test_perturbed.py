@@ -32,7 +32,7 @@ def test_verify_answers_as_the_certificate(tmp_path):
     images, labels = digits()[0][:40], digits()[1][:40]
     certificate = certify(net, images, labels)
     proved = certificate.certified.nonzero().flatten()[:2].tolist()
-    wrong = (~certificate.verdicts.correct).nonzero().flatten()[:1].tolist()
+    wrong = (~certificate.correct).nonzero().flatten()[:1].tolist()
     chosen = proved + wrong
     names = [f"image_{index}" for index in chosen]
     written = write_instances(net, images[chosen], labels[chosen], tmp_path / "out", names, seconds=20)
