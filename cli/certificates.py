@@ -53,10 +53,9 @@ def document(opened: Mapping[str, Any], found: Certificate, index: Tensor, *, le
     return whole
 
 
-def shares(found: Certificate) -> dict[str, float]:
-    """The figures of the table."""
-    whole = found.document()
-    return {name: whole[key] for name, key in _FIGURES.items()}
+def shares(document: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of the table, from the record."""
+    return {name: document[key] for name, key in _FIGURES.items()}
 
 
 def told(limits: Limits) -> str:

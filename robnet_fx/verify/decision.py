@@ -150,7 +150,7 @@ class _Work:
         """Bound whole boxes, without symbols."""
         level = self.levels[0]
         with self.progress.task("bounding", len(self.samples)) as task:
-            for part in batches(len(self.samples), level.exact_batch):
+            for part in batches(len(self.samples), level.batch):
                 start, asked = time.perf_counter(), self.question[part]
                 upper = level.exact.upper_rows(self.images[part], asked.rows, Box(*(end[part] for end in self.box)))
                 worst = asked.worst(upper + asked.offset).tolist()
@@ -233,7 +233,7 @@ def levels(net: BoundedModel, exact: BoundedModel) -> list[Level]:
         often = of_verdicts(net.perturbed, _OFTEN if symbols == "all" else min(symbols, _OFTEN), method)
         most = 1024 if net.center.is_cuda else min(64, _AT_ONCE // often.image)
         batch = max(1, min(memory.fits(available_memory(net.center.device)), most))
-        levels.append(Level(own, own if net is exact else _by(exact, method, symbols), batch, batch))
+        levels.append(Level(own, own if net is exact else _by(exact, method, symbols), batch))
     return levels
 
 

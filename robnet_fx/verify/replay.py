@@ -125,7 +125,7 @@ def _bounded_again(
     with full_precision(), progress.task("replaying", len(leaves)) as task:
         for level, own in enumerate(work):
             here = [(number, part) for number, part, at in leaves if at == level]
-            for places in batches(len(here), own.exact_batch):
+            for places in batches(len(here), own.batch):
                 numbers, parts = zip(*here[places], strict=True)
                 index = torch.tensor(numbers)
                 over = Box(*(end.expand(len(parts), -1) for end in (exact.center, exact.radius)))

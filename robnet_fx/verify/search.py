@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from robnet_fx.bounds.influence import influence
 from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.images.pixels import batches
 from robnet_fx.perturbations.base import Box
 from robnet_fx.verify.parts import Node, Part, boxes
 from robnet_fx.verify.question import Question
@@ -45,12 +46,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Level:
-    """A net that bounds parts, the one that has to agree, and how many parts each can take at once."""
+    """A net that bounds parts, the one that has to agree, and how many parts each takes at once."""
 
     net: BoundedModel
     exact: BoundedModel
     batch: int
-    exact_batch: int
 
 
 @dataclass(eq=False)
@@ -72,8 +72,8 @@ class Sample:
     margin: float = math.nan
     point: Tensor | None = None
     why: str = ""
-    tried: list[int] = field(default_factory=list)
-    succeeded: list[int] = field(default_factory=list)
+    tried: Counter[int] = field(default_factory=Counter)  # by level, and below
+    succeeded: Counter[int] = field(default_factory=Counter)
 
     @property
     def proved_all(self) -> bool:
@@ -101,7 +101,7 @@ class Search:
         """images `[N, *S]`, question of N samples and box `[N, D]`, all in the dtype and on the device of `exact`."""
         self.levels, self.limits = levels, limits
         self.images, self.question, self.box = images, question, box
-        self.influence = influence(levels[0].exact, images, box).double().cpu()
+        self.influence: dict[int, Tensor] = {}
         self.queues: dict[tuple[int, bool], deque[Task]] = {
             (level, exact): deque() for level in range(len(levels)) for exact in (False, True)
         }
@@ -111,6 +111,7 @@ class Search:
         left, active = deque(samples), 0
         most = max(level.batch for level in self.levels)
         with torch.no_grad():
+            self._weigh([sample.index for sample in samples])
             while left or active:
                 while left and (not active or sum(map(len, self.queues.values())) < most):
                     active += 1
@@ -120,6 +121,14 @@ class Search:
                 kind = max(self.queues, key=lambda kind: len(self.queues[kind]))
                 for sample in self._work(*kind):
                     active -= self._go_on(sample, finished)
+
+    def _weigh(self, samples: Sequence[int]) -> None:
+        """Learn along which coefficients the boxes of samples are split."""
+        cheapest = self.levels[0]
+        for part in batches(len(samples), cheapest.batch):
+            index = torch.tensor(samples[part], device=self.images.device)
+            found = influence(cheapest.exact, self.images[index], self._over(index)).double().cpu()
+            self.influence |= dict(zip(samples[part], found, strict=True))
 
     def _go_on(self, sample: Sample, finished: Callable[[Sample], None]) -> bool:
         """Begin the next round of a sample that waits for nothing; whether it is finished instead."""
@@ -149,9 +158,6 @@ class Search:
     def _enter(self, task: Task, level: int) -> None:
         """Have a part bounded at a level, or at the next one where this has proved too little to be worth its time."""
         sample = task.sample
-        while len(sample.tried) < len(self.levels):
-            sample.tried.append(0)
-            sample.succeeded.append(0)
         while level < len(self.levels) - 1 and sample.succeeded[level] + 1 < _WORTH * sample.tried[level]:
             level += 1
         task.level, task.exact = level, False
@@ -160,7 +166,7 @@ class Search:
     def _work(self, level: int, exact: bool) -> list[Sample]:
         """Bound a batch of parts at a level, and return the samples that now wait for nothing."""
         own, queue = self.levels[level], self.queues[level, exact]
-        tasks = [queue.popleft() for _ in range(min(len(queue), own.exact_batch if exact else own.batch))]
+        tasks = [queue.popleft() for _ in range(min(len(queue), own.batch))]
         start = time.perf_counter()
         (self._confirm if exact else self._bound)(tasks, own)
         share = (time.perf_counter() - start) / len(tasks)
@@ -170,25 +176,26 @@ class Search:
 
     def _of(self, tasks: Sequence[Task]) -> tuple[Tensor, Question, Box]:
         index = self._index(tasks)
-        return self.images[index], self.question[index], boxes([task.part for task in tasks], self._over(tasks))
+        return self.images[index], self.question[index], boxes([task.part for task in tasks], self._over(index))
 
     def _index(self, tasks: Sequence[Task]) -> Tensor:
         return torch.tensor([task.sample.index for task in tasks], device=self.images.device)
 
-    def _over(self, tasks: Sequence[Task]) -> Box:
-        index = self._index(tasks)
+    def _over(self, index: Tensor) -> Box:
+        """The whole boxes of samples."""
         return Box(self.box.center[index], self.box.radius[index])
 
     def _bound(self, tasks: Sequence[Task], level: Level) -> None:
         """Bound parts by a level's own net; what is not proved learns where its worst row leads."""
         net, (images, question, box) = level.net, self._of(tasks)
         asked, over = question.to(net.center), Box(*(end.to(net.center) for end in box))
-        found = net.branch_rows(images.to(net.center), asked.rows, over)
+        pictures = images.to(net.center)
+        found = net.branch_rows(pictures, asked.rows, over)
         uppers = found.upper + asked.offset
         worst = asked.worst(uppers)
         row = (uppers - worst.unsqueeze(1)).abs().nan_to_num(torch.inf).argmin(1)
         form = found.form[torch.arange(len(tasks), device=row.device), row]
-        middle = asked.worst(asked.values(net.perturbed(over.center, images.to(net.center))))
+        middle = asked.worst(asked.values(net.perturbed(over.center, pictures)))
         proved = worst.isfinite() & (worst < 0)
         unproved = (~proved).nonzero().squeeze(1)
         if len(unproved):
@@ -251,7 +258,7 @@ class Search:
     def _try(self, tasks: Sequence[Task], images: Tensor, question: Question, rising: Tensor) -> None:
         """Whether a part's middle, or the corner where `rising [B, D]` leads, is a counterexample, in exact numbers."""
         net = self.levels[0].exact
-        over = self._over(tasks)
+        over = self._over(self._index(tasks))
         lower, upper = (torch.stack(ends).to(rising) for ends in zip(*(task.part for task in tasks), strict=True))
         for t in (torch.where(rising > 0, upper, lower), (lower + upper) / 2):
             points = over.center + over.radius * t.to(over.center)
