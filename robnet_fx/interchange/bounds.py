@@ -25,6 +25,7 @@ from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UnsupportedError, UnsupportedOpError, UsageError
 from robnet_fx.frontend.onnx.runtime import TOLERANCE, difference
 from robnet_fx.frontend.running import uncollected
+from robnet_fx.interchange.export import forget_notes
 from robnet_fx.machine.files import write_atomically
 from robnet_fx.machine.torch_internals import flattened, operations_named
 from robnet_fx.perturbations.base import Box
@@ -148,9 +149,7 @@ def _exported(bounds: nn.Module, inputs: tuple[Tensor, ...], free: bool) -> onnx
 
 
 def _describe(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
-    for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
+    forget_notes(proto)
     proto.doc_string = _DOC
     onnx.helper.set_model_props(proto, dict(metadata))
 

@@ -6,7 +6,6 @@ Either way onnxruntime has reproduced the network from the very bytes before any
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -25,6 +24,7 @@ from robnet_fx.frontend.onnx.runtime import difference, judges, tolerance
 from robnet_fx.frontend.outputs import Name, picking
 from robnet_fx.frontend.running import Guest, undisturbed
 from robnet_fx.frontend.unwrap import copy_of
+from robnet_fx.interchange.export import exported
 from robnet_fx.machine.files import write_atomically
 
 Way = Literal["initialisers", "re-export"]
@@ -146,7 +146,7 @@ def _on_cpu(model: nn.Module) -> nn.Module:
 
 
 def _export(model: nn.Module, images: Tensor, input_name: str, output_name: str) -> onnx.ModelProto:
-    """A new graph by torch.onnx, without the notes on source files that it leaves in one."""
+    """A new graph by torch.onnx."""
     batch: int | None = None
     if isinstance(model, OnnxModel):
         batch = header_of(model.path, model.part).fixed_batch
@@ -154,27 +154,8 @@ def _export(model: nn.Module, images: Tensor, input_name: str, output_name: str)
         images = model.given(images)
     if batch is not None:
         images = images.repeat(batch, *[1] * (images.dim() - 1))[:batch]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                model,
-                (images.clone(),),
-                dynamo=True,
-                verbose=False,
-                input_names=[input_name],
-                output_names=[output_name],
-                dynamic_shapes=None if batch else ({0: torch.export.Dim("batch")},),
-            )
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UnsupportedError(f"torch.onnx cannot export {type(model).__name__}: {lines[0][:300]}") from error
-    assert program is not None
-    proto: onnx.ModelProto = program.model_proto
-    for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    return proto
+    free = None if batch else ({0: torch.export.Dim("batch")},)
+    return exported(model, (images.clone(),), [input_name], output_name, type(model).__name__, free)
 
 
 class _AsInTheFile(nn.Module):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,9 +17,10 @@ from robnet_fx.errors import UnsupportedError, UsageError
 from robnet_fx.frontend.onnx.runtime import TOLERANCE, OnnxSession, difference
 from robnet_fx.frontend.unwrap import bare
 from robnet_fx.images.pixels import to_float
+from robnet_fx.interchange.export import exported
 from robnet_fx.interchange.vnnlib import write_vnnlib
 from robnet_fx.machine.files import write_atomically
-from robnet_fx.perturbations.base import Box
+from robnet_fx.verify.record import exact_box
 
 _INPUTS = ("coefficients", "image")
 INSTANCES = "instances.csv"
@@ -52,7 +52,7 @@ def write_instances(
     folder.mkdir(parents=True, exist_ok=True)
     plain, (lower, upper) = _plain(net), _ends(net)
     about = f"{net.perturbation}, clip {net.clip}, normalisation {net.problem.normalisation}"
-    template = _exported(plain, to_float(images[:1], plain.center)) if len(images) else onnx.ModelProto()
+    template = _template(plain, to_float(images[:1], plain.center)) if len(images) else onnx.ModelProto()
     written, rows = [], io.StringIO()
     for image, label, name in zip(images, labels.tolist(), names, strict=True):
         network, stated = folder / f"{name}.onnx", folder / f"{name}.vnnlib"
@@ -76,37 +76,16 @@ def _plain(net: BoundedModel) -> BoundedModel:
 
 def _ends(net: BoundedModel) -> tuple[Tensor, Tensor]:
     """The box's ends `[D]` in float64, rounded outwards; in float64's digits where that of `net` is its rounding."""
-    own = Box(*(part.cpu() for part in (net.center, net.radius)))
-    exact = Box(*net.transform.box_at(net.eps))
-    same = all(torch.equal(mine, end.to(mine)) for mine, end in zip(own, exact, strict=True))
-    center, radius = exact if same else (part.double() for part in own)
+    center, radius = (part.double().cpu() for part in exact_box(net))
     infinity = torch.full_like(center, torch.inf)
     lower, upper = torch.nextafter(center - radius, -infinity), torch.nextafter(center + radius, infinity)
     return torch.where(radius > 0, lower, center), torch.where(radius > 0, upper, center)
 
 
-def _exported(net: BoundedModel, image: Tensor) -> onnx.ModelProto:
+def _template(net: BoundedModel, image: Tensor) -> onnx.ModelProto:
     """The perturbed network of any image, `(coefficients, image) -> logits`."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                net.perturbed.eval(),
-                (net.center.unsqueeze(0), image),
-                dynamo=True,
-                verbose=False,
-                input_names=list(_INPUTS),
-                output_names=["logits"],
-            )
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UnsupportedError(f"torch.onnx cannot export the perturbed network: {lines[0][:300]}") from error
-    assert program is not None
-    proto: onnx.ModelProto = program.model_proto
-    for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    return proto
+    inputs = net.center.unsqueeze(0), image
+    return exported(net.perturbed.eval(), inputs, _INPUTS, "logits", "the perturbed network")
 
 
 def _of_image(template: onnx.ModelProto, net: BoundedModel, image: Tensor, lower: Tensor, upper: Tensor) -> bytes:

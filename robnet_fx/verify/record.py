@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.machine.files import sha256_of_file, sha256_of_tensors
-from robnet_fx.perturbations.base import Perturbation
+from robnet_fx.perturbations.base import Box, Perturbation
 from robnet_fx.version import __version__
 
 SCHEMA = "robnet-fx/record"
@@ -44,15 +44,19 @@ def about_perturbation(perturbation: Perturbation) -> dict[str, Any]:
     return {"eps": perturbation.eps, **order, "perturbation": fields}
 
 
+def exact_box(net: BoundedModel) -> Box:
+    """The box `[D]` over which `net` has its bounds now, in float64's digits where that of `net` is their rounding."""
+    own, exact = Box(net.center, net.radius), Box(*net.transform.box_at(net.eps))
+    same = all(torch.equal(mine, end.to(mine)) for mine, end in zip(own, exact, strict=True))
+    return exact if same else own
+
+
 def about_problem(net: BoundedModel) -> dict[str, Any]:
     """The perturbation, the box over which `net` has its bounds now, the clip and the normalisation.
 
-    The box is in float64's digits where that of `net` is its rounding.
+    The box is that of `exact_box`.
     """
-    center, radius = own = net.center, net.radius
-    exact = net.transform.box_at(net.eps)
-    if all(torch.equal(mine, end.to(mine)) for mine, end in zip(own, exact, strict=True)):
-        center, radius = exact
+    center, radius = exact_box(net)
     return {
         **about_perturbation(net.perturbation),
         "eps": net.eps,
