@@ -18,6 +18,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 import torch
+from torch.export import exported_program
 
 from robnet_fx.zoo.data import Dataset
 
@@ -43,6 +44,22 @@ def _loaded() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _listed_once() -> None:
+    """Every export goes through all of PyTorch's operations, which was a third of the time of a usual trace: here only
+    after new ones have been registered."""
+    listed: dict[int, set] = {}
+    list_all = exported_program._collect_all_valid_cia_ops
+
+    def list_new() -> set:
+        count = len(torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd"))
+        if count not in listed:
+            listed[count] = list_all()
+        return listed[count]
+
+    exported_program._collect_all_valid_cia_ops = list_new
 
 
 def _folder(variable: str) -> Path:
