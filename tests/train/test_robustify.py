@@ -28,11 +28,12 @@ from robnet_fx.machine.progress import SILENT
 from robnet_fx.opening import opened
 from robnet_fx.train import robustify as module
 from robnet_fx.train.robustify import robustify
-from robnet_fx.verify import certify
+from robnet_fx.verify import Limits, certify
 from tests.small import bounded, digits
 
 X, Y = digits()
 FIELD = BiasField(1, 0.6)
+FEW = Limits(boxes=8)  # parts, so that no answer hangs on the clock
 
 
 @dataclass
@@ -67,7 +68,7 @@ def job(model, tmp_path):
         names = {field.name for field in fields(Training)}
         given = {name: options.pop(name) for name in names & options.keys()}
         training = Training(**{"epochs": 4, "lr": 3e-3, "batch_size": 32, **given})
-        return robustify(model, data or Data(), problem, training, **{"runs": tmp_path / "runs", **options})
+        return robustify(model, data or Data(), problem, training, **{"runs": tmp_path / "runs", "limits": FEW, **options})
 
     return run
 
@@ -89,7 +90,9 @@ def test_the_whole_job(job, model, tmp_path):
 
     # the numbers are those of the written file, and anyone gets them again from it
     again = robnet_fx.bound(result.out, robnet_fx.BiasField(1, 0.6))
-    certificate = certify(again, X[1500:1600], Y[1500:1600], model_file=result.out, data_notes=Data.notes)
+    certificate = certify(
+        again, X[1500:1600], Y[1500:1600], limits=FEW, model_file=result.out, data_notes=Data.notes
+    )
     assert certificate.document()["data_notes"] == ["the first ones"]
     assert certificate.certified_accuracy == result.after.certified
     assert certificate.clean_accuracy == result.after.clean
@@ -283,7 +286,8 @@ def test_a_model_that_is_open_is_not_opened_again(model, tmp_path, monkeypatch):
     found = opened.open_model(model, Data())
     monkeypatch.setattr(opened, "open_model", None)
     monkeypatch.setattr(module, "open_model", None)
-    result = module.robustify_opened(found, Problem(FIELD), Training(epochs=1, test_limit=5), runs=tmp_path / "runs")
+    training = Training(epochs=1, test_limit=5)
+    result = module.robustify_opened(found, Problem(FIELD), training, runs=tmp_path / "runs", limits=FEW)
     assert result.out == tmp_path / "net.robust.onnx" and result.net.model is found.model
 
 
