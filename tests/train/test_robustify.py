@@ -124,10 +124,10 @@ def test_the_whole_job(job, model, tmp_path):
 
 
 def test_a_run_directory_is_never_written_over_and_a_run_repeats_itself(job, tmp_path):
-    first = job(epochs=1)
+    first = job(epochs=1, test_limit=20)
     content = {p.name: p.read_bytes() for p in first.run.iterdir()}
     weights = first.out.read_bytes()
-    second = job(epochs=1)
+    second = job(epochs=1, test_limit=20)
     assert (first.run.name, second.run.name) == ("net.robust-1", "net.robust-2")
     assert content == {p.name: p.read_bytes() for p in first.run.iterdir()}
     assert second.out.read_bytes() == weights
@@ -158,19 +158,20 @@ class Stop:
 
 
 def test_ctrl_c_and_resume_give_the_uninterrupted_result(job, tmp_path):
-    whole = job(epochs=2, out=tmp_path / "whole.onnx")
+    short = {"epochs": 2, "test_limit": 20}
+    whole = job(**short, out=tmp_path / "whole.onnx")
     with pytest.raises(Interrupted) as stopped:
-        job(epochs=2, progress=Stop("training", 17))
+        job(**short, progress=Stop("training", 17))
     checkpoint = stopped.value.checkpoint
     assert checkpoint is not None
     assert not (tmp_path / "net.robust.onnx").exists()
-    resumed = job(epochs=2, resume=checkpoint.parent)
+    resumed = job(**short, resume=checkpoint.parent)
     assert resumed.run == checkpoint.parent
     assert resumed.after == whole.after
     for a, b in zip(load_onnx(resumed.out).parameters(), load_onnx(whole.out).parameters(), strict=True):
         assert torch.equal(a, b)
     with pytest.raises(UsageError, match=r"recipe\.alpha"):
-        job(epochs=2, resume=checkpoint, alpha=3.0)
+        job(**short, resume=checkpoint, alpha=3.0)
 
 
 def test_ctrl_c_after_training_can_be_resumed(job):
@@ -341,11 +342,11 @@ def test_a_full_disk_leaves_no_half_written_model(job, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RobnetError, match="No space left"):
-        job(epochs=1)
+        job(epochs=1, test_limit=10)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "runs"]
     monkeypatch.undo()
     run = tmp_path / "runs" / "net.robust-1"
-    assert job(epochs=1, resume=run).run == run
+    assert job(epochs=1, test_limit=10, resume=run).run == run
 
 
 def test_little_memory_means_smaller_parts_and_the_same_result(job, monkeypatch):
@@ -358,7 +359,7 @@ def test_little_memory_means_smaller_parts_and_the_same_result(job, monkeypatch)
         return original(net, images, labels, recipe, **options)
 
     monkeypatch.setattr(module, "train", watch)
-    data = Data(X[:60], Y[:60], X[1500:1540], Y[1500:1540])
+    data = Data(X[:40], Y[:40], X[1500:1520], Y[1500:1520])
     plenty = job(epochs=1, data=data)
     perturbed = bounded(eps=0.6).perturbed
     need = of_training(perturbed)
