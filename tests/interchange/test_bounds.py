@@ -29,10 +29,19 @@ def assert_close(ours, theirs):
     assert bool(((ours - theirs).abs() <= 1e-4 * (1 + theirs.abs())).all())
 
 
+def shallow_net(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10))
+
+
+def classifier():
+    return bounded(shallow_net, eps=0.2, fit=200)
+
+
 @pytest.fixture(scope="module")
 def of_digits(tmp_path_factory):
     """The bounds of a classifier of digits as a file, and what was said of it."""
-    net, path = bounded(fit=200, eps=0.2), tmp_path_factory.mktemp("digits") / "bounds.onnx"
+    net, path = classifier(), tmp_path_factory.mktemp("digits") / "bounds.onnx"
     example = digits()[0][:1] / 255
     written = write_bounds(net, path, example, {"box": json.dumps(net.radius.tolist())})
     assert torch.equal(example, digits()[0][:1] / 255)
@@ -40,7 +49,7 @@ def of_digits(tmp_path_factory):
 
 
 def test_the_file_certifies_what_the_model_certifies(of_digits):
-    net, (path, written) = bounded(fit=200, eps=0.2), of_digits
+    net, (path, written) = classifier(), of_digits
     images, labels = digits()[0][:6] / 255, digits()[1][:6]
     proto = onnx.load(path)
     onnx.checker.check_model(proto)
@@ -57,7 +66,7 @@ def test_the_file_certifies_what_the_model_certifies(of_digits):
 
 def test_another_box_may_be_given(of_digits):
     """One for all images or one for each; without, the box that the file was written with."""
-    net, (path, _) = bounded(fit=200, eps=0.2), of_digits
+    net, (path, _) = classifier(), of_digits
     images, labels = digits()[0][:5] / 255, digits()[1][:5]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert [value.name for value in session.get_overridable_initializers()] == ["center", "radius"]
@@ -137,7 +146,7 @@ def test_batch_and_rows_stay_free(tmp_path, make, method):
 def test_batch_and_rows_stay_free_of_plain_layers(of_digits):
     path, written = of_digits
     assert written.difference <= 1e-4
-    assert_sizes_are_free(bounded(fit=200, eps=0.2), path, (1, 8, 8), 10)
+    assert_sizes_are_free(classifier(), path, (1, 8, 8), 10)
 
 
 def test_a_batch_that_the_graph_fixes_is_one_image(tmp_path, monkeypatch):
@@ -210,4 +219,4 @@ def test_an_operation_that_onnx_lacks_is_named(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.onnx, "export", export)
     with pytest.raises(UnsupportedOpError, match=r"aten\.lgamma"):
-        write_bounds(bounded(), tmp_path / "bounds.onnx", torch.rand(1, 1, 8, 8))
+        write_bounds(bounded(method="ibp"), tmp_path / "bounds.onnx", torch.rand(1, 1, 8, 8))
