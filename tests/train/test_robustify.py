@@ -68,7 +68,9 @@ def job(model, tmp_path):
         names = {field.name for field in fields(Training)}
         given = {name: options.pop(name) for name in names & options.keys()}
         training = Training(**{"epochs": 4, "lr": 3e-3, "batch_size": 32, **given})
-        return robustify(model, data or Data(), problem, training, **{"runs": tmp_path / "runs", "limits": FEW, **options})
+        return robustify(
+            model, data or Data(), problem, training, **{"runs": tmp_path / "runs", "limits": FEW, **options}
+        )
 
     return run
 
@@ -90,9 +92,7 @@ def test_the_whole_job(job, model, tmp_path):
 
     # the numbers are those of the written file, and anyone gets them again from it
     again = robnet_fx.bound(result.out, robnet_fx.BiasField(1, 0.6))
-    certificate = certify(
-        again, X[1500:1600], Y[1500:1600], limits=FEW, model_file=result.out, data_notes=Data.notes
-    )
+    certificate = certify(again, X[1500:1600], Y[1500:1600], limits=FEW, model_file=result.out, data_notes=Data.notes)
     assert certificate.document()["data_notes"] == ["the first ones"]
     assert certificate.certified_accuracy == result.after.certified
     assert certificate.clean_accuracy == result.after.clean
