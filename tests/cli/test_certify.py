@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from robnet_fx.cli.options import Effort
+from robnet_fx.verify import Limits
 from tests.cli.test_commands import document, fine
 from tests.cli.test_errors import refused
 
@@ -70,6 +72,12 @@ def test_other_verifiers_are_asked_the_same(run, model):
         files = [f"instances/{sample['index']}.{kind}" for kind in ("onnx", "vnnlib")]
         said = fine(run("verify", *files, "--boxes", 200)).stdout.split()[0]
         assert said == words.get(sample.get("answer"), "violated")
+
+
+def test_the_usual_effort_is_ten_seconds():
+    assert Effort().limits() == Limits(seconds=10.0)
+    assert Effort(boxes=3).limits() == Limits(boxes=3)
+    assert Effort(budget=0.5, boxes=3).limits() == Limits(0.5, 3)
 
 
 @pytest.mark.parametrize(("option", "value"), [("--budget", -1), ("--budget", "inf"), ("--boxes", 0)])
