@@ -270,13 +270,12 @@ def levels(net: BoundedModel, exact: BoundedModel) -> list[Level]:
 
 def _fitting(net: BoundedModel) -> int:
     """How many samples memory holds at once, at least 1. `UsageError` where that is more than is allowed."""
-    memory = of_verdicts(net.perturbed, net.symbols, net.method)
-    fitting = memory.fits(available_memory(net.center.device))
-    if not fitting and allowed_memory() is not None:
+    memory, allowed = of_verdicts(net.perturbed, net.symbols, net.method), allowed_memory()
+    if allowed is not None and not memory.fits(allowed):
         kept = f" with {net.symbols} symbols" if net.symbols else ""
         least = bytes_text(memory.least())
         raise UsageError(f"--memory is too little for the bounds of one image{kept}: they take some {least}")
-    return max(1, fitting)
+    return max(1, memory.fits(available_memory(net.center.device)))
 
 
 def _by(net: BoundedModel, method: str, symbols: Symbols) -> BoundedModel:
