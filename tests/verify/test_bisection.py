@@ -1,4 +1,4 @@
-"""The largest proved and the smallest falsified eps of an image: what certify says at both, and as close as was looked."""
+"""The largest proved and the smallest falsified eps of an image: what certify says at both, as near as was looked."""
 
 from __future__ import annotations
 

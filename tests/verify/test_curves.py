@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from dataclasses import replace
 
@@ -50,7 +51,7 @@ def test_each_line_is_what_certify_finds_at_its_eps(net, found):
 
 
 def test_answers_are_shared_along_nested_boxes(found):
-    for smaller, larger in zip(found, found[1:], strict=False):
+    for smaller, larger in itertools.pairwise(found):
         assert not (larger.certified & ~smaller.certified).any() and not (smaller.falsified & ~larger.falsified).any()
         shared = {n for n, each in smaller.decisions.items() if each.how == "larger box"}
         assert shared and all(larger.decisions[n].answer == "certified" for n in shared)
@@ -86,7 +87,7 @@ def test_what_turns_an_image_in_a_small_box_answers_the_unknown_of_a_larger(foun
 def test_boxes_that_are_not_nested_are_refused():
     with pytest.warns(UserWarning, match="leaves out the unperturbed image"):
         away = robnet_fx.bound(plain_net(), BiasField(0, 0.1, [(1.05, 1.1)]), example=torch.rand(2, 1, 8, 8))
-    with pytest.raises(UsageError, match="no part of the one at 0.1"):
+    with pytest.raises(UsageError, match=r"no part of the one at 0\.1"):
         curve(away, X, Y, [0.05, 0.1])
     touching = robnet_fx.bound(plain_net(), BiasField(0, 0.3, [(1, 1.3)]), example=torch.rand(2, 1, 8, 8))
     module.check_nested(touching, [step / 1000 for step in range(1000)])
