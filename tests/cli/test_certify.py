@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from robnet_fx.interchange.vnnlib import write_vnnlib
 from tests.cli.test_commands import document, fine
 from tests.cli.test_errors import refused
 
@@ -87,6 +89,18 @@ def test_the_largest_eps_of_each_image(run, model):
         assert next(each for each in again if each["index"] == turned["index"])["answer"] == answer
 
 
+def test_ctrl_c_while_images_are_bisected_keeps_the_answers(run, model, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robnet_fx.verify.bisection.largest", interrupted)
+    field = ("--order", 1, "--eps", 200, "--limit", 5, "--boxes", 1)
+    stopped = run("certify", model, *field, "--largest", "--out", "c.json")
+    assert stopped.exit_code == 130 and "--largest unfinished" in stopped.stderr and "--resume c.json" in stopped.stderr
+    samples = json.loads(Path("c.json").read_text())["samples"]
+    assert all(("answer" in each) == each["correct"] and "largest" not in each for each in samples)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -119,6 +133,8 @@ def test_a_box_that_leaves_out_the_image_cannot_be_bisected(run, model):
 
 
 def test_symbols_keep_to_the_memory_that_is_allowed(run, model):
+    write_vnnlib("p.vnnlib", torch.zeros(64), torch.ones(64), 0, 10)
+    assert document(run("verify", model, "p.vnnlib", "--boxes", 1, "--memory", "2MB", "--json"))["symbols"] < 4096
     field = ("--order", 1, "--eps", 120, "--limit", 5, "--boxes", 20, "--json")
     plenty, little = (document(run("certify", model, *field, *memory)) for memory in ((), ("--memory", "2MB")))
     assert plenty["symbols"] == 4096 and little["symbols"] < 4096
