@@ -50,14 +50,12 @@ def known_at(
     document: Mapping[str, Any], net: BoundedModel, images: Tensor, labels: Tensor, eps: Sequence[float]
 ) -> dict[float, dict[int, Decision]]:
     """`known` for each eps of a curve that the document has too; one of them at least. `net` keeps its eps."""
-    there = {line.get("eps"): line for line in lines(document)}
-    strengths = [each for each in rising(eps) if each in there]
-    if not strengths:  # another box, and perhaps more than that
-        same(lines(document)[-1], net, images, labels)
+    of, strengths = lines(document), rising(eps)
+    there = {line.get("eps"): line for line in of}
     found = {}
-    for strength in strengths:
+    for strength in [each for each in strengths if each in there] or strengths[-1:]:  # none: another box at least
         with at(net, strength):
-            found[strength] = known(there[strength], net, images, labels)
+            found[strength] = known(there.get(strength, of[-1]), net, images, labels)
     return found
 
 

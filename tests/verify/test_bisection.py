@@ -13,7 +13,7 @@ from tests.small import bounded, digits
 
 X, Y = digits()
 X, Y = X[1500:1560], Y[1500:1560]
-EPS, MANY = 0.6, Limits(boxes=2000)
+EPS, MANY = 0.6, Limits(boxes=1000)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def net():
 def some(net):
     """Images of all answers, one of them wrong, and their answers."""
     whole = certify(net, X, Y, limits=Limits(boxes=40))
-    chosen = [who.nonzero().squeeze(1)[:4] for who in (whole.certified, whole.falsified, ~whole.correct)]
+    chosen = [who.nonzero().squeeze(1)[:3] for who in (whole.certified, whole.falsified, ~whole.correct)]
     index = torch.cat(chosen).sort().values
     return X[index], Y[index], certify(net, X[index], Y[index], limits=MANY)
 
@@ -59,7 +59,7 @@ def test_certify_agrees_at_both_ends(net, some, found):
 
 def test_answers_at_the_largest_eps_need_not_be_known(net, some, found):
     images, labels, _ = some
-    again = largest(net, images[:4], labels[:4], limits=MANY)
+    again = largest(net, images[:2], labels[:2], limits=MANY)
     assert again == {number: found[number] for number in again} and net.eps == EPS
 
 

@@ -178,7 +178,7 @@ def test_other_strengths_are_refused(net, written):
         with pytest.raises(UsageError, match="something else\n  box: "):
             check(moved, net, X, Y, EPS)
     with pytest.raises(UsageError, match="something else\n  box: "):
-        known_at(written, bounded(eps=0.3, fit=200).by("rsip-ssip", 16), X, Y, [0.3])
+        known_at(written, net, X, Y, [0.3])
 
 
 def test_a_box_is_a_part_of_itself(net):
