@@ -29,7 +29,8 @@ from robnet_fx.verify.search import Level, Limits, Sample, Search, Task
 
 ANSWERS = ("certified", "falsified", "unknown")
 AROUND = "larger box"  # how an answer came that a box around this one has
-_STEPS, _RESTARTS, _CLIMBING = 40, 4, 256  # samples at once
+_STEPS, _RESTARTS = 40, 4
+_CLIMBING = 256  # samples at once
 USUAL = Limits(seconds=10.0)
 _OFTEN = 1024  # symbols: few parts have more
 _AT_ONCE = 400 * 2**20  # bytes that a batch takes on a CPU: from there on larger ones are slower by the part
