@@ -26,6 +26,14 @@ class Training:
         typer.Option(metavar="N", help="Robust training in N epochs.", show_default="the paper's schedule, 200"),
     ] = None
     method: options.Method = None
+    objective: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The robust loss: equation-6, the paper's, of one box; small-boxes, of the weakest part of it, which "
+            "is meant for verdicts that split; mtl, cc or exp. Parameters follow: small-boxes:cuts=4,tau=0.5.",
+        ),
+    ] = "equation-6"
     alpha: Annotated[float, typer.Option(help="Weight of the robust loss.")] = 1.0
     lr: Annotated[float, typer.Option(help="Learning rate of the first robust epochs, with --epochs.")] = 5e-4
     batch_size: Annotated[int, typer.Option(help="Images a training step.")] = 128
@@ -67,7 +75,8 @@ class Training:
     def describe(self) -> str:
         """What the panel says of the schedule."""
         schedule = "the paper's schedule" if self.epochs is None else f"{self.epochs} robust epochs"
-        return f"alpha {self.alpha:g}, {schedule}, seed {self.seed}"
+        loss = "" if self.objective == "equation-6" else f"{self.objective}, "
+        return f"{loss}alpha {self.alpha:g}, {schedule}, seed {self.seed}"
 
 
 @grouped

@@ -22,6 +22,7 @@ from robnet_fx.images.pixels import subset
 from robnet_fx.machine.files import sha256_of_file
 from robnet_fx.machine.memory import bytes_text
 from robnet_fx.rules import registry
+from robnet_fx.train import checkpoint as checkpoints
 from robnet_fx.zoo.data import load
 
 ROOT = Path(__file__).parents[2]
@@ -114,8 +115,13 @@ def test_robustify_shows_the_box_first_and_a_table_last(run, model):
         "runs/net.robust-1",
     ):
         assert word in result.stdout
-    fine(run("robustify", model, "--eps", 40, "--order", 0, "--epochs", 1, "--limit", 100, "--test-limit", 10))
+    loss = ("--objective", "small-boxes:cuts=2")
+    short = ("--order", 0, "--epochs", 1, "--limit", 100, "--test-limit", 10)
+    other = fine(run("robustify", model, "--eps", 40, *short, *loss))
+    assert "small-boxes:cuts=2, alpha 1" in other.stderr and "small-boxes" not in result.stderr
     assert sorted(path.name for path in Path("runs").iterdir()) == ["net.robust-1", "net.robust-2"]
+    checkpoint = checkpoints.load(Path("runs/net.robust-2/checkpoint.pt"))
+    assert checkpoint["settings"]["objective"] == "SmallBoxes(cuts=2, tau=1.0, steps=0)"
 
 
 def test_certify_says_everything_that_repeats_it(run, model):

@@ -110,6 +110,11 @@ def test_an_unknown_method(run, model, command):
         assert "magic" in line and "rsip-ssip" in line
 
 
+def test_an_unknown_objective(run, model):
+    (line,) = refused(run("robustify", model, *EPS, "--objective", "small-boxes:width=2"), 2)
+    assert line == "error: objective small-boxes has no parameter 'width'; it has: cuts, tau, steps"
+
+
 def test_an_unknown_precision(run, model):
     (line,) = refused(run("robustify", model, *EPS, "--precision", "fp8"), 2)
     assert line == "error: unknown precision 'fp8'; known: float32, tf32, bf16"

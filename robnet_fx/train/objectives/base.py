@@ -88,6 +88,11 @@ class Objective:
     """Whether a certified sample has neither loss nor gradient: then bounds without gradients, at half the cost, do for
     samples that turn out certified."""
 
+    @property
+    def boxes(self) -> int:
+        """How many parts of its box an image's verdict may take where epochs are compared (`train.validation`)."""
+        return 1
+
     def weights(self, alpha: float) -> dict[str, float]:
         """Name of a loss -> its weight in the loss that is minimised: equation 7, cross entropy + alpha * robust.
 

@@ -18,6 +18,8 @@ from robnet_fx.perturbations.base import Box
 from robnet_fx.train.objectives.base import Batch
 from robnet_fx.verify.ascent import climb
 
+_COMPARED = 16
+
 
 @dataclass(frozen=True)
 class Weakest:
@@ -37,6 +39,11 @@ class Weakest:
             raise UsageError(f"a part needs cuts >= 1 and steps >= 0, not {self.cuts} and {self.steps}")
         if not (math.isfinite(self.tau) and 0 < self.tau <= 1):
             raise UsageError(f"tau is a share of the radii, above 0 and at most 1, not {self.tau}")
+
+    @property
+    def boxes(self) -> int:
+        """Where parts are trained on, as many as it takes to get down to their size."""
+        return 1 if self.cuts == self.tau == 1 else max(_COMPARED, 2 * self.cuts)
 
     @torch.no_grad()
     def find(self, batch: Batch, chosen: Tensor) -> tuple[Box, Tensor]:
