@@ -13,6 +13,7 @@ from robnet_fx.cli.groups import grouped
 
 @grouped
 def certify(
+    context: typer.Context,
     perturbation: options.Perturbation,
     model: options.Model,
     images: options.Images,
@@ -46,6 +47,7 @@ def certify(
     ] = None,
     json: options.Json = False,
     out: options.Out = None,
+    html: options.Html = None,
 ) -> None:
     """Give every test image of MODEL one of three answers: certified, falsified by a field, or unknown.
 
@@ -58,7 +60,7 @@ def certify(
     wanted, kept, limits = perturbation.read(), texts.read_symbols(symbols), effort.limits()
 
     from robnet_fx.bounds.methods import check_symbols
-    from robnet_fx.cli import certificates
+    from robnet_fx.cli import certificates, pages
     from robnet_fx.cli.errors import warn
     from robnet_fx.cli.opened import open_judged
     from robnet_fx.cli.output import announce, show
@@ -107,9 +109,13 @@ def certify(
         found, stopped = unfinished.certificate, True
     if said := doubt(net, pictures, labels, found.predicted, found.correct, judged.data.name):
         warn(said)
-    document = certificates.document(judged.opened.document(), found, index, leaves=leaves)
+    document = certificates.document(
+        {**judged.opened.document(), "command_line": pages.typed(context)}, found, index, leaves=leaves
+    )
     if save_images is not None:
         certificates.save_images(save_images, net, pictures, found, index)
+    if html is not None:
+        pages.write(html, "certify", [pages.case(document, pages.pictured(net, pictures, document))])
     what = f"{len(labels)} test images of {judged.data.name}, eps {wanted.eps * 255:.4g}/255"
     title = f"{model.model}: {what}, {with_symbols(net.method, net.symbols)}"
     show(document, accuracies(title, {"share": certificates.shares(document)}), as_json=json, out=out)

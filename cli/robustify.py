@@ -72,6 +72,7 @@ class Training:
 
 @grouped
 def robustify(
+    context: typer.Context,
     perturbation: options.Perturbation,
     model: options.Model,
     images: options.Images,
@@ -90,6 +91,7 @@ def robustify(
         typer.Option(metavar="RUN", help="Continue an interrupted run: its directory, the other arguments as before."),
     ] = None,
     json: options.Json = False,
+    html: options.Html = None,
 ) -> None:
     """Train MODEL until bias fields of the given order and strength provably leave its answers alone.
 
@@ -104,6 +106,7 @@ def robustify(
 
     from dataclasses import asdict
 
+    from robnet_fx.cli import pages
     from robnet_fx.cli.certificates import told
     from robnet_fx.cli.opened import open_judged, usual_method, usual_symbols
     from robnet_fx.cli.output import announce, show
@@ -161,7 +164,12 @@ def robustify(
         "files": files,
         "written_as": result.exported,
         "model_sha256": {"before": original, "after": sha256_of_file(result.out)},
+        "command_line": pages.typed(context),
     }
+    pictures = pages.pictured(result.judge, result.test, result.certificate.document())
+    pages.keep(result.run, own["command_line"], pictures)
+    if html is not None:
+        pages.write(html, "robustify", [pages.read(result.run)])
     document = record("robustify", opened.document(), result.certificate.about, own)
     title = f"{result.images['test']} test images of {judged.data.name}, eps {wanted.eps * 255:.4g}/255"
     show(document, before_and_after(title, before, after, files), as_json=json)
