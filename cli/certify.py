@@ -114,11 +114,11 @@ def certify(
     )
     if save_images is not None:
         certificates.save_images(save_images, net, pictures, found, index)
-    if html is not None:
-        pages.write(html, "certify", [pages.case(document, pages.pictured(net, pictures, document))])
     what = f"{len(labels)} test images of {judged.data.name}, eps {wanted.eps * 255:.4g}/255"
     title = f"{model.model}: {what}, {with_symbols(net.method, net.symbols)}"
     show(document, accuracies(title, {"share": certificates.shares(document)}), as_json=json, out=out)
+    if html is not None:
+        pages.write(html, "certify", [pages.case(document, pages.pictured(net, pictures, document))])
     if stopped:
         left = int(found.correct.sum()) - len(found.decisions)
         remedy = f"the same command with --resume {out}" if out else "give --out FILE to keep what is known"

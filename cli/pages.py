@@ -57,25 +57,38 @@ def case(record: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]] = ()) 
 
 def read(path: Path) -> Case:
     """A run's directory, or a certificate's file. Raises `UsageError` for anything else."""
-    if not path.is_dir():
-        record = _certificate(path)
-        return Case(str(path), record, command=record.get("command_line"))
-    if not (path / "certificate.json").is_file():
-        raise UsageError(f"there is no certificate.json in {path}: no run has ended there{_REMEDY}")
-    record = _certificate(path / "certificate.json")
+    try:
+        found = _of_run(path) if path.is_dir() else _of_file(path)
+        answers_page("report", [found])  # what cannot be shown alone is refused by its name
+    except UsageError as error:
+        raise UsageError(f"{error}{_REMEDY}") from None
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path} is damaged: {type(error).__name__} {error}{_REMEDY}") from error
+    return found
+
+
+def _of_file(path: Path) -> Case:
+    record = _certificate(path)
+    return Case(str(path), record, command=record.get("command_line"))
+
+
+def _of_run(folder: Path) -> Case:
+    if not (folder / "certificate.json").is_file():
+        raise UsageError(f"there is no certificate.json in {folder}: no run has ended there")
+    record = _certificate(folder / "certificate.json")
     metrics, arguments, own = (
-        certificates.read(path / name) if (path / name).is_file() else {}
+        certificates.read(folder / name) if (folder / name).is_file() else {}
         for name in ("metrics.json", "arguments.json", PICTURES)
     )
     known = {key: arguments[key] for key in ("model", "data", "layout", "layout_told") if key in arguments}
-    return Case(str(path), known | record, metrics.get("before"), own.get("command_line"), own.get("pictures", []))
+    return Case(str(folder), known | record, metrics.get("before"), own.get("command_line"), own.get("pictures", []))
 
 
 def _certificate(path: Path) -> dict[str, Any]:
     record = certificates.read(path)
     whose = (record.get("schema"), record.get("version"), record.get("command"))
     if whose != (SCHEMA, VERSION, "certify"):
-        raise UsageError(f"{path} is no certificate of this version of robnet-fx{_REMEDY}")
+        raise UsageError(f"{path} is no certificate of this version of robnet-fx")
     return record
 
 

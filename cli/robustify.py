@@ -96,8 +96,8 @@ def robustify(
     """Train MODEL until bias fields of the given order and strength provably leave its answers alone.
 
     Writes MODEL with .robust.onnx, its inputs, outputs and shapes unchanged, and a run directory with arguments,
-    versions, metrics, checkpoint, certificate and the code of the generated bounds. The accuracies after training are
-    measured on the written file, over test images that neither training nor selection saw.
+    versions, metrics, checkpoint, certificate, pictures and the code of the generated bounds. The accuracies after
+    training are measured on the written file, over test images that neither training nor selection saw.
 
     Example: `robnet-fx robustify digits.onnx --order 3 --eps 40`
     """
@@ -111,7 +111,7 @@ def robustify(
     from robnet_fx.cli.opened import open_judged, usual_method, usual_symbols
     from robnet_fx.cli.output import announce, show
     from robnet_fx.cli.pace import settle_by_network
-    from robnet_fx.machine import threads
+    from robnet_fx.machine import ranks, threads
     from robnet_fx.machine.files import sha256_of_file
     from robnet_fx.passes.pipeline import clean
     from robnet_fx.report.console import notes
@@ -168,8 +168,8 @@ def robustify(
     }
     pictures = pages.pictured(result.judge, result.test, result.certificate.document())
     pages.keep(result.run, own["command_line"], pictures)
-    if html is not None:
-        pages.write(html, "robustify", [pages.read(result.run)])
     document = record("robustify", opened.document(), result.certificate.about, own)
     title = f"{result.images['test']} test images of {judged.data.name}, eps {wanted.eps * 255:.4g}/255"
     show(document, before_and_after(title, before, after, files), as_json=json)
+    if html is not None and ranks.leader():  # which has written what is read
+        pages.write(html, "robustify", [pages.read(result.run)])

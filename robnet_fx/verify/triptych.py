@@ -89,7 +89,7 @@ def _triptych(net: BoundedModel, exact: BoundedModel, image: Tensor, sample: Map
     label = torch.tensor([sample["label"]], device=image.device)
     turned = "coefficients" in sample
     if turned:
-        point = torch.tensor([sample["coefficients"]]).to(box.center)
+        point = torch.tensor([sample["coefficients"]], dtype=torch.float64).to(box.center)
     else:
         starts = starting_points(box.center.shape[1], _RESTARTS, 0).to(net.center)
         own = Box(*(end.to(net.center) for end in box))

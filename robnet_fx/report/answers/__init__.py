@@ -47,7 +47,7 @@ def _one(case: Case, key: str, several: bool) -> str:
 
 def _sections(case: Case, key: str) -> Iterator[tuple[str, str, str]]:
     """Names, titles and insides."""
-    yield "images", f"What a {case.noun} does to an image", triptychs_html(case)
+    yield "images", f"What the {case.noun} does to images", triptychs_html(case)
     if case.largest:
         yield "largest", "How much each image takes", largest_html(case, f"{key}-largest")
     yield "ways", "How answers were reached", ways_html(case, key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from robnet_fx.report.panels import describe_fields
@@ -33,7 +33,7 @@ class Case:
     record: Record
     before: Mapping[str, float] | None = None
     command: str | None = None
-    pictures: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    pictures: Sequence[Mapping[str, Any]] = ()
 
     @property
     def entries(self) -> list[dict[str, Any]]:
@@ -93,8 +93,10 @@ class Case:
     @property
     def largest(self) -> list[Mapping[str, Any]]:
         """The largest proved and the smallest falsified eps of each image that is right, where they were asked for."""
-        samples = self.entries[0]["samples"]
-        return [sample["largest"] for sample in samples if sample["correct"] and sample.get("largest")]
+        for samples in (self.record.get("samples", []), *(entry["samples"] for entry in self.entries)):
+            if found := [sample["largest"] for sample in samples if sample["correct"] and sample.get("largest")]:
+                return found
+        return []
 
 
 def focus(record: Record) -> dict[str, Any]:

@@ -25,11 +25,10 @@ _EFFECT = {
 def drawn(found: Sequence[Triptych]) -> list[dict[str, Any]]:
     """The triptychs as plain values for JSON, pictures as `data:` addresses; pictures of 1 or 3 channels and two axes
     alone. All maps of a name have one scale, whose end is `reach`."""
-    views = [view for each in found for view in (each.survived, each.falsifying) if view is not None]
+    views = [view for each in found for view in (each.survived, each.falsifying) if view is not None and _flat(view)]
     reach: dict[str, float] = {}
-    for view in views:
-        for name, values in view.maps.items():
-            reach[name] = max(reach.get(name, 0.0), float(values.abs().max()))
+    for name, values in (each for view in views for each in view.maps.items()):
+        reach[name] = max(reach.get(name, 0.0), float(values.abs().max()))
     return [
         {
             "sample": dict(each.sample),
@@ -44,8 +43,8 @@ def drawn(found: Sequence[Triptych]) -> list[dict[str, Any]]:
 def _drawn(view: View | None, reach: Mapping[str, float]) -> dict[str, Any] | None:
     if view is None:
         return None
-    flat = view.image.dim() == 3 and len(view.image) in (1, 3)
-    maps = {name: png_uri(_coloured(values, reach[name])) for name, values in view.maps.items() if flat}
+    flat = _flat(view)
+    maps = {name: png_uri(_coloured(values, reach[name])) for name, values in view.maps.items()} if flat else {}
     return {
         "predicted": view.predicted,
         "margin": view.margin,
@@ -53,6 +52,11 @@ def _drawn(view: View | None, reach: Mapping[str, float]) -> dict[str, Any] | No
         "picture": png_uri(view.image) if flat else None,
         "maps": maps,
     }
+
+
+def _flat(view: View) -> bool:
+    """Whether it is a picture: of 1 or 3 channels, and two axes."""
+    return view.image.dim() == 3 and len(view.image) in (1, 3)
 
 
 def _coloured(values: Tensor, reach: float) -> Tensor:
@@ -79,17 +83,17 @@ def triptychs_html(case: Case) -> str:
         f'<p class="lead">At eps {eps}/255; at most {OF_EACH} images of each answer: the falsified of the largest '
         "margin, the certified whose margin is nearest to 0, the unknown of which least is proved. A margin is the "
         f"largest other logit minus the label's: below 0 the label wins. {scales}</p>"
-        f'<div class="cards">{"".join(_card(each) for each in case.pictures)}</div>'
+        f'<div class="cards">{"".join(_card(each, case.noun) for each in case.pictures)}</div>'
     )
 
 
-def _card(each: Mapping[str, Any]) -> str:
+def _card(each: Mapping[str, Any], noun: str) -> str:
     sample = each["sample"]
     answer = text(sample["answer"])
     panels = [
         _panel("original", each["original"], ""),
-        _panel(*_survived(each)),
-        _panel(*_falsifying(each)),
+        _panel(f"worst {noun} survived", each["survived"], _how_far(each, noun)),
+        _panel(f"falsifying {noun}", _as_recorded(each["falsifying"], sample), _why_none(sample)),
     ]
     return (
         f'<article class="card"><h3>image {text(sample["index"])}, label {text(sample["label"])} '
@@ -97,32 +101,40 @@ def _card(each: Mapping[str, Any]) -> str:
     )
 
 
-def _survived(each: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None, str]:
-    view, along, sample = each["survived"], each["along"], each["sample"]
-    if view is None:
-        return "worst field survived", None, "none is known"
-    if along is not None:
-        return "worst field survived", view, f"{percent(along)} of the way to the one beside it"
-    if sample["answer"] == "certified":
-        return "worst field survived", view, f"no field of the box exceeds {_margin(sample['margin'])}"
-    return "worst field survived", view, "the worst that was found"
+def _how_far(each: Mapping[str, Any], noun: str) -> str:
+    """What is said of the worst that is survived."""
+    if each["survived"] is None:
+        return "none is known"
+    if each["along"] is not None:
+        return f"{percent(each['along'])} of the way to the one beside it"
+    if each["sample"]["answer"] == "certified":
+        return f"no {noun} of the box exceeds {_margin(each['sample']['margin'])}"
+    return "the worst that was found"
 
 
-def _falsifying(each: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None, str]:
-    view, sample = each["falsifying"], each["sample"]
-    if view is not None:
-        return "falsifying field", {**view, "margin": sample["margin"]}, ""
+def _as_recorded(view: Mapping[str, Any] | None, sample: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The certificate has judged this view already: its margin is the one to show."""
+    return None if view is None else {**view, "margin": sample["margin"]}
+
+
+def _why_none(sample: Mapping[str, Any]) -> str:
+    """Why there is nothing that turns an image."""
     if sample["answer"] == "certified":
-        return "falsifying field", None, "none: proved for the whole box"
-    return "falsifying field", None, f"none found, none excluded: {percent(sample['proved'])} of the box is proved"
+        return "none: proved for the whole box"
+    if sample["answer"] == "unknown":
+        return f"none found, none excluded: {percent(sample['proved'])} of the box is proved"
+    return ""
 
 
 def _panel(title: str, view: Mapping[str, Any] | None, note: str) -> str:
-    """A picture with the map of its field, and what the network makes of it; where there is none, why."""
+    """A picture with the maps of what is done to it, and what the network makes of it; where there is none, why."""
+    title = text(title)
     if view is None:
         return f'<figure class="none"><figcaption><b>{title}</b> {text(note)}</figcaption></figure>'
     pictures = _picture(view["picture"], title) + "".join(
-        _picture(address, f"{_EFFECT[name][0]}: {_EFFECT[name][1]}", "map") for name, address in view["maps"].items()
+        _picture(address, f"{title}, {_EFFECT[name][0]}: {_EFFECT[name][1]}", "map")
+        + f"<small>{_EFFECT[name][0]}</small>"
+        for name, address in view["maps"].items()
     )
     said = f"taken for {text(view['predicted'])}, margin {_margin(view['margin'])}"
     return (

@@ -92,19 +92,14 @@ def largest_html(case: Case, key: str) -> str:
     turned = sorted(each["falsified"] for each in case.largest if each["falsified"] is not None)
     clean = len(case.largest)
     points: list[tuple[float, float, float]] = [(0.0, clean / images, clean / images)]
-    for eps in sorted({*proved, *turned}):
+    for eps in sorted({0.0, *proved, *turned}):
         before = sum(value >= eps for value in proved), clean - sum(value < eps for value in turned)
         after = sum(value > eps for value in proved), clean - sum(value <= eps for value in turned)
-        points += [(eps, lower / images, max(lower, upper) / images) for lower, upper in (before, after)]
-    said = ", ".join(
-        f"half of them up to eps {levels(median(values))} ({name})"
-        for name, values in (("proved", proved), ("falsified from there", turned))
-        if values
-    )
-    title = "Images still proved, and still right, against eps"
+        points += [(eps, lower / images, upper / images) for lower, upper in (before, after)]
+    said, title = _half(proved, turned), "Images still proved, and still right, against eps"
     chart = curve_svg(key, title, said, [Line("", "answers", points)])
     names = {"certified": "still proved", "unknown": "unknown", "line-attacked": "not turned by a known field (dashed)"}
-    return f'<p class="lead">{_half(proved, turned)}</p>{legend(names)}{chart}'
+    return f'<p class="lead">{said}</p>{legend(names)}{chart}'
 
 
 def _half(proved: Sequence[float], turned: Sequence[float]) -> str:
