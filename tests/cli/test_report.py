@@ -68,8 +68,8 @@ def test_several_strengths_are_a_curve(run, model):
     result = fine(run("report", "200.json", "100.json", "--out", "page.html"))
     assert result.stdout.startswith("2 certificates compared")
     made = page("page.html")
-    lines = re.findall(r'<path class="edge lower [^"]*" d="([^"]*)"', Path("page.html").read_text())
-    (points,) = [[float(point.split()[1]) for point in line[1:].split("L")] for line in lines]
+    lines = re.findall(r'<path class="edge lower [^"]*" d="M([^"H]*)"', Path("page.html").read_text())
+    (points,) = [[float(point.split()[1]) for point in line.split("L")] for line in lines]
     assert points == pytest.approx([240 * (1 - shares[eps]) for eps in (100, 200)], abs=0.01)
     assert "100.json" in made.words and "200.json" in made.words
 

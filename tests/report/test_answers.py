@@ -108,7 +108,7 @@ def test_the_pictures_are_those_of_the_rule(cases, name):
 
 
 def test_what_users_wrote_is_text(cases):
-    text = answers_page("certify", [cases["field"]])
+    text = answers_page("report", [cases["field"], cases["noise"]])
     page = self_contained(text)
     for said in ("<b>net</b>.onnx", 'a "set" & more', "read <so>", "robnet-fx certify '<script>'", "<i>one</i>"):
         assert said in page.words
@@ -149,7 +149,7 @@ def test_the_distribution_of_the_largest_eps(curve):
     largest = text.partition('id="h-run-0-largest"')[2].partition("</section>")[0]
     proved = sorted(each["proved"] for each in curve.largest if each["proved"] is not None)
     assert f"proved up to eps {median(proved) * 255:.4g}/255" in largest
-    (edge,) = re.findall(r'class="edge lower answers" d="M([^"]*)"', largest)
+    (edge,) = re.findall(r'class="edge lower answers" d="M([^"H]*)"', largest)
     heights = [float(point.split()[1]) for point in edge.split("L")]
     clean = len(curve.largest) / curve.images
     assert heights == sorted(heights)  # down the page: fewer and fewer are proved

@@ -13,7 +13,7 @@ ANSWERS = ("certified", "unknown", "falsified", "wrong")
 
 _PLOT, _BELOW = 240, 40  # the heights of the plot and of what is written under it
 _ROOM = 0.04  # at either side of a plot, of its width
-_TICKS = 7
+_TICKS, _NAMED = 7, 8  # numbers below a plot, and names below a histogram, at most
 
 
 class Line(NamedTuple):
@@ -145,19 +145,28 @@ def histogram_svg(key: str, title: str, bins: Sequence[tuple[str, Mapping[str, i
             parts.append(
                 f'<text class="tick strong" x="{middle:.3f}%" y="{base - 5:.2f}" text-anchor="middle">{total}</text>'
             )
-        parts.append(f'<text class="tick" x="{middle:.3f}%" y="{height + 34}" text-anchor="middle">{text(name)}</text>')
+        if i % math.ceil(len(bins) / _NAMED) == 0:
+            parts.append(
+                f'<text class="tick" x="{middle:.3f}%" y="{height + 34}" text-anchor="middle">{text(name)}</text>'
+            )
     said = "; ".join(f"{name}: {total}" for (name, _), total in zip(bins, totals, strict=True))
     return _svg(key, title, said, "".join(parts), height + 40)
 
 
 def legend(names: Mapping[str, str]) -> str:
-    """What the colours are: CSS classes and words."""
-    parts = (
-        f'<span><svg class="swatch" width="14" height="14" aria-hidden="true">'
-        f'<rect class="part {css}" width="14" height="14" rx="3"/></svg> {text(name)}</span>'
-        for css, name in names.items()
+    """What areas and lines are: CSS classes, those of lines with their kind (edge, guide), and words."""
+    return (
+        f'<p class="legend">{"".join(f"<span>{_swatch(css)} {text(name)}</span>" for css, name in names.items())}</p>'
     )
-    return f'<p class="legend">{"".join(parts)}</p>'
+
+
+def _swatch(css: str) -> str:
+    line = css.startswith(("edge ", "guide "))
+    width = 24 if line else 14
+    drawn = (
+        f'<path class="{css}" d="M0 7H24"/>' if line else f'<rect class="part {css}" width="14" height="14" rx="3"/>'
+    )
+    return f'<svg class="swatch" width="{width}" height="14" aria-hidden="true">{drawn}</svg>'
 
 
 HATCH = (

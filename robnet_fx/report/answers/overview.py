@@ -96,11 +96,11 @@ def _lines(cases: Sequence[Case], rows: Sequence[Shares]) -> str:
             Guide("one-box", [(row.eps, row.one_box) for row in group]),
         ]
         names = {
-            "line-clean": "clean",
-            "line-attacked": "attacked (dashed)",
+            "guide clean": "clean",
+            "edge answers": "attacked",
             "unknown": "unknown, the band between",
-            "certified": "certified",
-            "line-one-box": "certified by one box (dotted)",
+            "edge lower answers": "certified",
+            "guide one-box": "certified by one box",
         }
         return legend(names) + curve_svg("eps", title, said, [line], guides)
     lines = [
@@ -130,17 +130,18 @@ def _said(row: Shares) -> str:
 
 
 def _numbers(rows: Sequence[Shares]) -> str:
-    columns = ("", "eps", *(name.partition(" (")[0].replace("certified by ", "") for name in ACCURACIES.values()))
-    head = "".join(f'<th scope="col">{name}</th>' for name in columns)
-    lines = "".join(
-        f'<tr><th scope="row">{text(row.name)}</th><td>{levels(row.eps)}</td>'
-        + "".join(f"<td>{percent(getattr(row, key))}</td>" for key in ACCURACIES)
-        + "</tr>"
-        for row in rows
-    )
+    """The figures, a row each; its name where there are several."""
+    named = len({row.name for row in rows}) > 1
+    shares = [name.partition(" (")[0].removeprefix("certified by ") for name in ACCURACIES.values()]
+    head = "".join(f'<th scope="col">{name}</th>' for name in [*([""] if named else []), "eps", *shares])
+    lines = []
+    for row in rows:
+        first, *rest = [*([text(row.name)] if named else []), levels(row.eps)]
+        rest += [percent(getattr(row, key)) for key in ACCURACIES]
+        lines.append(f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>')
     return (
         '<p class="note">Shares of the test images; eps in pixel levels of 255. Attacked: right under every '
         "perturbation that was tried, an upper limit. One box: certified by one bound of the whole box.</p>"
-        f'<div class="scroll"><table class="numbers named"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
+        f'<div class="scroll"><table class="numbers{" named" if named else ""}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )

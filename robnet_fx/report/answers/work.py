@@ -81,7 +81,7 @@ def _bins(samples: Sequence[Sample], what: str) -> list[tuple[str, dict[str, int
 
 def _bin(place: int, what: str) -> str:
     if what == "boxes":
-        return str(2**place) if place < 1 else f"{2**place}–{2 ** (place + 1) - 1}"
+        return f"{2**place}–" if place else "1"
     return f"{10 ** (place / 2):.1g}–"
 
 
@@ -98,7 +98,11 @@ def largest_html(case: Case, key: str) -> str:
         points += [(eps, lower / images, upper / images) for lower, upper in (before, after)]
     said, title = _half(proved, turned), "Images still proved, and still right, against eps"
     chart = curve_svg(key, title, said, [Line("", "answers", points)])
-    names = {"certified": "still proved", "unknown": "unknown", "line-attacked": "not turned by a known field (dashed)"}
+    names = {
+        "edge lower answers": "still proved",
+        "unknown": "unknown",
+        "edge answers": "not turned by a known perturbation",
+    }
     return f'<p class="lead">{said}</p>{legend(names)}{chart}'
 
 
