@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-from statistics import median
 
 import pytest
 import torch
@@ -144,16 +143,29 @@ def test_a_curve_has_lines_a_band_and_a_row_for_each_eps(curve):
     assert focus(curve.record)["eps"] == curve.focus["eps"]
 
 
-def test_the_distribution_of_the_largest_eps(curve):
-    text = answers_page("report", [curve])
+def test_the_distribution_of_the_largest_eps(cases):
+    record = json.loads(json.dumps(cases["field"].record))
+    right = [sample for sample in record["samples"] if sample["correct"]]
+    for number, sample in enumerate(right):
+        proved = None if number == 0 else min(0.02 * number, record["eps"])
+        falsified = None if number % 3 or proved == record["eps"] else (proved or 0) + 0.01
+        sample["largest"] = {"proved": proved, "falsified": falsified}
+    case = Case("largest", record)
+    text = answers_page("report", [case])
+    self_contained(text)
     largest = text.partition('id="h-run-0-largest"')[2].partition("</section>")[0]
-    proved = sorted(each["proved"] for each in curve.largest if each["proved"] is not None)
-    assert f"proved up to eps {median(proved) * 255:.4g}/255" in largest
-    (edge,) = re.findall(r'class="edge lower answers" d="M([^"H]*)"', largest)
-    heights = [float(point.split()[1]) for point in edge.split("L")]
-    clean = len(curve.largest) / curve.images
-    assert heights == sorted(heights)  # down the page: fewer and fewer are proved
-    assert heights[0] == pytest.approx(240 * (1 - clean), abs=0.01)
+    proved = sorted(sample["largest"]["proved"] or 0 for sample in right)
+    assert sum(value >= proved[len(right) // 2] for value in proved) * 2 >= len(right)
+    assert f"proved up to {proved[len(right) // 2] * 255:.4g}, and fewer than half are turned" in largest
+    edges = re.findall(r'class="edge (lower )?answers" d="M([^"H]*)"', largest)
+    upper, lower = ([tuple(map(float, point.split())) for point in line.split("L")] for _, line in edges)
+    for line in (lower, upper):
+        heights = [height for _, height in line]
+        assert heights == sorted(heights)  # down the page: fewer and fewer
+        assert heights[0] == pytest.approx(240 * (1 - len(right) / 40), abs=0.01)
+    assert all(above[1] <= below[1] for above, below in zip(upper, lower, strict=True))
+    to_the_end = sum(value == record["eps"] for value in proved) / 40
+    assert to_the_end > 0 and lower[-1] == (960, pytest.approx(240 * (1 - to_the_end), abs=0.01))
 
 
 def test_before_stands_against_after(cases):

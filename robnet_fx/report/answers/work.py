@@ -18,6 +18,7 @@ _WAYS = {
     ("certified", "one box"): "certified by one bound of the whole box",
     ("certified", "symbols"): "certified by one bound, errors kept as symbols",
     ("certified", "split"): "certified in parts of the box",
+    ("certified", "larger box"): "certified by the proof of a larger eps",
     ("falsified", "attack"): "falsified by an attack",
     ("falsified", "corner"): "falsified at a point that splitting led to",
     ("unknown", "time"): "unknown: the time was up",
@@ -86,17 +87,18 @@ def _bin(place: int, what: str) -> str:
 
 
 def largest_html(case: Case, key: str) -> str:
-    """The share of the images that is still proved, and that no known field turns, against eps."""
-    images = case.images
-    proved = sorted(each["proved"] for each in case.largest if each["proved"] is not None)
-    turned = sorted(each["falsified"] for each in case.largest if each["falsified"] is not None)
-    clean = len(case.largest)
-    points: list[tuple[float, float, float]] = [(0.0, clean / images, clean / images)]
-    for eps in sorted({0.0, *proved, *turned}):
-        before = sum(value >= eps for value in proved), clean - sum(value < eps for value in turned)
-        after = sum(value > eps for value in proved), clean - sum(value <= eps for value in turned)
+    """The share of the images that is still proved, and that no known perturbation turns, against eps up to the one
+    that was asked for: how much of it each image takes."""
+    images, right, most = case.images, len(case.largest), case.entries[-1]["eps"]
+    proved = sorted(each["proved"] or 0.0 for each in case.largest)
+    turned = sorted(math.inf if each["falsified"] is None else each["falsified"] for each in case.largest)
+    points = [(0.0, right / images, right / images)]
+    for eps in sorted({0.0, *proved, *turned, most} - {math.inf}):
+        before = sum(value >= eps for value in proved), sum(value >= eps for value in turned)
+        after = sum(value > eps for value in proved), sum(value > eps for value in turned)
+        after = (before[0], after[1]) if eps == most else after  # nothing was asked beyond
         points += [(eps, lower / images, upper / images) for lower, upper in (before, after)]
-    said, title = _half(proved, turned), "Images still proved, and still right, against eps"
+    said, title = _half(proved, turned, most), "Images still proved, and still right, against eps"
     chart = curve_svg(key, title, said, [Line("", "answers", points)])
     names = {
         "edge lower answers": "still proved",
@@ -106,13 +108,13 @@ def largest_html(case: Case, key: str) -> str:
     return f'<p class="lead">{said}</p>{legend(names)}{chart}'
 
 
-def _half(proved: Sequence[float], turned: Sequence[float]) -> str:
-    said = []
-    if proved:
-        said.append(f"Half of the images that are proved at all are proved up to eps {levels(median(proved))}/255.")
-    if turned:
-        said.append(f"Half of those that are turned at all are turned from eps {levels(median(turned))}/255 on.")
-    return " ".join(said)
+def _half(proved: Sequence[float], turned: Sequence[float], most: float) -> str:
+    """Where half of the images that are right are still proved, and where half are turned."""
+    half, late = proved[len(proved) // 2], turned[(len(turned) - 1) // 2]
+    said = f"Asked up to eps {levels(most)}/255: half of the images that are right are proved up to {levels(half)}"
+    if math.isinf(late):
+        return f"{said}, and fewer than half are turned by a perturbation that is known."
+    return f"{said}, and half are turned at {levels(late)} or before."
 
 
 def classes_html(case: Case) -> str:
