@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Group, RenderableType
 from torch import Tensor
 
 from robnet_fx.bounds.model import BoundedModel
@@ -18,6 +20,9 @@ from robnet_fx.machine import ranks
 from robnet_fx.machine.files import write_atomically
 from robnet_fx.report.console import results, say
 from robnet_fx.report.page.picture import png
+from robnet_fx.report.tables import accuracies, curve, largest
+from robnet_fx.verify import curves
+from robnet_fx.verify.bisection import Largest
 from robnet_fx.verify.certificate import Certificate
 from robnet_fx.verify.pictures import perturbed_images
 from robnet_fx.verify.record import record
@@ -45,17 +50,47 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def document(opened: Mapping[str, Any], found: Certificate, index: Tensor, *, leaves: bool) -> dict[str, Any]:
-    """The record of `certify`, images by their numbers `index [N]` in the test set."""
-    whole = record("certify", opened, found.document(leaves=leaves))
-    for number, sample in zip(index.tolist(), whole["samples"], strict=True):
-        sample["index"] = number
+def document(
+    opened: Mapping[str, Any],
+    found: Sequence[Certificate],
+    index: Tensor,
+    several: bool,
+    reach: Mapping[int, Largest] | None = None,
+    *,
+    leaves: bool,
+) -> dict[str, Any]:
+    """The record of `certify`, images by their numbers `index [N]` in the test set.
+
+    `found` has the certificate at each eps, one unless `several` were asked for; `reach` what was bisected, by the
+    place of the image."""
+    own = curves.document(found, leaves=leaves) if several else found[0].document(leaves=leaves)
+    whole = record("certify", opened, own)
+    for line in whole.get("curve", [whole]):
+        for place, sample in enumerate(line["samples"]):
+            sample["index"] = int(index[place])
+            if reach is not None and place in reach:
+                sample["largest"] = asdict(reach[place])
     return whole
 
 
-def shares(document: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of the table, from the record."""
-    return {name: document[key] for name, key in _FIGURES.items()}
+def tables(title: str, document: Mapping[str, Any], reach: Mapping[int, Largest] | None) -> RenderableType:
+    """The figures of the record, a line for each eps where there are several, and below them what was bisected."""
+    if "curve" in document:
+        return curve(title, {levels(line["eps"]): _shares(line) for line in document["curve"]})
+    found = accuracies(title, {"share": _shares(document)})
+    if not reach:
+        return found
+    ends = [(each.proved, each.falsified) for each in reach.values()]
+    return Group(found, largest(f"the eps that {len(ends)} right images can take", ends, document["eps"]))
+
+
+def levels(*eps: float) -> str:
+    """Strengths in pixel levels."""
+    return ", ".join(f"{each * 255:.4g}" for each in eps)
+
+
+def _shares(record: Mapping[str, Any]) -> dict[str, float]:
+    return {name: record[key] for name, key in _FIGURES.items()}
 
 
 def told(limits: Limits) -> str:
@@ -70,28 +105,40 @@ def _boxes(count: int | None) -> str:
 
 def replayed(leaves: int, document: Mapping[str, Any], *, as_json: bool) -> None:
     """What a replay that found nothing wrong says."""
-    images = len(document["samples"])
+    images = len(curves.lines(document)[0]["samples"])
     if as_json:
         say(results(), json.dumps({"images": images, "leaves": leaves, "holds": True}))
     else:
         say(results(), f"the certificate holds: {images} images, {leaves} leaves bounded again")
 
 
-def save_instances(folder: Path, net: BoundedModel, images: Tensor, labels: Tensor, index: Tensor) -> None:
-    """Each image's perturbed network and its property, `<number>.onnx` and `<number>.vnnlib`, and instances.csv."""
-    if ranks.leader():
-        write_instances(net, images, labels, folder, [str(number) for number in index.tolist()])
+def save_instances(
+    folder: Path, net: BoundedModel, images: Tensor, labels: Tensor, index: Tensor, eps: Sequence[float] = ()
+) -> None:
+    """Each image's perturbed network and its property, `<number>.onnx` and `<number>.vnnlib`, and instances.csv; of
+    several eps each in a folder of its own, named by its pixel levels."""
+    if not ranks.leader():
+        return
+    for strength in eps or [net.eps]:
+        with curves.at(net, strength):
+            own = folder / levels(strength) if eps else folder
+            write_instances(net, images, labels, own, [str(number) for number in index.tolist()])
 
 
 @torch.no_grad()
-def save_images(folder: Path, net: BoundedModel, images: Tensor, found: Certificate, index: Tensor) -> None:
-    """Each falsified image under the field that turns it, as `<number>.png` in a folder."""
+def save_images(
+    folder: Path, net: BoundedModel, images: Tensor, found: Sequence[Certificate], index: Tensor, several: bool
+) -> None:
+    """Each falsified image under the field that turns it, as `<number>.png` in a folder; of several eps each has
+    one."""
     if not ranks.leader():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    for place, decision in found.decisions.items():
-        if decision.point is not None:
-            picture = to_float(images[place : place + 1], net.center)
-            turned = perturbed_images(net, decision.point.unsqueeze(0).to(net.center), picture)
-            with write_atomically(folder / f"{int(index[place])}.png") as file:
-                file.write(png(turned[0]))
+    for certificate in found:
+        own = folder / levels(certificate.about["eps"]) if several else folder
+        own.mkdir(parents=True, exist_ok=True)
+        for place, decision in certificate.decisions.items():
+            if decision.point is not None:
+                picture = to_float(images[place : place + 1], net.center)
+                turned = perturbed_images(net, decision.point.unsqueeze(0).to(net.center), picture)
+                with write_atomically(own / f"{int(index[place])}.png") as file:
+                    file.write(png(turned[0]))

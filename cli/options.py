@@ -120,7 +120,7 @@ class Perturbation:
         typer.Option(
             metavar="EPS",
             help="A bias field of this strength in pixel levels: 40 is 40/255. Or a fraction (40/255), or per cent "
-            "(15.7%).",
+            "(15.7%). For certify also several: 5,10,20,40.",
             show_default=False,
         ),
     ] = None
@@ -156,12 +156,21 @@ class Perturbation:
 
     def read(self, *, needed: bool = True) -> Specification:
         """The perturbation; a field of strength 0 where none is given or `needed`, for graphs are the same at any."""
+        wanted, strengths = self.read_several(needed=needed)
+        if strengths:
+            option = "--eps" if self.eps is not None else "--noise"
+            raise UsageError(f"{option} takes one strength here: several, with commas between them, are for certify")
+        return wanted
+
+    def read_several(self, *, needed: bool = True) -> tuple[Specification, list[float]]:
+        """The perturbation at its largest strength, and all strengths, the smallest first, where the option has commas
+        in it; none where one is given."""
         from robnet_fx.perturbations.bias_field import BiasField
         from robnet_fx.perturbations.box_file import read_box
         from robnet_fx.perturbations.white_noise import WhiteNoise
 
-        strengths = {"--eps": self.eps, "--noise": self.noise, "--box": self.box}
-        given = [name for name, value in strengths.items() if value is not None]
+        ways = {"--eps": self.eps, "--noise": self.noise, "--box": self.box}
+        given = [name for name, value in ways.items() if value is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} are different perturbations: give one of them")
         if needed and not given:
@@ -177,12 +186,14 @@ class Perturbation:
                 field = read_box(self.box)
             for warning in said:
                 warn(f"{self.box}: {warning.message}")
-            return field
+            return field, []
         if self.noise is not None:
-            return WhiteNoise(texts.read_eps(self.noise, "--noise"))
-        share = 0.0 if self.eps is None else texts.read_eps(self.eps)
-        order = 3 if self.order is None else self.order
-        return BiasField(order, share, not self.additive_only, self.additive or self.additive_only)
+            strengths = texts.read_strengths(self.noise, "--noise")
+            return WhiteNoise(strengths[-1]), strengths if "," in self.noise else []
+        text, order = "0" if self.eps is None else self.eps, 3 if self.order is None else self.order
+        strengths = texts.read_strengths(text)
+        field = BiasField(order, strengths[-1], not self.additive_only, self.additive or self.additive_only)
+        return field, strengths if "," in text else []
 
     @property
     def form(self) -> str | None:
@@ -225,6 +236,15 @@ class Effort:
             raise UsageError(f"--boxes must be at least 1, not {self.boxes}")
         return USUAL if self.budget is None and self.boxes is None else Limits(self.budget, self.boxes)
 
+
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory that bounds may take, as 8GB or 500MB: fewer parts of boxes at once, and fewer symbols.",
+        show_default="all that is free",
+    ),
+]
 
 SYMBOLS = 4096
 """How many error symbols a verdict keeps where nothing is said, or as many as memory holds: docs/symbols.md has why."""

@@ -33,7 +33,8 @@ class Training:
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Memory a training step may take, as 8GB or 500MB: large batches are then bounded in parts.",
+            help="Memory that a training step, or a verdict, may take, as 8GB or 500MB: large batches are then bounded "
+            "in parts.",
             show_default="all that is free",
         ),
     ] = None
@@ -61,8 +62,7 @@ class Training:
         """As the library takes them."""
         from robnet_fx.train.settings import Training as Settings
 
-        memory = None if self.memory is None else texts.read_memory(self.memory)
-        return Settings(**{**vars(self), "memory": memory})
+        return Settings(**{**vars(self), "memory": texts.read_memory(self.memory)})
 
     def describe(self) -> str:
         """What the panel says of the schedule."""
@@ -113,6 +113,7 @@ def robustify(
     from robnet_fx.cli.pace import settle_by_network
     from robnet_fx.machine import ranks, threads
     from robnet_fx.machine.files import sha256_of_file
+    from robnet_fx.machine.memory import at_most
     from robnet_fx.passes.pipeline import clean
     from robnet_fx.report.console import notes
     from robnet_fx.report.panels import describe_method, with_symbols
@@ -128,7 +129,8 @@ def robustify(
     opened, method = judged.opened, usual_method(wanted, judged.layout, training.method)
     judged_by = usual_method(wanted, judged.layout)
     problem = opened.problem(wanted, perturbation.form)
-    judged_symbols = usual_symbols(judged, problem, judged_by, kept)
+    with at_most(settings.memory):
+        judged_symbols = usual_symbols(judged, problem, judged_by, kept)
     dimensions = wanted.build(judged.layout.image).dimensions
     shown = describe_method(method, perturbation.form, training.method, dimensions)
     verdicts = f"{with_symbols(judged_by, judged_symbols)}, {told(limits)}"
@@ -138,18 +140,19 @@ def robustify(
         clean_graph = clean(opened.canonical, opened.mean, opened.std)
         settle_by_network(clean_graph, judged.data.x_train, opened.device)
     original = sha256_of_file(model.model)
-    result = robustify_opened(
-        opened,
-        problem,
-        settings,
-        out=target,
-        runs=runs,
-        resume=resume,
-        metadata={METADATA_KEY: judged.data.name, **judged.reading.metadata()},
-        symbols=judged_symbols,
-        limits=limits,
-        progress=Bars(notes()),
-    )
+    with at_most(settings.memory):
+        result = robustify_opened(
+            opened,
+            problem,
+            settings,
+            out=target,
+            runs=runs,
+            resume=resume,
+            metadata={METADATA_KEY: judged.data.name, **judged.reading.metadata()},
+            symbols=judged_symbols,
+            limits=limits,
+            progress=Bars(notes()),
+        )
     before, after = asdict(result.before), asdict(result.after)
     files = {"model": str(result.out), "run": str(result.run)}
     own = {

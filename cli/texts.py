@@ -44,6 +44,11 @@ def read_eps(text: str, option: str = "--eps") -> float:
     return value * scale
 
 
+def read_strengths(text: str, option: str = "--eps") -> list[float]:
+    """Strengths with commas between them, each as `read_eps` reads it: the smallest first, each once."""
+    return sorted({read_eps(each, option) for each in text.split(",")})
+
+
 def read_size(text: str) -> tuple[int, int]:
     """Height and width, from 128x128."""
     match = re.fullmatch(r"\s*(\d+)\s*[x×]\s*(\d+)\s*", text, re.IGNORECASE)
@@ -61,8 +66,10 @@ def read_symbols(text: str | None) -> Symbols | None:
     return int(text)
 
 
-def read_memory(text: str) -> int:
-    """Bytes, from a number with MB, GB or TB behind it."""
+def read_memory(text: str | None) -> int | None:
+    """Bytes, from a number with MB, GB or TB behind it; None where nothing is said."""
+    if text is None:
+        return None
     match = re.fullmatch(r"\s*([0-9.]+)\s*([MGT])i?B?\s*", text, re.IGNORECASE)
     try:
         value = float(match[1]) if match else 0.0

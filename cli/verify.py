@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from robnet_fx.cli import options
+from robnet_fx.cli import options, texts
 from robnet_fx.cli.groups import grouped
 
 
@@ -26,6 +26,7 @@ def verify(
         int | None,
         typer.Option(min=1, metavar="N", help="Bound at most N boxes of inputs a case.", show_default=False),
     ] = None,
+    memory: options.Memory = None,
     results: Annotated[
         Path | None,
         typer.Option(
@@ -41,7 +42,7 @@ def verify(
 
     Example: `robnet-fx verify network.onnx property.vnnlib --timeout 60`
     """
-    start = time.monotonic()
+    start, allowed = time.monotonic(), texts.read_memory(memory)
 
     import torch
 
@@ -54,6 +55,7 @@ def verify(
     from robnet_fx.interchange.results import counterexample, write_results
     from robnet_fx.interchange.vnnlib import read_vnnlib
     from robnet_fx.machine.files import sha256_of_file
+    from robnet_fx.machine.memory import at_most
     from robnet_fx.opening.instance import open_instance
     from robnet_fx.report.console import notes
     from robnet_fx.report.panels import describe_method
@@ -66,7 +68,8 @@ def verify(
     box, problem = instance.box, instance.problem
     transform = box.build(instance.layout.image)
     method = default_method(transform)
-    net = BoundedModel(instance.canonical, problem, method, usual_symbols(instance, problem, method, None))
+    with at_most(allowed):
+        net = BoundedModel(instance.canonical, problem, method, usual_symbols(instance, problem, method, None))
     shown = describe_method(method, None, None, transform.dimensions, net.symbols)
     lines = {
         "model": f"{model}: {instance.stated.inputs} inputs, {instance.stated.outputs} outputs",
@@ -83,7 +86,8 @@ def verify(
     settle_by_bounds(net, middle, torch.zeros(1, dtype=torch.int64))
     seconds = 300.0 if timeout is None and boxes is None else timeout
     limits = Limits(None if seconds is None else seconds - (time.monotonic() - start), boxes)
-    solved = solve(net, instance.cases, instance.confirm, limits=limits, progress=Bars(notes()))
+    with at_most(allowed):
+        solved = solve(net, instance.cases, instance.confirm, limits=limits, progress=Bars(notes()))
     for reason in solved.reasons:
         warn(reason)
     if results is not None:

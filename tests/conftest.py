@@ -10,6 +10,7 @@ import gc
 import importlib.util
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 # Before torch is imported, so that subprocesses are as modest: each pytest-xdist worker has one core.
@@ -18,6 +19,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 import torch
+from torch.export import exported_program
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from robnet_fx.zoo.data import Dataset
 
@@ -43,6 +46,24 @@ def _loaded() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _listed_once() -> None:
+    """Every export goes through all of PyTorch's operations, which was a third of the time of a usual trace, and one to
+    ONNX through the source of every operation's translation, which was more than half of it: here only after new
+    operations have been registered, and once."""
+    listed: dict[int, set] = {}
+    list_all = exported_program._collect_all_valid_cia_ops
+
+    def list_new() -> set:
+        count = len(torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd"))
+        if count not in listed:
+            listed[count] = list_all()
+        return listed[count]
+
+    exported_program._collect_all_valid_cia_ops = list_new
+    ONNXRegistry.from_torchlib = staticmethod(cache(ONNXRegistry.from_torchlib))
 
 
 def _folder(variable: str) -> Path:

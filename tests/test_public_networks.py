@@ -13,7 +13,7 @@ from torch import Tensor
 
 import robnet_fx
 from robnet_fx.inspect.coverage import coverage
-from robnet_fx.verify import certify
+from robnet_fx.verify import Limits, certify
 from robnet_fx.verify.attack import attack
 from robnet_fx.zoo.data import Dataset
 
@@ -62,7 +62,7 @@ def test_what_is_right_is_certified(
     mean, std = SCALINGS[scaling]
     # Loading compares the network with onnxruntime.
     net = robnet_fx.bound(models_dir / f"{name}.onnx", FIELD, "rsip-ssip", mean=mean, std=std, example=images[:2] / 255)
-    certificate = certify(net, images, labels)
+    certificate = certify(net, images, labels, limits=Limits(boxes=1))
     right, certified = certificate.correct, certificate.certified
     fooled = attack(net, images[certified], labels[certified]).adversarial
     counts = {"correct": int(right.sum()), "certified": int(certified.sum()), "fooled": int(fooled.sum())}

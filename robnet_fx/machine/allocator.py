@@ -27,6 +27,21 @@ def keep_freed_memory() -> None:
     mallopt(_MMAP_MAX, 0)
 
 
+def give_back_freed_memory() -> None:
+    """Have the C library give back what the process has freed, holes in the heap too, and map large blocks from now on.
+
+    The contrary of `keep_freed_memory`, where a limit counts: batches of several sizes leave holes that nothing fits
+    into. Where the C library knows no such thing, nothing happens.
+    """
+    try:
+        library = ctypes.CDLL(None)
+        for setting, value in ((_TRIM_THRESHOLD, 2**17), (_TOP_PAD, 2**17), (_MMAP_MAX, 2**16)):  # glibc's own
+            library.mallopt(setting, value)
+        library.malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return
+
+
 class _Heap(ctypes.Structure):
     """The C library's `struct mallinfo2`."""
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -14,12 +17,33 @@ _CGROUP = Path("/sys/fs/cgroup")
 _STATM = Path("/proc/self/statm")
 _MEMINFO = Path("/proc/meminfo")
 USABLE = 0.6  # of the available memory: the heap gets holes (`allocator`), libraries need room, estimates err
+_allowed: ContextVar[int | None] = ContextVar("allowed", default=None)
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+@contextmanager
+def at_most(size: int | None) -> Iterator[None]:
+    """No more than `size` bytes are available meanwhile, whatever the machine has; None is no such limit."""
+    token = _allowed.set(size)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def allowed_memory() -> int | None:
+    """The bytes of `at_most`, None where nothing is said."""
+    return _allowed.get()
 
 
 def available_memory(device: torch.device) -> int:
     """Bytes that can be had on a device now, with what the process has freed and kept; on a CPU what the system, the
-    process's container and its own limit on addresses leave."""
+    process's container and its own limit on addresses leave. Never more than `at_most` allows."""
+    free, allowed = _free_memory(device), allowed_memory()
+    return free if allowed is None else min(free, allowed)
+
+
+def _free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached

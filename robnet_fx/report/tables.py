@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
@@ -23,6 +24,9 @@ ACCURACIES = {
 }
 """Shares of the images by their keys, in the order in which they are shown; no accuracy can exceed those before it."""
 
+QUANTILES = {"weakest": 0.0, "10 %": 0.1, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "90 %": 0.9}
+"""Shares of the images that take less, by name."""
+
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Group:
     """A title and a plain table below it; the columns named in `right` are aligned to the right."""
@@ -39,6 +43,26 @@ def accuracies(title: str, measured: Mapping[str, Mapping[str, float]]) -> Group
     known = [key for key in ACCURACIES if all(key in shares for shares in measured.values())]
     rows = [[ACCURACIES[key], *(f"{shares[key]:.1%}" for shares in measured.values())] for key in known]
     return table(title, ["accuracy", *measured], rows, right=[*measured])
+
+
+def curve(title: str, measured: Mapping[str, Mapping[str, float]]) -> Group:
+    """All accuracies at several strengths, a line for each of `measured`, which are in pixel levels."""
+    rows = [[eps, *(f"{shares[key]:.1%}" for key in ACCURACIES)] for eps, shares in measured.items()]
+    columns = ["eps", *ACCURACIES.values()]
+    return table(title, columns, rows, right=columns)
+
+
+def largest(title: str, ends: Sequence[tuple[float | None, float | None]], eps: float) -> Group:
+    """Quantiles of the images' largest proved and smallest falsified eps, each in [0, 1], in pixel levels; None is none
+    up to `eps`."""
+    proved = sorted(low or 0.0 for low, _ in ends)
+    falsified = sorted(math.inf if high is None else high for _, high in ends)
+    rows = []
+    for name, share in QUANTILES.items():
+        low, high = (column[round(share * (len(ends) - 1))] for column in (proved, falsified))
+        beyond = f"over {eps * 255:.4g}" if high == math.inf else f"{high * 255:.4g}"
+        rows.append([name, f"{low * 255:.4g}", beyond])
+    return table(title, ["", "proved up to", "falsified from"], rows, right=["proved up to", "falsified from"])
 
 
 def before_and_after(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -137,11 +136,12 @@ class Certificate:
 
 
 class Unfinished(KeyboardInterrupt):
-    """Ctrl-C while images were certified; `certificate` has the answers that are known."""
+    """Ctrl-C while images were certified; `certificate` has the answers that are known, `curve` those at every eps that
+    was begun, the smallest first."""
 
-    def __init__(self, certificate: Certificate) -> None:
+    def __init__(self, certificate: Certificate, curve: Sequence[Certificate] = ()) -> None:
         super().__init__()
-        self.certificate = certificate
+        self.certificate, self.curve = certificate, [*curve] or [certificate]
 
 
 def _share(who: Tensor) -> float:
@@ -149,20 +149,10 @@ def _share(who: Tensor) -> float:
 
 
 def described(decision: Decision, leaves: bool = False) -> dict[str, Any]:
-    """A decision as the record has it."""
+    """A decision as the record of a certificate has it."""
     point = {} if decision.point is None else {"coefficients": decision.point.tolist()}
     tree = {"leaves": list(decision.tree)} if leaves and decision.tree else {}
-    return {
-        "answer": decision.answer,
-        "how": decision.how,
-        "boxes": decision.boxes,
-        "seconds": round(decision.seconds, 3),
-        "margin": decision.margin if math.isfinite(decision.margin) else None,
-        "proved": decision.proved,
-        "one_box": decision.one_box,
-        **point,
-        **tree,
-    }
+    return {**decision.document(), **point, **tree}
 
 
 def about(
@@ -187,6 +177,7 @@ def certify(
     progress: Progress = SILENT,
     dtype: torch.dtype | None = torch.float64,
     known: Mapping[int, Decision] | None = None,
+    around: Mapping[int, Decision] | None = None,
     model_file: Path | str | None = None,
     data_notes: Sequence[str] = (),
 ) -> Certificate:
@@ -194,8 +185,9 @@ def certify(
 
     Each correct image gets one of three answers, see `decide`: certified, falsified by a field that is given, or
     unknown within the `limits`, by default ten seconds an image; `Limits(boxes=1)` is the verdict of one box. `known`
-    are decisions of an earlier run about the same. What `net` finds in its own dtype counts if it holds in `dtype`, on
-    a copy, so the caller's model is left alone; None: in its own. float32 verdicts are sound up to rounding only.
+    are decisions of an earlier run about the same, `around` those on a box that holds this one, by the image's number:
+    what is certified there is so here, see `decide`. What `net` finds in its own dtype counts if it holds in `dtype`,
+    on a copy, so the caller's model is left alone; None: in its own. float32 verdicts are sound up to rounding only.
     `model_file` adds the hash of the file that the model came from to that of its weights, and `data_notes` are phrases
     on how the images were read. Of several ranks each works some of the images, and all get the whole.
 
@@ -222,7 +214,8 @@ def certify(
 
         pictures, targets = to_float(images[index], exact.center), labels[index].to(exact.center.device)
         question = classification(targets, net.classes, exact.center.dtype)
-        decide(net, pictures, question, exact=exact, limits=limits, progress=progress, tell=tell)
+        larger = {place: (around or {})[number] for place, number in enumerate(own) if number in (around or {})}
+        decide(net, pictures, question, exact=exact, limits=limits, around=larger, progress=progress, tell=tell)
         return found
 
     def so_far() -> Certificate:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +15,9 @@ from torch import Tensor
 from robnet_fx.bounds.memory import of_verdicts
 from robnet_fx.bounds.methods import Symbols, method_named
 from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.errors import UsageError
 from robnet_fx.images.pixels import batches
-from robnet_fx.machine.memory import available_memory
+from robnet_fx.machine.memory import allowed_memory, available_memory, bytes_text
 from robnet_fx.machine.precision import full_precision
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.perturbations.base import Box, check_box
@@ -26,7 +28,9 @@ from robnet_fx.verify.question import Question
 from robnet_fx.verify.search import Level, Limits, Sample, Search, Task
 
 ANSWERS = ("certified", "falsified", "unknown")
+AROUND = "larger box"  # how an answer came that a box around this one has
 _STEPS, _RESTARTS = 40, 4
+_CLIMBING = 256  # samples at once
 USUAL = Limits(seconds=10.0)
 _OFTEN = 1024  # symbols: few parts have more
 _AT_ONCE = 400 * 2**20  # bytes that a batch takes on a CPU: from there on larger ones are slower by the part
@@ -36,12 +40,12 @@ _AT_ONCE = 400 * 2**20  # bytes that a batch takes on a CPU: from there on large
 class Decision:
     """The answer about one sample, and what it rests on.
 
-    answer: one of `ANSWERS`. how: what gave it, "one box" or "symbols" (of the whole box), "split", "attack" or
-    "corner" (a point that splitting led to); for unknown what ran out, "time", "boxes" or "precision" (parts that
-    floating-point numbers cannot halve). boxes: how many parts were bounded; seconds: of work, its share of
-    what was done in batches. margin: the worst row's upper bound over the parts that are proved, or its value at the
-    counterexample. point: its coefficients `[D]`. proved: the share of the box. tree: the proof, see `parts.Node`.
-    one_box: whether the method's bound of the whole box, without symbols, is enough.
+    answer: one of `ANSWERS`. how: what gave it, "one box" or "symbols" (of the whole box), "split", "larger box" (one
+    around this was proved), "attack" or "corner" (a point that splitting led to); for unknown what ran out, "time",
+    "boxes" or "precision" (parts that floating-point numbers cannot halve). boxes: how many parts were bounded;
+    seconds: of work, its share of what was done in batches. margin: the worst row's upper bound over the parts that are
+    proved, or its value at the counterexample. point: its coefficients `[D]`. proved: the share of the box. tree: the
+    proof, see `parts.Node`. one_box: whether the method's bound of the whole box, without symbols, is enough.
     """
 
     answer: str
@@ -54,6 +58,18 @@ class Decision:
     tree: tuple[int, ...]
     one_box: bool
 
+    def document(self) -> dict[str, Any]:
+        """As records have it, but for the point and the tree; a margin that is not a finite number is None."""
+        return {
+            "answer": self.answer,
+            "how": self.how,
+            "boxes": self.boxes,
+            "seconds": round(self.seconds, 3),
+            "margin": self.margin if math.isfinite(self.margin) else None,
+            "proved": self.proved,
+            "one_box": self.one_box,
+        }
+
 
 def decide(
     net: BoundedModel,
@@ -63,17 +79,20 @@ def decide(
     limits: Limits = USUAL,
     box: Box | None = None,
     exact: BoundedModel | None = None,
+    around: Mapping[int, Decision] | None = None,
     progress: Progress = SILENT,
     tell: Callable[[int, Decision], None] | None = None,
 ) -> list[Decision]:
     """Whether a question's bad set is met anywhere in a box, for each of N samples.
 
     images `[N, *S]`; box `[1 or N, D]`, by default that of `net`. One bound of the whole box by the method of `net`
-    without symbols comes first, then an attack, then splitting, where a part that this method does not prove is
-    bounded with the symbols of `net`, and halved if need be. `net` searches in its own dtype; proofs and
-    counterexamples count if they hold for `exact`, the same in float64 if not given. `tell` is given each sample's
-    number and decision as soon as it is there. Methods without a backward pass have no form to split by: theirs is the
-    one box. Raises `UsageError` for images or a box that do not fit.
+    without symbols comes first, then an attack, then splitting, where a part that this method does not prove is bounded
+    with the symbols of `net`, and halved if need be. `net` searches in its own dtype; proofs and counterexamples count
+    if they hold for `exact`, the same in float64 if not given. `around` has decisions on boxes that hold these, by the
+    sample's number: what is certified there is so here, and one bound of the whole box is all that is worked. `tell` is
+    given each sample's number and decision as soon as it is there. Methods without a backward pass have no form to
+    split by: theirs is the one box. Raises `UsageError` for images or a box that do not fit, and for too little memory
+    (`machine.memory.at_most`).
     """
     exact = exact or in_dtype(net, torch.float64)
     images, question = images.to(exact.center), question.to(exact.center)
@@ -82,6 +101,7 @@ def decide(
     work = _Work(net, exact, images, question, over, limits, progress, tell)
     with full_precision():
         work.one_box()
+        work.inherit(around or {})
         work.attack()
         work.search()
     return [decision for decision in work.decisions if decision is not None]
@@ -132,10 +152,14 @@ class _Work:
             tuple(sample.root.written()) if answer != "falsified" else (),
             one_box,
         )
-        self.decisions[sample.index] = decision
-        if self.tell is not None:
-            self.tell(sample.index, decision)
+        self.answered(sample.index, decision)
         return decision
+
+    def answered(self, number: int, decision: Decision) -> None:
+        """Keep a sample's decision, and tell it."""
+        self.decisions[number] = decision
+        if self.tell is not None:
+            self.tell(number, decision)
 
     def height(self, sample: Sample) -> float:
         """The worst row at a counterexample."""
@@ -162,12 +186,21 @@ class _Work:
                         self.conclude(sample, "one box")
                 task.advance(len(worst))
 
+    def inherit(self, around: Mapping[int, Decision]) -> None:
+        """Take over what is certified on boxes around these."""
+        for number in self.open().tolist():
+            larger, own = around.get(number), self.samples[number]
+            if larger is not None and larger.answer == "certified":
+                changes = {"how": AROUND, "boxes": own.boxes, "seconds": own.seconds, "tree": (), "one_box": False}
+                self.answered(number, replace(larger, **changes))
+
     def attack(self) -> None:
         """Climb towards counterexamples, from the middle of the box and some other points."""
         starts = starting_points(self.box.center.shape[1], _RESTARTS, 0).to(self.net.center)
         left = self.open()
+        together = min(_CLIMBING, _fitting(self.levels[0].net))  # its bounds hold more of a sample than a gradient does
         with self.progress.task("attacking", len(left)) as task:
-            for part in batches(len(left), 256):
+            for part in batches(len(left), together):
                 index, start = left[part], time.perf_counter()
                 points = self._climb(index, starts)
                 met = self._met(index, points)
@@ -229,12 +262,21 @@ def levels(net: BoundedModel, exact: BoundedModel) -> list[Level]:
     levels = []
     for method, symbols in wanted:
         own = _by(net, method, symbols)
-        memory = of_verdicts(net.perturbed, symbols, method)
         often = of_verdicts(net.perturbed, _OFTEN if symbols == "all" else min(symbols, _OFTEN), method)
         most = 1024 if net.center.is_cuda else min(64, _AT_ONCE // often.image)
-        batch = max(1, min(memory.fits(available_memory(net.center.device)), most))
+        batch = max(1, min(_fitting(own), most))
         levels.append(Level(own, own if net is exact else _by(exact, method, symbols), batch))
     return levels
+
+
+def _fitting(net: BoundedModel) -> int:
+    """How many samples memory holds at once, at least 1. `UsageError` where that is more than is allowed."""
+    memory, allowed = of_verdicts(net.perturbed, net.symbols, net.method), allowed_memory()
+    if allowed is not None and not memory.fits(allowed):
+        kept = f" with {net.symbols} symbols" if net.symbols else ""
+        least = bytes_text(memory.least())
+        raise UsageError(f"--memory is too little for the bounds of one image{kept}: they take some {least}")
+    return max(1, memory.fits(available_memory(net.center.device)))
 
 
 def _by(net: BoundedModel, method: str, symbols: Symbols) -> BoundedModel:

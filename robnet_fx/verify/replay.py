@@ -20,7 +20,8 @@ from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.perturbations.base import Box
 from robnet_fx.verify.certificate import about
 from robnet_fx.verify.convert import in_dtype
-from robnet_fx.verify.decision import ANSWERS, Decision, levels
+from robnet_fx.verify.curves import at, check_nested, lines, rising
+from robnet_fx.verify.decision import ANSWERS, AROUND, Decision, levels
 from robnet_fx.verify.parts import Node, Part, boxes
 from robnet_fx.verify.question import classification
 from robnet_fx.verify.search import Level
@@ -34,13 +35,27 @@ def known(document: Mapping[str, Any], net: BoundedModel, images: Tensor, labels
     """The answers of a certificate's document, by the number of the image in its order.
 
     Raises `UsageError` where the document is none, or is about another network, other images, another box, ...: every
-    entry that differs is named. An unknown that the limits of then gave up is left out.
+    entry that differs is named. An unknown that the limits of then gave up is left out, and so is what a larger box
+    answered, which a curve has for nothing.
     """
     same(document, net, images, labels)
     found = {}
     for number, sample in enumerate(document["samples"]):
-        if sample.get("answer") in ("certified", "falsified"):
+        if sample.get("answer") in ("certified", "falsified") and sample.get("how") != AROUND:
             found[number] = _decision(sample, len(net.center))
+    return found
+
+
+def known_at(
+    document: Mapping[str, Any], net: BoundedModel, images: Tensor, labels: Tensor, eps: Sequence[float]
+) -> dict[float, dict[int, Decision]]:
+    """`known` for each eps of a curve that the document has too; one of them at least. `net` keeps its eps."""
+    of, strengths = lines(document), rising(eps)
+    there = {line.get("eps"): line for line in of}
+    found = {}
+    for strength in [each for each in strengths if each in there] or strengths[-1:]:  # none: another box at least
+        with at(net, strength):
+            found[strength] = known(there.get(strength, of[-1]), net, images, labels)
     return found
 
 
@@ -61,13 +76,40 @@ def same(document: Mapping[str, Any], net: BoundedModel, images: Tensor, labels:
         raise UsageError("\n".join(["the certificate is about something else", *(f"  {each}" for each in differing)]))
 
 
+def replay_at(
+    document: Mapping[str, Any],
+    net: BoundedModel,
+    images: Tensor,
+    labels: Tensor,
+    eps: Sequence[float],
+    progress: Progress = SILENT,
+) -> int:
+    """`replay` at each eps of a curve, which must be those of the document, or at the only one. `net` keeps its eps."""
+    of, strengths, leaves, above = lines(document), rising(eps), 0, dict[int, Any]()
+    if len(of) + len(strengths) > 2 and [line.get("eps") for line in of] != strengths:
+        there = [line.get("eps") for line in of]
+        raise UsageError(f"the certificate is about something else\n  eps: {there} there, {strengths} here")
+    check_nested(net, strengths)
+    for line, strength in zip(reversed(of), reversed(strengths), strict=True):
+        with at(net, strength):
+            leaves += replay(line, net, images, labels, progress, above)
+        above = {number: sample["margin"] for number, sample in enumerate(line["samples"]) if sample["certified"]}
+    return leaves
+
+
 def replay(
-    document: Mapping[str, Any], net: BoundedModel, images: Tensor, labels: Tensor, progress: Progress = SILENT
+    document: Mapping[str, Any],
+    net: BoundedModel,
+    images: Tensor,
+    labels: Tensor,
+    progress: Progress = SILENT,
+    above: Mapping[int, float | None] | None = None,
 ) -> int:
     """Check every answer of a certificate's document with its leaves; returns the number of leaves that were bounded.
 
     Each proof's leaves are the whole box by their making, and each is bounded again by the level that proved it; each
-    counterexample must lie in the box and be one; labels, predictions and margins must be what they are here. Raises
+    counterexample must lie in the box and be one; labels, predictions and margins must be what they are here. `above`
+    has the margins, by the number of the image, that were proved on a box around this one and have been checked. Raises
     `UsageError` for a certificate about something else or without leaves, and `RobnetError` with every image whose
     answer does not hold, and why.
     """
@@ -87,6 +129,9 @@ def replay(
             reason = "certified and answer contradict each other"
         elif answer == "falsified":
             reason = _falsified(sample, exact, images[own], labels[own])
+        elif answer == "certified" and sample.get("how") == AROUND:
+            larger = (above or {}).get(number, math.nan)
+            reason = None if sample["margin"] == larger else "no larger box has this answer"
         elif answer == "certified":
             if "leaves" not in sample:
                 raise UsageError("the certificate has no leaves: certify writes them with --leaves")

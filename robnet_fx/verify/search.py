@@ -24,6 +24,8 @@ from torch import Tensor
 from robnet_fx.bounds.influence import influence
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.images.pixels import batches
+from robnet_fx.machine.allocator import give_back_freed_memory
+from robnet_fx.machine.memory import allowed_memory
 from robnet_fx.perturbations.base import Box
 from robnet_fx.verify.parts import Node, Part, boxes
 from robnet_fx.verify.question import Question
@@ -172,6 +174,8 @@ class Search:
         share = (time.perf_counter() - start) / len(tasks)
         for task in tasks:
             task.sample.seconds += share
+        if allowed_memory() is not None:
+            give_back_freed_memory()
         return [sample for sample in dict.fromkeys(task.sample for task in tasks) if not sample.waiting]
 
     def _of(self, tasks: Sequence[Task]) -> tuple[Tensor, Question, Box]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -54,21 +53,15 @@ class Solved:
     reasons: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """What the record has of it; a bound that is not a finite number is None."""
+        """What the record has of it."""
         found = self.counterexample
         return {
             "answer": self.answer,
             "seconds": self.seconds,
             "reasons": [*self.reasons],
             "counterexample": found and {"inputs": found.inputs.tolist(), "outputs": found.outputs.tolist()},
-            "cases": [None if decision is None else _document(decision) for decision in self.decisions],
+            "cases": [None if decision is None else decision.document() for decision in self.decisions],
         }
-
-
-def _document(decision: Decision) -> dict[str, Any]:
-    margin = decision.margin if math.isfinite(decision.margin) else None
-    names = ("answer", "how", "boxes", "seconds", "proved")
-    return {**{name: getattr(decision, name) for name in names}, "margin": margin}
 
 
 def solve(

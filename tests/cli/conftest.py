@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from robnet_fx.cli.main import app
+from robnet_fx.cli.options import Effort
 from robnet_fx.interchange.network import write_onnx
 from tests.small import bounded, digits
 
@@ -29,9 +30,12 @@ def model(tmp_path, content, monkeypatch):
 
 
 @pytest.fixture
-def run(model):
+def run(model, monkeypatch):
     """`run("certify", model, "--eps", 40)`: exit code, stdout and stderr, in the directory of `model`.
 
-    The width is given, for a test runner may set another one in the environment.
+    The width is given, for a test runner may set another one in the environment; and where nothing is said an image may
+    cost a few parts instead of ten seconds, so that no answer hangs on the clock.
     """
+    own = Effort.limits
+    monkeypatch.setattr(Effort, "limits", lambda self: own(Effort(boxes=8) if self == Effort() else self))
     return lambda *args: CliRunner(env={"COLUMNS": "120"}).invoke(app, [str(arg) for arg in args])

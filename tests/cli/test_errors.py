@@ -252,7 +252,7 @@ def test_ctrl_c_while_training_leaves_a_run_that_resumes(run, model):
         "--order",
         "1",
         "--epochs",
-        "50",
+        "30",
         "--limit",
         "100",
         "--test-limit",
@@ -283,6 +283,6 @@ def test_ctrl_c_while_training_leaves_a_run_that_resumes(run, model):
     result = run(*arguments, "--resume", checkpoint.parent, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["files"]["run"] == str(checkpoint.parent)
-    assert len(json.loads((checkpoint.parent / "metrics.json").read_text())["epochs"]) == 50
+    assert len(json.loads((checkpoint.parent / "metrics.json").read_text())["epochs"]) == 30
     assert [path.name for path in Path("runs").iterdir()] == ["net.robust-1"]
     assert Path("net.robust.onnx").exists()

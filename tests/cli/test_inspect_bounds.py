@@ -10,10 +10,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 
 from tests.cli.test_commands import FIELD, document, fine
-from tests.onnx_files import exported
+from tests.onnx_files import by_hand, exported, weight
 
 
 def test_the_table_stands_for_itself(run, model):
@@ -57,8 +58,10 @@ def test_a_page_that_cannot_be_written(run, model):
     assert result.exit_code == 1 and "cannot write absent/page.html" in result.stderr
 
 
-def test_the_bounds_as_an_onnx_file(run, model):
-    found = document(run("inspect", model, *FIELD, "--onnx", "bounds.onnx", "--json"))
+def test_the_bounds_as_an_onnx_file(run):
+    nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "W"], ["y"])]
+    by_hand(Path("small.onnx"), nodes, {"W": weight(16, 3)}, inputs=[("x", 1, ["N", 1, 4, 4])])
+    found = document(run("inspect", "small.onnx", *FIELD, "--onnx", "bounds.onnx", "--json"))
     assert found["files"] == {"onnx": "bounds.onnx"}
     notes = {entry.key: entry.value for entry in onnx.load("bounds.onnx").metadata_props}
     assert json.loads(notes["robnet_fx.field"])["eps"] == pytest.approx(120 / 255)
@@ -67,9 +70,9 @@ def test_the_bounds_as_an_onnx_file(run, model):
     session = onnxruntime.InferenceSession("bounds.onnx", providers=["CPUExecutionProvider"])
     images, specs = session.get_inputs()
     batch = images.shape[0] if isinstance(images.shape[0], int) else 2
-    rows = specs.shape[1] if isinstance(specs.shape[1], int) else 10
-    spec = np.tile(np.eye(10, dtype=np.float32)[None, :rows], (batch, 1, 1))
-    lower, upper = session.run(None, {"image": np.full((batch, 1, 8, 8), 0.5, np.float32), "spec": spec})
+    rows = specs.shape[1] if isinstance(specs.shape[1], int) else 3
+    spec = np.tile(np.eye(3, dtype=np.float32)[None, :rows], (batch, 1, 1))
+    lower, upper = session.run(None, {"image": np.full((batch, 1, 4, 4), 0.5, np.float32), "spec": spec})
     assert lower.shape == (batch, rows) and (lower <= upper).all()
 
 

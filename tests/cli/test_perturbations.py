@@ -13,7 +13,7 @@ import torch
 from robnet_fx.cli.pace import threads
 from tests.cli.test_commands import SHORT, document, fine
 from tests.cli.test_errors import refused
-from tests.onnx_files import by_hand
+from tests.onnx_files import by_hand, weight
 from tests.small import digits
 
 BOX = {"order": 0, "multiplicative": [[0.9, 1.2]], "additive": [[-0.02, 0.05]]}
@@ -109,7 +109,11 @@ def test_a_box_from_a_file(run, model):
     assert found["eps"] == pytest.approx(0.2) and found["perturbation"]["additive"] == [[-0.02, 0.05]]
     trained = document(run("robustify", model, "--box", "box.json", *SHORT, "--json"))
     assert trained["box"] == found["box"] and trained["after"]["certified"] > 0
-    run("inspect", model, "--box", "box.json", "--method", "ibp", "--onnx", "bounds.onnx")
+
+    nodes = [onnx.helper.make_node("Flatten", ["x"], ["f"]), onnx.helper.make_node("MatMul", ["f", "W"], ["y"])]
+    by_hand(Path("small.onnx"), nodes, {"W": weight(16, 3)}, inputs=[("x", 1, ["N", 1, 4, 4])])
+    plain = ("--method", "ibp", "--clip", "none")
+    fine(run("inspect", "small.onnx", "--box", "box.json", *plain, "--onnx", "bounds.onnx"))
     notes = {entry.key: entry.value for entry in onnx.load("bounds.onnx").metadata_props}
     assert json.loads(notes["robnet_fx.field"])["perturbation"]["multiplicative"] == [[0.9, 1.2]]
 
@@ -149,9 +153,9 @@ def test_threads_are_settled_before_long_work(run, model, monkeypatch):
     monkeypatch.setattr(threads, "choose", choose)
     monkeypatch.delenv(threads.VARIABLE, raising=False)
     torch.set_num_threads(2)  # with one there would be nothing to settle
-    commands = (("certify",), ("certify", "--method", "rsip"), ("attack",), ("robustify", "--epochs", 1))
+    commands = (("certify",), ("certify", "--method", "rsip", "--boxes", 1), ("attack",), ("robustify", "--epochs", 1))
     for name, *options in commands:
-        limit = ("--limit", 60, "--test-limit", 3) if name == "robustify" else ("--limit", 3)
+        limit = ("--limit", 60, "--test-limit", 3) if name == "robustify" else ("--limit", 1)
         result = fine(run(name, model, "--eps", 5, "--order", 0, *limit, *options))
         assert "computing on 1 thread" in result.stderr
     assert tried == ["cpu"] * len(commands)

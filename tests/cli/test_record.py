@@ -13,6 +13,7 @@ import torch
 from onnx import helper
 
 from robnet_fx.interchange.vnnlib import write_vnnlib
+from robnet_fx.verify.curves import lines
 from robnet_fx.verify.record import SCHEMA, VERSION, record
 from tests.cli.test_commands import FIELD, document
 from tests.gaps import Gappy, forgetful  # noqa: F401  (a fixture)
@@ -62,8 +63,17 @@ def check_type(path: str, value: Any, said: str) -> None:
 def test_every_key_is_documented_and_every_documented_key_is_printed(run, model):
     short, image = ("--limit", 5), ("--image", 1, "--html", "page.html")
     quick = "--method", "ibp", "--clip", "none", "--onnx", "bounds.onnx"
+    hard = "--order", 1, "--limit", 20, "--leaves", "--json"
+    several = document(run("certify", model, "--eps", "150,250", *hard))
+    first, last = lines(several)  # a line is documented as the record of one eps
+    (row,) = (line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `curve`?"))
+    assert all(
+        each.keys() == set(re.findall("`([a-z_]+)`", row)) - {"curve", "perturbation"} for each in several["curve"]
+    )
     documents = [
-        document(run("certify", model, "--order", 1, "--eps", 250, "--limit", 20, "--leaves", "--json")),
+        document(run("certify", model, "--eps", 250, "--largest", *hard)),
+        first | {"curve": []},
+        last,
         document(run("attack", model, *FIELD, *short, "--steps", 2, "--json")),
         document(run("robustify", model, *FIELD, "--epochs", 1, "--limit", 60, "--test-limit", 5, "--json")),
         document(run("check", model, "--json")),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from robnet_fx import BiasField, UnsupportedError, UsageError, WhiteNoise, bound, certify
+from robnet_fx import BiasField, Limits, UnsupportedError, UsageError, WhiteNoise, bound, certify
 from robnet_fx.cli.main import app
 from robnet_fx.interchange.perturbed import write_instances
 from robnet_fx.interchange.vnnlib import read_vnnlib
@@ -30,7 +30,7 @@ def logits(path, coefficients):
 def test_verify_answers_as_the_certificate(tmp_path):
     net = bounded(fit=200, eps=0.3)
     images, labels = digits()[0][:40], digits()[1][:40]
-    certificate = certify(net, images, labels)
+    certificate = certify(net, images, labels, limits=Limits(boxes=1))
     proved = certificate.certified.nonzero().flatten()[:2].tolist()
     wrong = (~certificate.correct).nonzero().flatten()[:1].tolist()
     chosen = proved + wrong

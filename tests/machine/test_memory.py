@@ -7,7 +7,7 @@ import torch
 
 from robnet_fx.machine import memory
 from robnet_fx.machine.allocator import freed_memory
-from robnet_fx.machine.memory import available_memory
+from robnet_fx.machine.memory import allowed_memory, at_most, available_memory
 
 
 def test_what_is_available(tmp_path, monkeypatch):
@@ -43,3 +43,16 @@ def test_freed_memory_is_what_the_heap_keeps():
     del blocks
     assert freed_memory() > before + 5_000_000
     assert len(keep) == 2500
+
+
+def test_no_more_is_available_than_is_allowed():
+    device = torch.device("cpu")
+    free = available_memory(device)
+    with at_most(1000):
+        assert available_memory(device) == allowed_memory() == 1000
+        with at_most(None):
+            assert available_memory(device) > 10**6
+        assert allowed_memory() == 1000
+    with at_most(2**60):
+        assert available_memory(device) < 10 * free
+    assert allowed_memory() is None

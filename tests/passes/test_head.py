@@ -132,7 +132,7 @@ def test_one_number_is_trained_and_certified(name):
         optimiser.zero_grad()
         figures = accumulate(net, x, labels, alpha=1.0)
         optimiser.step()
-    certificate = certify(net, x, labels)
+    certificate = certify(net, x, labels, limits=robnet_fx.Limits(boxes=8))
     assert float(figures.losses["standard"]) < 0.3 and certificate.certified_accuracy > 0.7
     assert certificate.document()["remarks"] == net.remarks
 

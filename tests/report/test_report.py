@@ -11,7 +11,7 @@ from rich.console import Console
 from robnet_fx import BiasField, InputBox, WhiteNoise
 from robnet_fx.report.panels import describe_box, describe_method, describe_perturbation
 from robnet_fx.report.progress import Bars
-from robnet_fx.report.tables import accuracies
+from robnet_fx.report.tables import accuracies, curve, largest
 
 
 def shown(*items):
@@ -104,3 +104,24 @@ def test_a_bar_closes_when_the_work_fails():
         raise KeyboardInterrupt
     with bars.task("training", 2) as task:
         task.advance()
+
+
+def test_a_curve_has_a_line_for_each_eps():
+    shares = {"clean": 0.9, "attacked": 0.5, "certified": 0.25, "one_box": 0.125, "unknown": 0.25}
+    lines = shown(curve("title", {"5": shares, "40": shares | {"certified": 0.5, "unknown": 0.0}})).splitlines()
+    assert [line.split() for line in lines if "%" in line] == [
+        ["5", "90.0%", "50.0%", "25.0%", "12.5%", "25.0%"],
+        ["40", "90.0%", "50.0%", "50.0%", "12.5%", "0.0%"],
+    ]
+
+
+def test_quantiles_of_what_images_can_take():
+    """Nothing proved is 0, nothing falsified is beyond what was looked at."""
+    ends = [(None, 1 / 255), (10 / 255, 11 / 255), (20 / 255, 30 / 255), (30 / 255, None), (40 / 255, None)]
+    lines = {
+        line.split()[0]: line.split()[1:]
+        for line in shown(largest("t", ends, 40 / 255)).splitlines()[3:]
+        if line.strip()
+    }
+    assert lines["weakest"] == ["0", "1"] and lines["median"] == ["20", "30"]
+    assert lines["90"] == ["%", "40", "over", "40"]

@@ -72,19 +72,33 @@ def grid(pre: Interval, n: int = 801) -> Tensor:
     return torch.cat([lower + (upper - lower) * steps, lower, upper, near], 1).clamp(lower, upper)
 
 
+class Sampled:
+    """A function on a grid in each interval, evaluated once for all slopes."""
+
+    def __init__(self, case: Case, pre: Interval) -> None:
+        self.case, self.lower, self.upper = case, pre.lower.double(), pre.upper.double()
+        self.x = grid(pre)
+        self.value = function(case, self.x)
+
+    def highest(self, slope: Tensor, sign: float = 1.0) -> Tensor:
+        """The highest of sign (f(x) - slope x) that the grid and a finer one about its best point find."""
+        slope = slope.double()
+        found, best = (sign * (self.value - slope * self.x)).max(1, keepdim=True)
+        middle = self.x.gather(1, best)
+        near = torch.minimum((self.upper - self.lower) / 800, 0.04 + middle.abs() / 100)
+        fine = middle + near * torch.linspace(-1, 1, 401, dtype=torch.float64)
+        fine = fine.clamp(self.lower, self.upper)
+        return torch.maximum(found, (sign * (function(self.case, fine) - slope * fine)).amax(1, keepdim=True))
+
+    def rounding(self, slope: Tensor) -> Tensor:
+        """What evaluating f(x) - slope x may be off by."""
+        return 4e-16 * (self.value.abs() + (slope.double() * self.x).abs()).amax(1, keepdim=True)
+
+
 def extremes(case: Case, pre: Interval, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(lowest, highest) of f(x) - slope x that a grid and finer grids find, and what evaluating them may be off by."""
-    x, slope = grid(pre), slope.double()
-    lower, upper = pre.lower.double(), pre.upper.double()
-    found = []
-    for sign in (-1.0, 1.0):
-        best = (sign * (function(case, x) - slope * x)).argmax(1, keepdim=True)
-        near = torch.minimum((upper - lower) / 800, 0.04 + x.gather(1, best).abs() / 100)
-        fine = x.gather(1, best) + near * torch.linspace(-1, 1, 401, dtype=torch.float64)
-        fine = torch.cat([fine.clamp(lower, upper), x], 1)
-        found.append(sign * (sign * (function(case, fine) - slope * fine)).amax(1, keepdim=True))
-    size = function(case, x).abs() + (slope * x).abs()
-    return found[0], found[1], 4e-16 * size.amax(1, keepdim=True)
+    """(lowest, highest) of f(x) - slope x that grids find, and what evaluating them may be off by."""
+    sampled = Sampled(case, pre)
+    return -sampled.highest(slope, -1.0), sampled.highest(slope), sampled.rounding(slope)
 
 
 HANDFUL = [
@@ -170,13 +184,12 @@ def test_the_band_is_the_tightest_of_its_slope(case: Case):
 def test_the_lines_enclose(case: Case, dtype: torch.dtype):
     pre = intervals(case, dtype)
     middle = (pre.lower + pre.upper).double() / 2
-    band = Band(*(part.double() for part in band_of(case, pre)))
+    band, sampled = Band(*(part.double() for part in band_of(case, pre))), Sampled(case, pre)
     for sign in (1.0, -1.0):
         slope, offset = (part.double() for part in lines_of(case, pre, sign))
-        lowest, highest, rounding = extremes(case, pre, slope)
         # RSIP adds the line up in its own precision: allow it that one rounding.
-        rounding = rounding + torch.finfo(dtype).eps * (offset.abs() + 4e-16)
-        assert bool((sign * (offset - (highest if sign > 0 else lowest)) >= -rounding).all())
+        rounding = sampled.rounding(slope) + torch.finfo(dtype).eps * (offset.abs() + 4e-16)
+        assert bool((sign * offset - sampled.highest(slope, sign) >= -rounding).all())
         height, edge = slope * middle + offset, band.slope * middle + band.offset + sign * band.error
         far = torch.maximum(pre.lower.abs(), pre.upper.abs()).double()
         size = 1 + (slope.abs() + band.slope.abs()) * far + offset.abs() + band.offset.abs() + band.error

@@ -28,11 +28,12 @@ from robnet_fx.machine.progress import SILENT
 from robnet_fx.opening import opened
 from robnet_fx.train import robustify as module
 from robnet_fx.train.robustify import robustify
-from robnet_fx.verify import certify
+from robnet_fx.verify import Limits, certify
 from tests.small import bounded, digits
 
 X, Y = digits()
 FIELD = BiasField(1, 0.6)
+FEW = Limits(boxes=8)  # parts, so that no answer hangs on the clock
 
 
 @dataclass
@@ -67,7 +68,9 @@ def job(model, tmp_path):
         names = {field.name for field in fields(Training)}
         given = {name: options.pop(name) for name in names & options.keys()}
         training = Training(**{"epochs": 4, "lr": 3e-3, "batch_size": 32, **given})
-        return robustify(model, data or Data(), problem, training, **{"runs": tmp_path / "runs", **options})
+        return robustify(
+            model, data or Data(), problem, training, **{"runs": tmp_path / "runs", "limits": FEW, **options}
+        )
 
     return run
 
@@ -89,7 +92,7 @@ def test_the_whole_job(job, model, tmp_path):
 
     # the numbers are those of the written file, and anyone gets them again from it
     again = robnet_fx.bound(result.out, robnet_fx.BiasField(1, 0.6))
-    certificate = certify(again, X[1500:1600], Y[1500:1600], model_file=result.out, data_notes=Data.notes)
+    certificate = certify(again, X[1500:1600], Y[1500:1600], limits=FEW, model_file=result.out, data_notes=Data.notes)
     assert certificate.document()["data_notes"] == ["the first ones"]
     assert certificate.certified_accuracy == result.after.certified
     assert certificate.clean_accuracy == result.after.clean
@@ -121,10 +124,10 @@ def test_the_whole_job(job, model, tmp_path):
 
 
 def test_a_run_directory_is_never_written_over_and_a_run_repeats_itself(job, tmp_path):
-    first = job(epochs=1)
+    first = job(epochs=1, test_limit=20)
     content = {p.name: p.read_bytes() for p in first.run.iterdir()}
     weights = first.out.read_bytes()
-    second = job(epochs=1)
+    second = job(epochs=1, test_limit=20)
     assert (first.run.name, second.run.name) == ("net.robust-1", "net.robust-2")
     assert content == {p.name: p.read_bytes() for p in first.run.iterdir()}
     assert second.out.read_bytes() == weights
@@ -155,19 +158,20 @@ class Stop:
 
 
 def test_ctrl_c_and_resume_give_the_uninterrupted_result(job, tmp_path):
-    whole = job(epochs=2, out=tmp_path / "whole.onnx")
+    short = {"epochs": 2, "test_limit": 20}
+    whole = job(**short, out=tmp_path / "whole.onnx")
     with pytest.raises(Interrupted) as stopped:
-        job(epochs=2, progress=Stop("training", 17))
+        job(**short, progress=Stop("training", 17))
     checkpoint = stopped.value.checkpoint
     assert checkpoint is not None
     assert not (tmp_path / "net.robust.onnx").exists()
-    resumed = job(epochs=2, resume=checkpoint.parent)
+    resumed = job(**short, resume=checkpoint.parent)
     assert resumed.run == checkpoint.parent
     assert resumed.after == whole.after
     for a, b in zip(load_onnx(resumed.out).parameters(), load_onnx(whole.out).parameters(), strict=True):
         assert torch.equal(a, b)
     with pytest.raises(UsageError, match=r"recipe\.alpha"):
-        job(epochs=2, resume=checkpoint, alpha=3.0)
+        job(**short, resume=checkpoint, alpha=3.0)
 
 
 def test_ctrl_c_after_training_can_be_resumed(job):
@@ -283,7 +287,8 @@ def test_a_model_that_is_open_is_not_opened_again(model, tmp_path, monkeypatch):
     found = opened.open_model(model, Data())
     monkeypatch.setattr(opened, "open_model", None)
     monkeypatch.setattr(module, "open_model", None)
-    result = module.robustify_opened(found, Problem(FIELD), Training(epochs=1, test_limit=5), runs=tmp_path / "runs")
+    training = Training(epochs=1, test_limit=5)
+    result = module.robustify_opened(found, Problem(FIELD), training, runs=tmp_path / "runs", limits=FEW)
     assert result.out == tmp_path / "net.robust.onnx" and result.net.model is found.model
 
 
@@ -337,11 +342,11 @@ def test_a_full_disk_leaves_no_half_written_model(job, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RobnetError, match="No space left"):
-        job(epochs=1)
+        job(epochs=1, test_limit=10)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "runs"]
     monkeypatch.undo()
     run = tmp_path / "runs" / "net.robust-1"
-    assert job(epochs=1, resume=run).run == run
+    assert job(epochs=1, test_limit=10, resume=run).run == run
 
 
 def test_little_memory_means_smaller_parts_and_the_same_result(job, monkeypatch):
@@ -354,7 +359,7 @@ def test_little_memory_means_smaller_parts_and_the_same_result(job, monkeypatch)
         return original(net, images, labels, recipe, **options)
 
     monkeypatch.setattr(module, "train", watch)
-    data = Data(X[:60], Y[:60], X[1500:1540], Y[1500:1540])
+    data = Data(X[:40], Y[:40], X[1500:1520], Y[1500:1520])
     plenty = job(epochs=1, data=data)
     perturbed = bounded(eps=0.6).perturbed
     need = of_training(perturbed)

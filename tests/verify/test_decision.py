@@ -14,6 +14,8 @@ import robnet_fx
 from robnet_fx import BiasField, Box, UsageError
 from robnet_fx.algebra.logits import worst_margin
 from robnet_fx.bounds.evaluate import Branch
+from robnet_fx.bounds.memory import of_verdicts
+from robnet_fx.machine.memory import USABLE, at_most
 from robnet_fx.testing import all_corners
 from robnet_fx.verify import Limits, Question, Unfinished, certify, classification, decide, decision
 from robnet_fx.verify import search as module
@@ -265,3 +267,42 @@ def test_a_point_that_no_bound_excludes_ends():
     box = Box(net.center.unsqueeze(0), torch.zeros(1, 1, dtype=torch.float64))
     (found,) = decide(net, image, asked([[-1, 1]], [0], [0], [True]), limits=Limits(boxes=100000), box=box)
     assert (found.answer, found.how) == ("unknown", "precision")
+
+
+def test_batches_keep_to_the_memory_that_is_allowed(net, right, decisions):
+    images, labels = right
+    question = classification(labels, 10, torch.float32)
+    needs = [of_verdicts(net.perturbed, symbols) for symbols in (0, 16)]
+    exact = robnet_fx.verify.convert.in_dtype(net, torch.float64)
+    size = int(needs[1].of(3) / USABLE) + 100
+    with at_most(size):
+        levels = decision.levels(net, exact)
+        assert levels[1].batch == 3
+        assert all(need.of(level.batch) <= USABLE * size for need, level in zip(needs, levels, strict=True))
+        found = decide(net, images, question, limits=FEW)
+    assert without_margins(found) == without_margins(decisions)
+    with (
+        at_most(int(needs[0].of(1) / USABLE) + 100),
+        pytest.raises(UsageError, match="one image with 16 symbols: they take some"),
+    ):
+        decide(net, images, question, limits=FEW)
+
+
+def without_margins(found):
+    return [replace(each, margin=0.0) for each in without_time(found)]
+
+
+def test_what_a_larger_box_answers_is_not_worked_again(net, right, decisions):
+    images, labels = right
+    half = Box(net.center.unsqueeze(0), net.radius.unsqueeze(0) / 2)
+    question = classification(labels, 10, torch.float32)
+    alone = decide(net, images, question, limits=FEW, box=half)
+    found = decide(net, images, question, limits=FEW, box=half, around=dict(enumerate(decisions)))
+    for own, other, larger in zip(found, alone, decisions, strict=True):
+        assert own.one_box == other.one_box
+        if larger.answer == "certified":
+            assert (own.answer, own.how) == ("certified", "one box" if own.one_box else "larger box")
+            assert own.boxes == 1 and (own.one_box or own.margin == larger.margin)
+        else:
+            assert own.answer == other.answer
+    assert any(each.how == "larger box" for each in found)

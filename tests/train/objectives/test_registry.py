@@ -5,7 +5,7 @@ import torch
 
 from robnet_fx.errors import UsageError
 from robnet_fx.train.gradients import accumulate
-from robnet_fx.train.objectives import OBJECTIVES, Equation6, objective_named
+from robnet_fx.train.objectives import CC, OBJECTIVES, Equation6, SmallBoxes, objective_named
 from tests.small import bounded, digits
 
 
@@ -13,6 +13,20 @@ def test_an_objective_is_found_by_name():
     assert objective_named("equation-6") == Equation6()
     with pytest.raises(UsageError, match="unknown objective 'equation-5'; known: equation-6"):
         objective_named("equation-5")
+
+
+def test_parameters_follow_the_name():
+    assert objective_named("small-boxes:cuts=4,tau=0.5") == SmallBoxes(cuts=4, tau=0.5)
+    assert objective_named("cc:share=0.25") == CC(share=0.25)
+    for said, reason in {
+        "small-boxes:width=2": "no parameter 'width'; it has: cuts, tau, steps",
+        "equation-6:cuts=2": "no parameter 'cuts'; it has: none",
+        "small-boxes:cuts=many": "cuts is no int: 'many'",
+        "small-boxes:cuts": "cuts is no int: ''",
+        "small-boxes:tau=2": "tau is a share",
+    }.items():
+        with pytest.raises(UsageError, match=reason):
+            objective_named(said)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
