@@ -74,6 +74,16 @@ def test_several_strengths_are_a_curve(run, model):
     assert "100.json" in made.words and "200.json" in made.words
 
 
+def test_a_curve_of_one_command_has_lines_and_pictures(run, model):
+    several = ("--order", 1, "--eps", "100,200", "--limit", 12, "--boxes", 20)
+    found = document(run("certify", model, *several, "--html", "page.html", "--json"))
+    made = page("page.html")
+    for line in found["curve"]:
+        assert f"{line['certified_accuracy']:.1%}" in made.words
+    assert "eps 100, 200/255" in made.words and made.of("img", "src")
+    assert '<path class="band answers"' in Path("page.html").read_text()
+
+
 @pytest.mark.parametrize("name", ["absent", "empty", "model", "list", "other", "unfinished"])
 def test_what_is_no_run(run, model, name):
     Path("empty").mkdir()
