@@ -14,6 +14,7 @@ from robnet_fx.errors import UsageError
 
 @grouped
 def certify(
+    context: typer.Context,
     perturbation: options.Perturbation,
     model: options.Model,
     images: options.Images,
@@ -51,6 +52,7 @@ def certify(
     memory: options.Memory = None,
     json: options.Json = False,
     out: options.Out = None,
+    html: options.Html = None,
 ) -> None:
     """Give every test image of MODEL one of three answers: certified, falsified by a field, or unknown.
 
@@ -68,7 +70,7 @@ def certify(
         raise UsageError("--replay checks proofs, and --largest writes none: leave one of them out")
 
     from robnet_fx.bounds.methods import check_symbols
-    from robnet_fx.cli import certificates
+    from robnet_fx.cli import certificates, pages
     from robnet_fx.cli.errors import warn
     from robnet_fx.cli.opened import open_judged
     from robnet_fx.cli.output import announce, show
@@ -124,12 +126,15 @@ def certify(
                 raise
     if said := doubt(net, pictures, labels, found[0].predicted, found[0].correct, judged.data.name):
         warn(said)
-    document = certificates.document(judged.opened.document(), found, index, bool(strengths), reach, leaves=leaves)
+    opened = {**judged.opened.document(), "command_line": pages.typed(context)}
+    document = certificates.document(opened, found, index, bool(strengths), reach, leaves=leaves)
     if save_images is not None:
         certificates.save_images(save_images, net, pictures, found, index, bool(strengths))
     what = f"{len(labels)} test images of {judged.data.name}, eps {certificates.levels(*eps)}/255"
     title = f"{model.model}: {what}, {with_symbols(net.method, net.symbols)}"
     show(document, certificates.tables(title, document, reach), as_json=json, out=out)
+    if html is not None:
+        pages.write(html, "certify", [pages.case(document, pages.pictured(net, pictures, document))])
     if stopped:
         left = len(eps) * int(found[0].correct.sum()) - sum(len(each.decisions) for each in found)
         what = f"{left} answers missing" if left else "the bisection of --largest unfinished"

@@ -277,3 +277,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Out = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write the JSON document to FILE too.", show_default=False)
 ]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write a page too: figures, images under the worst fields, how answers were reached.",
+        show_default=False,
+    ),
+]

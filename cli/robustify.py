@@ -81,6 +81,7 @@ class Training:
 
 @grouped
 def robustify(
+    context: typer.Context,
     perturbation: options.Perturbation,
     model: options.Model,
     images: options.Images,
@@ -99,12 +100,13 @@ def robustify(
         typer.Option(metavar="RUN", help="Continue an interrupted run: its directory, the other arguments as before."),
     ] = None,
     json: options.Json = False,
+    html: options.Html = None,
 ) -> None:
     """Train MODEL until bias fields of the given order and strength provably leave its answers alone.
 
     Writes MODEL with .robust.onnx, its inputs, outputs and shapes unchanged, and a run directory with arguments,
-    versions, metrics, checkpoint, certificate and the code of the generated bounds. The accuracies after training are
-    measured on the written file, over test images that neither training nor selection saw.
+    versions, metrics, checkpoint, certificate, pictures and the code of the generated bounds. The accuracies after
+    training are measured on the written file, over test images that neither training nor selection saw.
 
     Example: `robnet-fx robustify digits.onnx --order 3 --eps 40`
     """
@@ -113,11 +115,12 @@ def robustify(
 
     from dataclasses import asdict
 
+    from robnet_fx.cli import pages
     from robnet_fx.cli.certificates import told
     from robnet_fx.cli.opened import open_judged, usual_method, usual_symbols
     from robnet_fx.cli.output import announce, show
     from robnet_fx.cli.pace import settle_by_network
-    from robnet_fx.machine import threads
+    from robnet_fx.machine import ranks, threads
     from robnet_fx.machine.files import sha256_of_file
     from robnet_fx.machine.memory import at_most
     from robnet_fx.passes.pipeline import clean
@@ -173,7 +176,12 @@ def robustify(
         "files": files,
         "written_as": result.exported,
         "model_sha256": {"before": original, "after": sha256_of_file(result.out)},
+        "command_line": pages.typed(context),
     }
+    pictures = pages.pictured(result.judge, result.test, result.certificate.document())
+    pages.keep(result.run, own["command_line"], pictures)
     document = record("robustify", opened.document(), result.certificate.about, own)
     title = f"{result.images['test']} test images of {judged.data.name}, eps {wanted.eps * 255:.4g}/255"
     show(document, before_and_after(title, before, after, files), as_json=json)
+    if html is not None and ranks.leader():  # which has written what is read
+        pages.write(html, "robustify", [pages.read(result.run)])

@@ -52,8 +52,9 @@ def test_the_wheel_puts_only_robnet_fx_into_site_packages(wheel: zipfile.Path) -
 
 def test_the_wheel_holds_every_module_and_its_data(wheel: zipfile.Path) -> None:
     held = set(wheel.root.namelist())
-    page = {f"robnet_fx/report/page/page.{kind}" for kind in ("css", "js")}
-    missing = {*modules(), *page, "robnet_fx/py.typed"} - held
+    files = ("page/page.css", "page/inspect.css", "page/inspect.js", "answers/answers.css")
+    pages = {f"robnet_fx/report/{name}" for name in files}
+    missing = {*modules(), *pages, "robnet_fx/py.typed"} - held
     assert not missing, "list their packages in pyproject.toml, [tool.setuptools] packages"
 
 

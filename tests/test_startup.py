@@ -16,7 +16,19 @@ import robnet_fx
 ROOT = Path(__file__).parents[1]
 ONNX = {"onnx", "onnx2torch", "onnxruntime", "onnxscript", "onnx_ir"}
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "PIL", *ONNX}
-COMMANDS = ["", "robustify", "certify", "verify", "attack", "check", "inspect", "zoo", "zoo list", "zoo export"]
+COMMANDS = [
+    "",
+    "robustify",
+    "certify",
+    "verify",
+    "attack",
+    "check",
+    "inspect",
+    "report",
+    "zoo",
+    "zoo list",
+    "zoo export",
+]
 
 TRACE = """
 import torch

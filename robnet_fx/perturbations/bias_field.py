@@ -206,3 +206,10 @@ class FieldTransform(Transform):
 
     def box_at(self, eps: float) -> tuple[Tensor, Tensor]:
         return self._identity + eps * self._unit_center, eps * self._unit_radius
+
+    def deviations(self, coefficients: Tensor) -> dict[str, Tensor]:
+        """How far each part of a field is from doing nothing, pixel by pixel: `[B, D]` to `[B, 1, *spatial]` by the
+        part's name. A multiplicative 0.2 makes a pixel a fifth brighter, an additive one is added to it."""
+        moved = coefficients - self._identity.to(coefficients)
+        parts = zip(self.part_names, _parts(moved, self.multiplicative), strict=True)
+        return {name: _evaluate(part, getattr(self, name)) for name, part in parts if part.shape[1]}

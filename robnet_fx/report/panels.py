@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.panel import Panel
 from rich.table import Table
@@ -35,17 +36,20 @@ def describe_file(
 
 
 def describe_perturbation(perturbation: Perturbation) -> dict[str, str]:
-    """Its line, from its class and fields: {"field": "order 3, multiplicative, eps 40/255 = 0.1569"}.
+    """Its line, from its class and fields: {"field": "order 3, multiplicative, eps 40/255 = 0.1569"}."""
+    return describe_fields(type(perturbation).__name__, vars(perturbation))
 
-    A field that is True is named, one that is False is not, and a sequence is a box.
-    """
-    words = re.findall(r"[A-Z][a-z]*", type(perturbation).__name__) or [type(perturbation).__name__]
+
+def describe_fields(kind: str, fields: Mapping[str, Any]) -> dict[str, str]:
+    """The same of a perturbation in a record. A field that is True is named, one that is False is not, and a sequence
+    is a box."""
+    words = re.findall(r"[A-Z][a-z]*", kind) or [kind]
     said = []
-    for name, value in vars(perturbation).items():
+    for name, value in fields.items():
         if name != "eps" and value is not False:
             box = isinstance(value, Sequence) and not isinstance(value, str)
             said.append(name if value is True else f"{name} box" if box else f"{name} {value}")
-    return {words[-1].lower(): ", ".join([*said, describe_eps(perturbation.eps)])}
+    return {words[-1].lower(): ", ".join([*said, describe_eps(fields["eps"])])}
 
 
 def describe_eps(eps: float) -> str:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from robnet_fx.bounds.methods import Symbols, default_method
 from robnet_fx.bounds.model import BoundedModel
@@ -48,7 +48,8 @@ class RobustifyResult:
     """`before` and `after` are measured on test images that neither training nor selection saw; `after` on `out`.
 
     `net` is the trained network with the bounds it was trained on, `exported` how it was written (`write_onnx`),
-    `images` the size of each part of the data, `run` the run's directory.
+    `images` the size of each part of the data, `run` the run's directory. `judge` is the written file with the bounds
+    of the certificate, `test` its images `[N, C, *spatial]`.
     """
 
     before: Score
@@ -60,6 +61,8 @@ class RobustifyResult:
     net: BoundedModel
     exported: str
     images: dict[str, int]
+    judge: BoundedModel
+    test: Tensor
 
 
 def robustify(
@@ -188,4 +191,5 @@ def robustify_opened(
     folders.write_text(folder / "certificate.json", certificate.to_json())
     metrics: dict[str, Any] = {"before": asdict(before), "after": asdict(after)}
     folders.write_json(folder / "metrics.json", {**metrics, "selected": history.selected, "epochs": history.epochs})
-    return RobustifyResult(before, after, target, folder, history, certificate, net, exported, counts)
+    test, _ = parts.test
+    return RobustifyResult(before, after, target, folder, history, certificate, net, exported, counts, written, test)

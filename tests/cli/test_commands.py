@@ -77,8 +77,9 @@ def test_robustify_then_certify_repeats_the_number(run, model):
     written, folder = (Path(result["files"][name]) for name in ("model", "run"))
     assert written == Path("net.robust.onnx")
     assert result["model_sha256"] == {"before": sha256_of_file(model), "after": sha256_of_file(written)}
-    assert {"arguments.json", "metrics.json", "checkpoint.pt", "certificate.json", "bounds.py", "weights.pt"} == {
-        path.name for path in folder.iterdir()
+    written_there = {path.name for path in folder.iterdir()}
+    assert written_there == {
+        *("arguments.json", "metrics.json", "checkpoint.pt", "certificate.json", "page.json", "bounds.py", "weights.pt")
     }
     assert load_onnx(written).metadata["robnet_fx.data"] == "digits"
 
@@ -224,7 +225,9 @@ def test_zoo(run):
     assert result.exit_code == 2 and "unknown network 'vast'" in result.stderr and not Path("vast.onnx").exists()
 
 
-@pytest.mark.parametrize("command", ["robustify", "certify", "verify", "attack", "check", "inspect", "zoo export"])
+@pytest.mark.parametrize(
+    "command", ["robustify", "certify", "verify", "attack", "check", "inspect", "report", "zoo export"]
+)
 def test_help_has_an_example(run, command):
     text = fine(run(*command.split(), "--help")).stdout
     assert f"robnet-fx {command} " in " ".join(text.split())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 
 from robnet_fx.inspect import CodeLine, Survey
 from robnet_fx.inspect.survey import BLOW_UP, MOST
 from robnet_fx.report.page.chart import chart_svg
 from robnet_fx.report.page.code import code_html
 from robnet_fx.report.page.errors import errors_html
+from robnet_fx.report.page.frame import asset, framed
 from robnet_fx.report.page.graph import graph_svg
 from robnet_fx.report.page.marks import SERIES, WORST, LogScale, mark, number, text
 from robnet_fx.report.page.table import table_html
@@ -40,19 +40,7 @@ def page(
     shown, and whether it is a good one.
     """
     blown = [node.name for node in found.nodes if node.blow_up]
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{text(title)} · bounds</title>
-<link rel="icon" href="data:,">
-<style>
-{_asset("page.css")}</style>
-</head>
-<body>
-<header>
+    body = f"""<header>
 <div class="head">
 <p class="brand">robnet-fx inspect</p>
 <h1>{text(title)}{_badge(verdict)}</h1>
@@ -94,16 +82,8 @@ and <b class="key rsip">rsip</b>, from the logits back to the field.</p>
 {BLOW_UP:g} times as wide as those of the node's inputs; the {MOST} worst at most</dd></div>
 <div><dt><span class="alarm">{WORST}</span></dt><dd>the node whose errors, kept as symbols, are the largest part of the
 width of SSIP's margins against the predicted class</dd></div></dl>
-</footer>
-<script>
-{_asset("page.js")}</script>
-</body>
-</html>
-"""
-
-
-def _asset(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+</footer>"""
+    return framed(f"{title} · bounds", body, [asset(__package__, "inspect.css")], asset(__package__, "inspect.js"))
 
 
 def _badge(verdict: tuple[str, bool] | None) -> str:
