@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("numbers", nargs="*", type=int, help="only these instances")
     parser.add_argument("--out", type=Path, help="write the page here")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     store = options.out.with_suffix(".json") if options.out else None
     rows = json.loads(store.read_text()) if store is not None and store.exists() else {}
     instances = list(csv.reader((options.folder / "instances.csv").read_text().splitlines()))
