@@ -109,13 +109,14 @@ class Search:
         }
 
     def run(self, samples: Sequence[Sample], finished: Callable[[Sample], None]) -> None:
-        """Work samples whose `open` parts are given; `finished` is told of each as it gets its answer."""
+        """Work samples whose `open` parts are given; `finished` is told of each as it gets its answer.
+
+        A sample is begun where no batch can be filled with what is begun already: who stops the work has answers."""
         left, active = deque(samples), 0
-        most = max(level.batch for level in self.levels)
         with torch.no_grad():
             self._weigh([sample.index for sample in samples])
             while left or active:
-                while left and (not active or sum(map(len, self.queues.values())) < most):
+                while left and not self._busy():
                     active += 1
                     active -= self._go_on(left.popleft(), finished)
                 if not active:
@@ -123,6 +124,10 @@ class Search:
                 kind = max(self.queues, key=lambda kind: len(self.queues[kind]))
                 for sample in self._work(*kind):
                     active -= self._go_on(sample, finished)
+
+    def _busy(self) -> bool:
+        """Whether there is a whole batch to work."""
+        return any(len(queue) >= self.levels[level].batch for (level, _), queue in self.queues.items())
 
     def _weigh(self, samples: Sequence[int]) -> None:
         """Learn along which coefficients the boxes of samples are split."""

@@ -54,6 +54,26 @@ def test_there_are_all_answers_by_all_ways(decisions):
     assert {each.how for each in decisions} >= {"one box", "attack", "symbols", "split", "boxes"}
 
 
+def test_samples_are_finished_before_others_are_begun(net, right, decisions, monkeypatch):
+    """Where a batch is small, answers come one after the other, and they are those of large batches."""
+    images, labels = right
+    real, done, seen = decision.levels, [], []
+    monkeypatch.setattr(decision, "levels", lambda *nets: [replace(level, batch=2) for level in real(*nets)])
+    begin = module.Search._enter
+
+    def entered(search, task, level):
+        seen.append((task.sample.index, len(done)))
+        begin(search, task, level)
+
+    monkeypatch.setattr(module.Search, "_enter", entered)
+    question = classification(labels, 10, torch.float32)
+    found = decide(net, images, question, limits=FEW, tell=lambda number, _: done.append(number))
+    early = sum(each.how in ("one box", "attack") for each in found)
+    first_met = dict(reversed(seen))
+    assert len(first_met) > 5 and first_met[max(first_met)] > early + len(first_met) // 2
+    assert without_margins(found) == without_margins(decisions)
+
+
 @torch.no_grad()
 def test_no_point_of_the_box_turns_what_is_certified(net, right, decisions):
     images, labels = right
