@@ -20,21 +20,14 @@ from robnet_fx.machine import ranks
 from robnet_fx.machine.files import write_atomically
 from robnet_fx.report.console import results, say
 from robnet_fx.report.page.picture import png
-from robnet_fx.report.tables import accuracies, curve, largest
+from robnet_fx.report.panels import levels
+from robnet_fx.report.tables import accuracies, curve, largest, shares
 from robnet_fx.verify import curves
 from robnet_fx.verify.bisection import Largest
 from robnet_fx.verify.certificate import Certificate
 from robnet_fx.verify.pictures import perturbed_images
 from robnet_fx.verify.record import record
 from robnet_fx.verify.search import Limits
-
-_FIGURES = {
-    "clean": "clean_accuracy",
-    "attacked": "attacked_accuracy",
-    "certified": "certified_accuracy",
-    "one_box": "one_box_accuracy",
-    "unknown": "unknown",
-}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -76,21 +69,12 @@ def document(
 def tables(title: str, document: Mapping[str, Any], reach: Mapping[int, Largest] | None) -> RenderableType:
     """The figures of the record, a line for each eps where there are several, and below them what was bisected."""
     if "curve" in document:
-        return curve(title, {levels(line["eps"]): _shares(line) for line in document["curve"]})
-    found = accuracies(title, {"share": _shares(document)})
+        return curve(title, {levels(line["eps"]): shares(line) for line in document["curve"]})
+    found = accuracies(title, {"share": shares(document)})
     if not reach:
         return found
     ends = [(each.proved, each.falsified) for each in reach.values()]
     return Group(found, largest(f"the eps that {len(ends)} right images can take", ends, document["eps"]))
-
-
-def levels(*eps: float) -> str:
-    """Strengths in pixel levels."""
-    return ", ".join(f"{each * 255:.4g}" for each in eps)
-
-
-def _shares(record: Mapping[str, Any]) -> dict[str, float]:
-    return {name: record[key] for name, key in _FIGURES.items()}
 
 
 def told(limits: Limits) -> str:

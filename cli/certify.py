@@ -79,7 +79,7 @@ def certify(
     from robnet_fx.machine.memory import at_most
     from robnet_fx.opening.sanity import doubt
     from robnet_fx.report.console import notes
-    from robnet_fx.report.panels import describe_method, with_symbols
+    from robnet_fx.report.panels import describe_method, levels, with_symbols
     from robnet_fx.report.progress import Bars
     from robnet_fx.verify.bisection import largest as bisect
     from robnet_fx.verify.certificate import Certificate, Unfinished
@@ -96,7 +96,7 @@ def certify(
         net = judged.bound(wanted, perturbation.form, method, kept)
         shown = describe_method(net.method, net.clip, method, len(net.center), net.symbols)
         lines = {"method": f"{shown}, float64", "effort": certificates.told(limits)}
-        several = {"strengths": f"{certificates.levels(*strengths)} pixel levels"} if strengths else {}
+        several = {"strengths": f"{levels(*strengths)} pixel levels"} if strengths else {}
         announce("certify", {**judged.describe(wanted), **several, **lines})
         settle_by_bounds(net, pictures, labels)
         bars, eps = Bars(notes()), strengths or [net.eps]
@@ -130,7 +130,7 @@ def certify(
     document = certificates.document(opened, found, index, bool(strengths), reach, leaves=leaves)
     if save_images is not None:
         certificates.save_images(save_images, net, pictures, found, index, bool(strengths))
-    what = f"{len(labels)} test images of {judged.data.name}, eps {certificates.levels(*eps)}/255"
+    what = f"{len(labels)} test images of {judged.data.name}, eps {levels(*eps)}/255"
     title = f"{model.model}: {what}, {with_symbols(net.method, net.symbols)}"
     show(document, certificates.tables(title, document, reach), as_json=json, out=out)
     if html is not None:

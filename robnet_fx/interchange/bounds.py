@@ -25,7 +25,7 @@ from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UnsupportedError, UnsupportedOpError, UsageError
 from robnet_fx.frontend.onnx.runtime import TOLERANCE, difference
 from robnet_fx.frontend.running import uncollected
-from robnet_fx.interchange.export import forget_notes
+from robnet_fx.interchange.export import translated
 from robnet_fx.machine.files import write_atomically
 from robnet_fx.machine.torch_internals import flattened, operations_named
 from robnet_fx.perturbations.base import Box
@@ -129,27 +129,16 @@ def _exported(bounds: nn.Module, inputs: tuple[Tensor, ...], free: bool) -> onnx
     try:
         with kernels.plain():
             flat = flattened(_OneBoxEach(bounds), inputs, _TABLE, mode)
-        program = torch.onnx.export(
-            flat,
-            inputs,
-            dynamo=True,
-            verbose=False,
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
-            dynamic_shapes=({0: batch}, {0: batch, 1: rows}, None, None) if free else None,
-        )
+        sizes = ({0: batch}, {0: batch, 1: rows}, None, None) if free else None
+        return translated(flat, inputs, INPUTS, OUTPUTS, sizes)
     except Exception as error:
         missing = operations_named(error)
         if missing:
             raise UnsupportedOpError(f"the bounds graph has no ONNX form: {', '.join(missing)}") from error
         raise UnsupportedError(f"torch.onnx cannot export the bounds: {str(error).strip().splitlines()[0]}") from error
-    assert program is not None
-    proto: onnx.ModelProto = program.model_proto
-    return proto
 
 
 def _describe(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
-    forget_notes(proto)
     proto.doc_string = _DOC
     onnx.helper.set_model_props(proto, dict(metadata))
 

@@ -25,26 +25,33 @@ def exported(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module,
-                inputs,
-                dynamo=True,
-                verbose=False,
-                input_names=list(input_names),
-                output_names=[output_name],
-                dynamic_shapes=dynamic_shapes,
-            )
+            return translated(module, inputs, input_names, [output_name], dynamic_shapes)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UnsupportedError(f"torch.onnx cannot export {what}: {lines[0][:300]}") from error
+
+
+def translated(
+    module: nn.Module | torch.export.ExportedProgram,
+    inputs: tuple[Tensor, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    dynamic_shapes: Any = None,
+) -> onnx.ModelProto:
+    """What torch.onnx makes of a module, but for the notes on source files that it leaves in a graph. Raises what
+    torch.onnx raises."""
+    program = torch.onnx.export(
+        module,
+        inputs,
+        dynamo=True,
+        verbose=False,
+        input_names=list(input_names),
+        output_names=list(output_names),
+        dynamic_shapes=dynamic_shapes,
+    )
     assert program is not None
     proto: onnx.ModelProto = program.model_proto
-    forget_notes(proto)
-    return proto
-
-
-def forget_notes(proto: onnx.ModelProto) -> None:
-    """Take out the notes on source files that torch.onnx leaves in a graph, in place."""
     for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
+    return proto

@@ -54,7 +54,12 @@ def describe_fields(kind: str, fields: Mapping[str, Any]) -> dict[str, str]:
 
 def describe_eps(eps: float) -> str:
     """A strength in pixel levels and as the plain number."""
-    return f"eps {eps * 255:.4g}/255 = {eps:.4g}"
+    return f"eps {levels(eps)}/255 = {eps:.4g}"
+
+
+def levels(*eps: float) -> str:
+    """Strengths in pixel levels, of 255."""
+    return ", ".join(f"{each * 255:.4g}" for each in eps)
 
 
 def describe_box(transform: Transform) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
 from rich import box
 from rich.console import Group
@@ -14,6 +15,7 @@ from rich.text import Text
 from robnet_fx.inspect import NodeErrors, NodeLine, NodeWidths, Shares, Survey
 from robnet_fx.inspect.origin import origin
 from robnet_fx.inspect.survey import BLOW_UP, MOST
+from robnet_fx.report.panels import levels
 
 ACCURACIES = {
     "clean": "clean",
@@ -24,8 +26,15 @@ ACCURACIES = {
 }
 """Shares of the images by their keys, in the order in which they are shown; no accuracy can exceed those before it."""
 
+_KEYS = {name: name if name == "unknown" else f"{name}_accuracy" for name in ACCURACIES}  # in a record
+
 QUANTILES = {"weakest": 0.0, "10 %": 0.1, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "90 %": 0.9}
 """Shares of the images that take less, by name."""
+
+
+def shares(record: Mapping[str, Any]) -> dict[str, float]:
+    """The accuracies that the record of a certificate has at one eps, by the keys of `ACCURACIES`."""
+    return {name: record[key] for name, key in _KEYS.items()}
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Group:
@@ -60,8 +69,7 @@ def largest(title: str, ends: Sequence[tuple[float | None, float | None]], eps: 
     rows = []
     for name, share in QUANTILES.items():
         low, high = (column[round(share * (len(ends) - 1))] for column in (proved, falsified))
-        beyond = f"over {eps * 255:.4g}" if high == math.inf else f"{high * 255:.4g}"
-        rows.append([name, f"{low * 255:.4g}", beyond])
+        rows.append([name, levels(low), f"over {levels(eps)}" if high == math.inf else levels(high)])
     return table(title, ["", "proved up to", "falsified from"], rows, right=["proved up to", "falsified from"])
 
 

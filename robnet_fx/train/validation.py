@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from robnet_fx.bounds.model import BoundedModel
-from robnet_fx.images.pixels import to_float
 from robnet_fx.machine import ranks
 from robnet_fx.verify.decision import decide
-from robnet_fx.verify.question import classification
+from robnet_fx.verify.question import posed
 from robnet_fx.verify.search import Limits
 from robnet_fx.verify.verdict import classify, verdicts
 
@@ -43,10 +42,7 @@ def _in_parts(net: BoundedModel, images: Tensor, labels: Tensor, limits: Limits)
     _, right = classify(net, images, labels)
 
     def work(own: list[int]) -> list[int]:
-        index = torch.tensor(own, dtype=torch.long)
-        pictures, targets = to_float(images[index], net.center), labels[index].to(net.center.device)
-        question = classification(targets, net.classes, net.center.dtype)
-        found = decide(net, pictures, question, exact=net, limits=limits)
+        found = decide(net, *posed(net, images, labels, own), exact=net, limits=limits)
         return [number for number, each in zip(own, found, strict=True) if each.answer == "certified"]
 
     certified = torch.zeros_like(right)

@@ -12,6 +12,9 @@ from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.perturbations.base import Box
 
 Height = Callable[[Tensor, Tensor], Tensor]
+STEPS, RESTARTS = 40, 4
+"""Of an attack, unless said."""
+
 _FIRST_STEP, _LAST_STEP = 0.5, 0.01  # in units of the radius, shrinking geometrically
 
 

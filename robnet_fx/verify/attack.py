@@ -14,7 +14,7 @@ from robnet_fx.images.pixels import batches, check, to_float
 from robnet_fx.machine import ranks
 from robnet_fx.machine.precision import full_precision
 from robnet_fx.machine.progress import SILENT, Progress
-from robnet_fx.verify.ascent import climb, starting_points
+from robnet_fx.verify.ascent import RESTARTS, STEPS, climb, starting_points
 from robnet_fx.verify.convert import in_dtype
 from robnet_fx.verify.verdict import classify
 
@@ -43,8 +43,8 @@ def attack(
     images: Tensor,
     labels: Tensor,
     *,
-    steps: int = 40,
-    restarts: int = 4,
+    steps: int = STEPS,
+    restarts: int = RESTARTS,
     seed: int = 0,
     batch_size: int = 256,
     progress: Progress = SILENT,

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from robnet_fx.bounds.model import BoundedModel
-from robnet_fx.images.pixels import check, to_float
+from robnet_fx.images.pixels import check
 from robnet_fx.machine import ranks
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.perturbations.base import Box
 from robnet_fx.verify.convert import in_dtype
 from robnet_fx.verify.curves import check_nested
 from robnet_fx.verify.decision import USUAL, Decision, decide
-from robnet_fx.verify.question import classification
+from robnet_fx.verify.question import posed
 from robnet_fx.verify.search import Limits
 from robnet_fx.verify.verdict import classify
 
@@ -97,9 +97,7 @@ def largest(
     share = _shared(limits, 2 * halvings + 1)
 
     def work(own: list[int]) -> list[tuple[int, Largest]]:
-        index = torch.tensor(own, dtype=torch.long)
-        pictures, targets = to_float(images[index], exact.center), labels[index].to(exact.center.device)
-        question = classification(targets, net.classes, exact.center.dtype)
+        pictures, question = posed(exact, images, labels, own)
         ladders = [_Ladder(top, top + 1) for _ in own]
         for number, ladder in zip(own, ladders, strict=True):
             if known is not None and number in known:

@@ -21,7 +21,7 @@ from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.verify.ascent import starting_points
 from robnet_fx.verify.convert import in_dtype
 from robnet_fx.verify.decision import USUAL, Decision, decide
-from robnet_fx.verify.question import classification
+from robnet_fx.verify.question import posed
 from robnet_fx.verify.record import about_computing, about_problem, hashes, record
 from robnet_fx.verify.search import Limits
 from robnet_fx.verify.verdict import classify
@@ -206,14 +206,13 @@ def certify(
     left = [index for index in correct.nonzero().squeeze(1).tolist() if index not in decisions]
 
     def work(own: list[int]) -> list[tuple[int, Decision]]:
-        index, found = torch.tensor(own, dtype=torch.long), []
+        found: list[tuple[int, Decision]] = []
 
         def tell(number: int, decision: Decision) -> None:
             found.append((own[number], decision))
             decisions[own[number]] = decision
 
-        pictures, targets = to_float(images[index], exact.center), labels[index].to(exact.center.device)
-        question = classification(targets, net.classes, exact.center.dtype)
+        pictures, question = posed(exact, images, labels, own)
         larger = {place: (around or {})[number] for place, number in enumerate(own) if number in (around or {})}
         decide(net, pictures, question, exact=exact, limits=limits, around=larger, progress=progress, tell=tell)
         return found

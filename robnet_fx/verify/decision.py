@@ -21,7 +21,7 @@ from robnet_fx.machine.memory import allowed_memory, available_memory, bytes_tex
 from robnet_fx.machine.precision import full_precision
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.perturbations.base import Box, check_box
-from robnet_fx.verify.ascent import ascend, starting_points
+from robnet_fx.verify.ascent import RESTARTS, STEPS, ascend, starting_points
 from robnet_fx.verify.convert import in_dtype
 from robnet_fx.verify.parts import Part
 from robnet_fx.verify.question import Question
@@ -29,7 +29,6 @@ from robnet_fx.verify.search import Level, Limits, Sample, Search, Task
 
 ANSWERS = ("certified", "falsified", "unknown")
 AROUND = "larger box"  # how an answer came that a box around this one has
-_STEPS, _RESTARTS = 40, 4
 _CLIMBING = 256  # samples at once
 USUAL = Limits(seconds=10.0)
 _OFTEN = 1024  # symbols: few parts have more
@@ -196,7 +195,7 @@ class _Work:
 
     def attack(self) -> None:
         """Climb towards counterexamples, from the middle of the box and some other points."""
-        starts = starting_points(self.box.center.shape[1], _RESTARTS, 0).to(self.net.center)
+        starts = starting_points(self.box.center.shape[1], RESTARTS, 0).to(self.net.center)
         left = self.open()
         together = min(_CLIMBING, _fitting(self.levels[0].net))  # its bounds hold more of a sample than a gradient does
         with self.progress.task("attacking", len(left)) as task:
@@ -223,7 +222,7 @@ class _Work:
             return own.worst(own.values(logits))
 
         until = math.ulp(0.0) if bool(asked.strict.any()) else 0.0
-        t = ascend(net, self.images[index].to(net.center), height, starts, _STEPS, over, until)
+        t = ascend(net, self.images[index].to(net.center), height, starts, STEPS, over, until)
         return self.box.center[index] + self.box.radius[index] * t.to(self.box.center)
 
     @torch.no_grad()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from robnet_fx.bounds.evaluate import margin_spec, other_classes
+from robnet_fx.bounds.model import BoundedModel
+from robnet_fx.images.pixels import to_float
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,13 @@ class Question:
         """`bool [N]`: whether points with the rows' `values [N, K]` lie in the bad set."""
         inside = torch.where(self.strict, values > 0, values >= 0)
         return self.worst(torch.where(inside, 1.0, -1.0).to(values)) > 0
+
+
+def posed(net: BoundedModel, images: Tensor, labels: Tensor, index: Sequence[int]) -> tuple[Tensor, Question]:
+    """The images of these numbers and the question whether each keeps its label, as `net` takes them."""
+    own = torch.tensor(index, dtype=torch.long)
+    targets = labels[own].to(net.center.device)
+    return to_float(images[own], net.center), classification(targets, net.classes, net.center.dtype)
 
 
 def classification(labels: Tensor, classes: int, dtype: torch.dtype) -> Question:

@@ -23,7 +23,7 @@ from robnet_fx.verify.convert import in_dtype
 from robnet_fx.verify.curves import at, check_nested, lines, rising
 from robnet_fx.verify.decision import ANSWERS, AROUND, Decision, levels
 from robnet_fx.verify.parts import Node, Part, boxes
-from robnet_fx.verify.question import classification
+from robnet_fx.verify.question import classification, posed
 from robnet_fx.verify.search import Level
 from robnet_fx.verify.verdict import classify
 
@@ -172,10 +172,8 @@ def _bounded_again(
             here = [(number, part) for number, part, at in leaves if at == level]
             for places in batches(len(here), own.batch):
                 numbers, parts = zip(*here[places], strict=True)
-                index = torch.tensor(numbers)
                 over = Box(*(end.expand(len(parts), -1) for end in (exact.center, exact.radius)))
-                asked = classification(labels[index].to(exact.center.device), exact.classes, exact.center.dtype)
-                pictures = to_float(images[index], exact.center)
+                pictures, asked = posed(exact, images, labels, numbers)
                 uppers = own.exact.upper_rows(pictures, asked.rows, boxes(parts, over))
                 for number, upper in zip(numbers, asked.worst(uppers).tolist(), strict=True):
                     worst[number] = max(worst[number], upper)

@@ -16,14 +16,13 @@ from robnet_fx.images.pixels import to_float
 from robnet_fx.machine.precision import full_precision
 from robnet_fx.perturbations.base import Box
 from robnet_fx.perturbations.bias_field import FieldTransform
-from robnet_fx.verify.ascent import climb, starting_points
+from robnet_fx.verify.ascent import RESTARTS, STEPS, climb, starting_points
 from robnet_fx.verify.convert import in_dtype
 from robnet_fx.verify.pictures import perturbed_images
 
 OF_EACH = 2
 """How many images of each answer are shown."""
 
-_STEPS, _RESTARTS = 40, 4  # those of the attack behind a certificate
 _HALVINGS = 7  # of the way to a field that turns an image: to about a hundredth
 
 
@@ -91,9 +90,9 @@ def _triptych(net: BoundedModel, exact: BoundedModel, image: Tensor, sample: Map
     if turned:
         point = torch.tensor([sample["coefficients"]], dtype=torch.float64).to(box.center)
     else:
-        starts = starting_points(box.center.shape[1], _RESTARTS, 0).to(net.center)
+        starts = starting_points(box.center.shape[1], RESTARTS, 0).to(net.center)
         own = Box(*(end.to(net.center) for end in box))
-        t = climb(net, image.to(net.center), label, starts, _STEPS, box=own, until_fooled=True)
+        t = climb(net, image.to(net.center), label, starts, STEPS, box=own, until_fooled=True)
         point = box.center + box.radius * t.to(box.center)
     share = _survived(exact, image, label, box.center, point)
     survived = None if share is None else box.center + share * (point - box.center)

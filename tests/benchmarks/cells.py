@@ -20,8 +20,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from robnet_fx.train import Phase, Recipe, train
 from robnet_fx.train.objectives import objective_named
 from robnet_fx.verify.certificate import Certificate, Unfinished
 from robnet_fx.zoo.models import architecture
+from tests.benchmarks.epoch import Clock
 
 USUAL: dict[str, Any] = {
     "network": "dm-small",
@@ -118,7 +117,7 @@ def trained(network: nn.Module, run: dict[str, Any], options: argparse.Namespace
     if run["robust"]:
         phases += Recipe.short(run["robust"], lr=run["lr"]).phases
     common = {key: run[key] for key in ("batch_size", "alpha", "seed", "precision")}
-    recipe, clock = Recipe(phases, augment=True, **common), Clock()
+    recipe, clock = Recipe(phases, augment=True, **common), Clock(net.center.device)
     history = train(net, images, labels, recipe, objective=objective_named(run["objective"]), progress=clock)
     with write_atomically(options.out / f"{run['name']}.pt") as file:
         torch.save({name: value.cpu() for name, value in net.model.state_dict().items()}, file)
@@ -146,20 +145,6 @@ def verdict(net: Any, images: Tensor, labels: Tensor, limits: Limits) -> Certifi
 
 def read(folder: Path, *names: str) -> list[Tensor]:
     return [torch.from_numpy(np.load(folder / name)) for name in names]
-
-
-class Clock:
-    """A progress that notes when each step ends."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    @contextmanager
-    def task(self, name: str, total: int) -> Iterator[Clock]:
-        yield self
-
-    def advance(self, steps: int = 1, **figures: float | str) -> None:
-        self.times.append(time.perf_counter())
 
 
 def parse() -> argparse.Namespace:

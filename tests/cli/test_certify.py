@@ -15,6 +15,7 @@ from robnet_fx.interchange.vnnlib import write_vnnlib
 from robnet_fx.verify import Limits
 from tests.cli.test_commands import document, fine
 from tests.cli.test_errors import refused
+from tests.stops import stop_after
 
 HARD = ("--order", 1, "--eps", 200, "--limit", 12, "--boxes", 40)
 
@@ -145,19 +146,9 @@ def test_symbols_keep_to_the_memory_that_is_allowed(run, model):
 
 
 def test_ctrl_c_writes_what_is_known_and_resume_goes_on(run, model, monkeypatch):
-    from robnet_fx.verify import decision as module
-
     whole = document(run("certify", model, *HARD, "--json"))
-    answered, conclude = [], module._Work.conclude
-
-    def interrupted(self, sample, how):
-        answered.append(conclude(self, sample, how))
-        if len(answered) == 5:
-            raise KeyboardInterrupt
-        return answered[-1]
-
     with monkeypatch.context() as patch:
-        patch.setattr(module._Work, "conclude", interrupted)
+        stop_after(patch, 5)
         stopped = run("certify", model, *HARD, "--out", "part.json")
     assert stopped.exit_code == 130 and "--resume part.json" in stopped.stderr
     part = json.loads(Path("part.json").read_text())

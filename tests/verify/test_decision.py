@@ -20,6 +20,7 @@ from robnet_fx.testing import all_corners
 from robnet_fx.verify import Limits, Question, Unfinished, certify, classification, decide, decision
 from robnet_fx.verify import search as module
 from tests.small import bounded, digits
+from tests.stops import stop_after
 
 X, Y = digits()
 X, Y = X[1500:1540], Y[1500:1540]
@@ -197,15 +198,7 @@ def test_time_is_shared_by_the_parts_of_a_batch(net, right, monkeypatch):
 
 def test_ctrl_c_keeps_what_is_known_and_a_run_goes_on(net, monkeypatch):
     whole = certify(net, X, Y, limits=FEW)
-    answered, real = [], decision._Work.conclude
-
-    def interrupted(self, sample, how):
-        answered.append(real(self, sample, how))
-        if len(answered) == 9:
-            raise KeyboardInterrupt
-        return answered[-1]
-
-    monkeypatch.setattr(decision._Work, "conclude", interrupted)
+    stop_after(monkeypatch, 9)
     with pytest.raises(Unfinished) as stopped:
         certify(net, X, Y, limits=FEW)
     monkeypatch.undo()

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from robnet_fx.report.panels import describe_fields
+from robnet_fx.report.panels import describe_fields, levels
+from robnet_fx.report.tables import shares
+from robnet_fx.verify.curves import lines
 
 Record = Mapping[str, Any]
 
@@ -38,8 +40,7 @@ class Case:
     @property
     def entries(self) -> list[dict[str, Any]]:
         """The record once for each eps, smallest first."""
-        curve = [{**self.record, **entry} for entry in self.record.get("curve", [{}])]
-        return sorted(curve, key=lambda entry: entry["eps"])
+        return sorted(lines(self.record), key=lambda entry: entry["eps"])
 
     @property
     def focus(self) -> dict[str, Any]:
@@ -56,8 +57,7 @@ class Case:
             rows.append(Shares("before", eps, **before, unknown=before["attacked"] - before["certified"]))
         name = "after" if rows else self.name
         for entry in self.entries:
-            known = {key: entry[f"{key}_accuracy"] for key in ("clean", "attacked", "certified", "one_box")}
-            rows.append(Shares(name, entry["eps"], **known, unknown=entry["unknown"]))
+            rows.append(Shares(name, entry["eps"], **shares(entry)))
         return rows
 
     @property
@@ -83,7 +83,7 @@ class Case:
 
     @property
     def strengths(self) -> str:
-        return f"{', '.join(levels(entry['eps']) for entry in self.entries)}/255"
+        return f"{levels(*(entry['eps'] for entry in self.entries))}/255"
 
     @property
     def answers(self) -> list[Mapping[str, Any]]:
@@ -101,13 +101,7 @@ class Case:
 
 def focus(record: Record) -> dict[str, Any]:
     """See `Case.focus`."""
-    curve = [{**record, **entry} for entry in record.get("curve", [{}])]
-    return min(curve, key=lambda entry: abs(entry["certified_accuracy"] - entry["clean_accuracy"] / 2))
-
-
-def levels(eps: float) -> str:
-    """A strength in pixel levels, of 255."""
-    return f"{eps * 255:.4g}"
+    return min(lines(record), key=lambda entry: abs(entry["certified_accuracy"] - entry["clean_accuracy"] / 2))
 
 
 def percent(share: float) -> str:

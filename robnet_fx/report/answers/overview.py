@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from robnet_fx.report.answers.case import Case, Shares, levels, percent
+from robnet_fx.report.answers.case import Case, Shares, percent
 from robnet_fx.report.answers.charts import Guide, Line, bar_svg, curve_svg, legend
 from robnet_fx.report.page.marks import text
+from robnet_fx.report.panels import levels
 from robnet_fx.report.tables import ACCURACIES
 
 _RUNS = 6  # colours of lines; more lines than that begin anew

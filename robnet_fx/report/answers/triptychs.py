@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robnet_fx.report.answers.case import Case, levels, percent
+from robnet_fx.report.answers.case import Case, percent
 from robnet_fx.report.page.marks import number, text
 from robnet_fx.report.page.picture import png_uri
+from robnet_fx.report.panels import levels
 from robnet_fx.verify.triptych import OF_EACH, Triptych, View
 
 _MOST = 64  # coefficients that are listed: of more, as of noise in every pixel, nobody reads them

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from robnet_fx.report.answers.case import Case, levels, percent
+from robnet_fx.report.answers.case import Case, percent
 from robnet_fx.report.answers.charts import ANSWERS, Line, bar_svg, curve_svg, histogram_svg, legend
 from robnet_fx.report.page.marks import number, text
+from robnet_fx.report.panels import levels
 
 Sample = Mapping[str, Any]
 

@@ -18,7 +18,7 @@ from robnet_fx.perturbations.base import Box
 from robnet_fx.train.objectives.base import Batch
 from robnet_fx.verify.ascent import climb
 
-_COMPARED = 16
+_COMPARED = 16  # parts at least, where epochs are compared
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,9 @@ class Weakest:
         """Where parts are trained on, as many as it takes to get down to their size."""
         return 1 if self.cuts == self.tau == 1 else max(_COMPARED, 2 * self.cuts)
 
-    @torch.no_grad()
     def find(self, batch: Batch, chosen: Tensor) -> tuple[Box, Tensor]:
         """(the parts `[B, D]` each, a point `[B, D]` in each of them), for the samples chosen, `bool [B]`; the others
-        have the whole box and its middle."""
+        have the whole box and its middle. To be called without gradients, as `wanted` is."""
         net, index = batch.net, chosen.nonzero().squeeze(1)
         center, radius = (value.expand(len(chosen), -1).clone() for value in (net.center, net.radius))
         point = center.clone()
@@ -59,17 +58,19 @@ class Weakest:
             if self.steps:
                 t = climb(net, images, labels, t[None], self.steps, box=box)
             point[index] = box.center + box.radius * t
-            center[index] = box.center + (1 - self.tau) * box.radius * (t / max(1 - self.tau, 1e-6)).clamp(-1, 1)
+            center[index] = box.center + box.radius * t.clamp(self.tau - 1, 1 - self.tau)
             radius[index] = self.tau * box.radius
         return Box(center, radius), point
 
     def _cut(self, batch: Batch, images: Tensor, labels: Tensor, box: Box) -> Box:
         """Of the cuts of the widest coefficient the one with the largest margin at its middle."""
+        if self.cuts == 1:
+            return box
         widest = int(batch.net.radius.argmax())
         step = torch.zeros_like(batch.net.radius)
         step[widest] = batch.net.radius[widest] / self.cuts
         best, height = box.center, torch.full_like(labels, -torch.inf, dtype=images.dtype)
-        for place in range(1 - self.cuts, self.cuts, 2) if self.cuts > 1 else ():
+        for place in range(1 - self.cuts, self.cuts, 2):
             middle = box.center + place * step
             margin = worst_margin(batch.net.perturbed(middle, images), labels)
             higher = margin > height

@@ -15,15 +15,6 @@ X, Y = digits()
 IMAGES, LABELS = (X[:40] / 255).double(), Y[:40]
 
 
-@pytest.fixture
-def net():
-    """In float64, some samples active, some certified, some wrong; the shared network is put back."""
-    made = bounded(eps=0.15, fit=60).double()
-    made.set_eps(0.15)
-    yield made
-    made.float()
-
-
 def gradients(net, **options):
     net.model.zero_grad()
     figures = accumulate(net, IMAGES, LABELS, **options)

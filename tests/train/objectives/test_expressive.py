@@ -9,19 +9,11 @@ from robnet_fx.perturbations.base import Box
 from robnet_fx.train.gradients import accumulate
 from robnet_fx.train.objectives import CC, MTL, Exp
 from robnet_fx.verify.ascent import climb
-from tests.small import bounded, digits
+from tests.small import digits
 
 X, Y = digits()
 IMAGES, LABELS = (X[:30] / 255).double(), Y[:30]
 KINDS = [MTL, CC, Exp]
-
-
-@pytest.fixture
-def net():
-    made = bounded(eps=0.15, fit=60).double()
-    made.set_eps(0.15)
-    yield made
-    made.float()
 
 
 def gradients(net, objective):

@@ -8,18 +8,11 @@ from robnet_fx.errors import UsageError
 from robnet_fx.train.gradients import accumulate
 from robnet_fx.train.objectives import Batch, Equation6, SmallBoxes
 from robnet_fx.train.objectives.parts import Weakest
-from tests.small import bounded, digits
+from tests.small import digits
 
 X, Y = digits()
 IMAGES, LABELS = (X[:40] / 255).double(), Y[:40]
-
-
-@pytest.fixture
-def net():
-    made = bounded(eps=0.3, fit=60).double()
-    made.set_eps(0.3)
-    yield made
-    made.float()
+EPS = 0.3
 
 
 def found(net, weakest, chosen=None):
