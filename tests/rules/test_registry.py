@@ -73,10 +73,10 @@ def test_a_namespace_that_is_no_module_will_do(tables):
 
 
 def test_a_relaxer_stands_in_where_it_has_a_rule(tables):
-    relu_rule, other = rule_for(aten.relu.default), planted("other")
-    assert relaxers() == {"default"}
+    relu_rule, other, known = rule_for(aten.relu.default), planted("other"), relaxers()
+    assert "default" in known
     register("nowhere.other", other, aten.relu.default, relaxer="planted")
-    assert relaxers() == {"default", "planted"}
+    assert relaxers() == known | {"planted"}
     assert rule_for(aten.relu.default, "planted") is other
     assert rule_for(aten.relu.default) is rule_for(aten.relu.default, "unheard-of") is relu_rule
     assert rule_for(aten.tanh.default, "planted") is rule_for(aten.tanh.default)
