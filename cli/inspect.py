@@ -39,13 +39,19 @@ def inspect(
     html: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write a page: graph, generated code, widths (with --eps).", show_default=False
+            metavar="FILE",
+            callback=options.target,
+            help="Write a page: graph, generated code, widths (with --eps).",
+            show_default=False,
         ),
     ] = None,
     onnx: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write the bounds as an ONNX file of their own (with --eps).", show_default=False
+            metavar="FILE",
+            callback=options.target,
+            help="Write the bounds as an ONNX file of their own (with --eps).",
+            show_default=False,
         ),
     ] = None,
     json: options.Json = False,

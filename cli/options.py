@@ -274,13 +274,26 @@ Device = Annotated[
     str | None, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:1.", show_default="cuda if there is one")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else.")]
+
+
+def target(path: Path | None) -> Path | None:
+    """A file that is written at the end of a command: what could not be written then is refused before the work."""
+    if path is not None and path.is_dir():
+        raise typer.BadParameter(f"{path} is a directory")
+    if path is not None and not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no directory {path.parent}")
+    return path
+
+
 Out = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write the JSON document to FILE too.", show_default=False)
+    Path | None,
+    typer.Option(metavar="FILE", callback=target, help="Write the JSON document to FILE too.", show_default=False),
 ]
 Html = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
+        callback=target,
         help="Write a page too: figures, images under the worst fields, how answers were reached.",
         show_default=False,
     ),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from robnet_fx.cli import options
 from robnet_fx.cli.groups import grouped
 
 
@@ -18,7 +19,7 @@ def report(
             metavar="RUN...", help="Run directories of robustify, or files of certify --out.", show_default=False
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(metavar="FILE", callback=options.target, help="The page.")] = Path("report.html"),
 ) -> None:
     """Write one self-contained HTML page about runs and certificates: what was found, against eps where there are
     several; images under the fields that they survive and that turn them; how answers were reached.

@@ -26,11 +26,15 @@ def verify(
         int | None,
         typer.Option(min=1, metavar="N", help="Bound at most N boxes of inputs a case.", show_default=False),
     ] = None,
+    device: options.Device = None,
     memory: options.Memory = None,
     results: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write the answer as the competition has it: unsat, sat, ...", show_default=False
+            metavar="FILE",
+            callback=options.target,
+            help="Write the answer as the competition has it: unsat, sat, ...",
+            show_default=False,
         ),
     ] = None,
     json: options.Json = False,
@@ -64,12 +68,13 @@ def verify(
     from robnet_fx.verify.search import Limits
     from robnet_fx.verify.solve import solve
 
-    instance = open_instance(model, read_vnnlib(stated))
+    instance = open_instance(model, read_vnnlib(stated), device)
     box, problem = instance.box, instance.problem
     transform = box.build(instance.layout.image)
     method = default_method(transform)
     with at_most(allowed):
-        net = BoundedModel(instance.canonical, problem, method, usual_symbols(instance, problem, method, None))
+        symbols = usual_symbols(instance, problem, method, None)
+    net = BoundedModel(instance.canonical, problem, method, symbols).to(instance.device)
     shown = describe_method(method, None, None, transform.dimensions, net.symbols)
     lines = {
         "model": f"{model}: {instance.stated.inputs} inputs, {instance.stated.outputs} outputs",
@@ -77,6 +82,7 @@ def verify(
         **instance.remarks,
         "box": f"D = {transform.dimensions}: the inputs that are not fixed",
         "method": f"{shown}, float64",
+        "device": str(instance.device),
     }
     announce("verify", lines)
     if instance.stated.empty:

@@ -19,6 +19,7 @@ from robnet_fx.frontend.onnx.load import OnnxModel, load_proto
 from robnet_fx.frontend.onnx.runtime import OnnxSession, difference, tolerance
 from robnet_fx.frontend.running import undisturbed
 from robnet_fx.images.layout import Layout
+from robnet_fx.machine.device import choose_device
 from robnet_fx.passes.head import head_of
 from robnet_fx.passes.insert_layout import layout_of
 from robnet_fx.perturbations.input_box import InputBox, around
@@ -36,7 +37,7 @@ class Instance:
 
     `canonical` is the graph whose outputs the questions of `cases` are about; those of `stated` are about the file's.
     The two differ where the graph has a 0 in front of them, so that one output is not taken for the logit of two
-    classes. `original` runs the file itself.
+    classes. `original` runs the file itself. Bounds are computed on `device`.
     """
 
     model: OnnxModel
@@ -44,9 +45,7 @@ class Instance:
     canonical: fx.GraphModule
     stated: Property
     cases: tuple[Case, ...]
-
-    device = torch.device("cpu")
-    """Where its bounds are computed."""
+    device: torch.device
 
     @property
     def box(self) -> InputBox:
@@ -77,17 +76,17 @@ class Instance:
         return remarks(self.canonical)
 
 
-def open_instance(model: Path | str, stated: Property) -> Instance:
-    """Load an ONNX file for a property of it.
+def open_instance(model: Path | str, stated: Property, device: str | None = None) -> Instance:
+    """Load an ONNX file for a property of it, to be bounded on a device, the GPU if there is one.
 
     The property's `X_i` are the numbers of the file's input in row-major order, its `Y_j` those of its output, and so
     they stay: a softmax or sigmoid at the end is left out only where every condition compares two outputs, which it
     does not change; neither a normalisation nor an inner output that the file's metadata name is used. Before anything
     is bounded, onnxruntime has given the same outputs at points of the box.
-    Raises `UsageError` where the numbers of inputs or outputs differ, and `UnsupportedError` for networks that cannot
-    be taken.
+    Raises `UsageError` where the numbers of inputs or outputs differ or the device cannot be used, and
+    `UnsupportedError` for networks that cannot be taken.
     """
-    path = Path(model)
+    path, place = Path(model), choose_device(device)
     proto = read_proto(path)
     loaded = _loaded(path, with_batch(proto), stated.inputs)
     if (count := math.prod(loaded.input_shape)) != stated.inputs:
@@ -106,9 +105,9 @@ def open_instance(model: Path | str, stated: Property) -> Instance:
     if stated.outputs > 1:
         canonical = _traced(loaded, points)
         if head_of(canonical).function is None or all(_compares(case.question) for case in stated.cases):
-            return Instance(loaded, original, canonical, stated, stated.cases)
+            return Instance(loaded, original, canonical, stated, stated.cases, place)
     canonical = _traced(_BehindZero(loaded), points)
-    return Instance(loaded, original, canonical, stated, tuple(_behind_zero(case) for case in stated.cases))
+    return Instance(loaded, original, canonical, stated, tuple(_behind_zero(case) for case in stated.cases), place)
 
 
 def _dtype(model: OnnxModel) -> torch.dtype:

@@ -55,7 +55,7 @@ def test_the_page(run, model):
 
 def test_a_page_that_cannot_be_written(run, model):
     result = run("inspect", model, *FIELD, "--html", "absent/page.html")
-    assert result.exit_code == 1 and "cannot write absent/page.html" in result.stderr
+    assert result.exit_code == 2 and "there is no directory absent" in result.stderr
 
 
 def test_the_bounds_as_an_onnx_file(run):

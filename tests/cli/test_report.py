@@ -107,7 +107,10 @@ def test_a_certificate_with_a_part_missing(run, model):
     assert "c.json" in lines[0] and "remedy" in lines[-1]
 
 
-def test_a_page_that_cannot_be_written(run, model):
-    result = run("certify", model, *HARD, "--html", f"absent{os.sep}page.html", "--out", "c.json")
-    assert result.exit_code == 1 and "cannot write absent" in result.stderr
+def test_what_cannot_be_written_is_refused_before_the_work(run, model, monkeypatch):
+    monkeypatch.setattr("robnet_fx.cli.opened.open_judged", None)  # never reached
+    for option in ("--html", "--out"):
+        result = run("certify", model, *HARD, option, f"absent{os.sep}file")
+        assert result.exit_code == 2 and "there is no directory absent" in result.stderr
+        assert run("certify", model, *HARD, option, os.curdir).exit_code == 2
     assert not Path("absent").exists()

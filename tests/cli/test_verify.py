@@ -340,3 +340,9 @@ def test_an_input_without_a_batch_whose_nodes_need_it_so(run):
     stated("(assert (>= Y_0 0))")
     result = run("verify", "net.onnx", "p.vnnlib")
     assert result.exit_code == 3 and not result.stdout
+
+
+def test_a_device_that_is_not_there(run):
+    result = run("verify", layers(), stated("(assert (>= Y_0 1000.0))"), "--device", "nowhere")
+    assert result.exit_code == 2 and "device 'nowhere' cannot be used" in result.stderr
+    assert run("verify", layers(), "p.vnnlib", "--device", "cpu").stdout.split() == ["holds"]
