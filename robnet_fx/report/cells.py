@@ -25,10 +25,16 @@ def comparison(title: str, cells: Sequence[Mapping[str, Any]]) -> Group:
 
 
 def markdown(title: str, cells: Sequence[Mapping[str, Any]]) -> str:
-    """The same as a section of a page."""
-    lines = [_COLUMNS, ["---:" if name in _RIGHT else "---" for name in _COLUMNS], *_rows(cells)]
-    made = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"## {title}\n\n{made}\n\n{_LEGEND}"
+    """The same as a section of a page, which leaves out what is open and says so."""
+    done = [cell for cell in cells if cell["found"] is not None]
+    rest = [f"{cell['row']} {cell['column']}" for cell in cells if cell["found"] is None]
+    parts = [f"## {title}"]
+    if done:
+        lines = [_COLUMNS, ["---:" if name in _RIGHT else "---" for name in _COLUMNS], *_rows(done)]
+        parts += ["\n".join(f"| {' | '.join(line)} |" for line in lines), _LEGEND]
+    if rest:
+        parts.append(f"Open: {', '.join(rest)}." if done else f"All {len(rest)} cells are open.")
+    return "\n\n".join(parts)
 
 
 def _rows(cells: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:

@@ -21,6 +21,8 @@ from robnet_fx.verify.replay import known, same
 from robnet_fx.verify.search import Limits
 
 Sample = dict[str, Any]
+ON_CPU, ON_GPU = 64, 1024
+"""Images of a part: as many as are bounded at once."""
 
 
 def judge(
@@ -33,7 +35,7 @@ def judge(
     """
     found: list[Sample] = []
     with progress.task("judging", len(images)) as task:
-        for part in batches(len(images), 1024 if net.center.is_cuda else 64):
+        for part in batches(len(images), ON_GPU if net.center.is_cuda else ON_CPU):
             own = _part(net, images[part], labels[part], limits, folder / f"{part.start}.json")
             found += [{**sample, "index": number} for number, sample in enumerate(own, part.start)]
             task.advance(len(own), certified=shares(found)["certified_accuracy"])

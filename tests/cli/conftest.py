@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from robnet_fx.cli.main import app
 from robnet_fx.cli.options import Effort
 from robnet_fx.interchange.network import write_onnx
+from robnet_fx.reproduce import judging, training
 from robnet_fx.zoo import tables
 from tests.small import bounded, digits
 
@@ -48,12 +49,13 @@ REPRODUCE = ("reproduce", "table2", "--row", "SC", "--scale", 0.01, "--boxes", 4
 
 @pytest.fixture(scope="session")
 def few(tmp_path_factory):
-    """A folder with few.npz, 64 training and 70 test images of 3x32x32 whose classes are colours; three of the test
-    images are in the training part too. The data set of the paper's table 2 is taken for one that has such copies."""
+    """A folder with few.npz, 64 training and 24 test images of 3x32x32 that are dark or bright, which a field changes;
+    three of the test images are in the training part too."""
     folder, random = tmp_path_factory.mktemp("few"), np.random.default_rng(0)
-    labels = np.arange(134) % 10
-    colours = random.integers(0, 256, (10, 3, 1, 1))
-    images = np.clip(colours[labels] + random.normal(0, 20, (134, 3, 32, 32)), 0, 255).astype(np.uint8)
+    shades = random.integers(0, 256, 88)
+    labels = shades // 128
+    noise = random.normal(0, 10, (88, 3, 32, 32))
+    images = np.clip(shades[:, None, None, None] + noise, 0, 255).astype(np.uint8)
     images[64:67], labels[64:67] = images[:3], labels[:3]
     arrays = {"x_train": images[:64], "y_train": labels[:64], "x_test": images[64:], "y_test": labels[64:]}
     np.savez(folder / "few.npz", **arrays)
@@ -76,6 +78,9 @@ def reproduced(few):
 
 
 def _run(*args):
+    """Trained on batches of 8 and judged in parts of 8, with the data set taken for one that has copies."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(tables.IMAGES, "cifar10", tables.Images(128, 70, augment=True, copies=True))
+        patch.setattr(training, "BATCH_SIZE", 8)
+        patch.setattr(judging, "ON_CPU", 8)
+        patch.setitem(tables.IMAGES, "cifar10", tables.Images(128, 24, augment=True, copies=True))
         return CliRunner(env={"COLUMNS": "120"}).invoke(app, [str(arg) for arg in (*REPRODUCE, *args)])
