@@ -42,7 +42,9 @@ def run(cells: Sequence[tuple[Cell, Cell]], bench: Bench, command: str) -> None:
             try:
                 _done(cell, standard, bench, command)
             except (KeyboardInterrupt, Interrupted) as stop:
-                where = f" ({str(stop).partition(';')[0]})" if isinstance(stop, Interrupted) else ""
+                where = (
+                    f" {str(stop).partition(';')[0].removeprefix('stopped ')}" if isinstance(stop, Interrupted) else ""
+                )
                 raise Interrupted(
                     f"stopped at {cell.name}{where}; {number} of {len(cells)} cells are done\n"
                     "  resume  the same command goes on from here"

@@ -29,16 +29,16 @@ def compare(cells: Sequence[tuple[str, Cell]], folder: Path) -> list[dict[str, A
 
 def _line(row: str, cell: Cell, path: Path) -> dict[str, Any]:
     document = read_json(path)
-    there = document is not None and document.get("command") == "cell"
+    there = document if document is not None and document.get("command") == "cell" else None
     return {
         "row": row,
         "column": cell.way.label,
         "name": cell.name,
         "paper": cell.paper.shares,
-        "file": str(path) if there else None,
-        "found": {name: document[name] for name in _FIGURES} if there and document else None,
-        "without_copies": document["without_copies"] if there and document else None,
-        "scaled": _scaled(cell, document) if there and document else [],
+        "file": there and str(path),
+        "found": there and {name: there[name] for name in _FIGURES},
+        "without_copies": there and there["without_copies"],
+        "scaled": [] if there is None else _scaled(cell, there),
     }
 
 

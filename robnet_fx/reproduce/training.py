@@ -60,6 +60,7 @@ def trained(cell: Cell, standard: Cell, bench: Bench) -> dict[str, Any]:
         precision=bench.settings.precision,
         seed=bench.settings.seed,
     )
+    objective = objective_named(training.objective)
     parts = split(bench.data, None, None, bench.settings.seed)
     net, recipe = prepare(opened, problem, training, cell.way.method, parts, bench.progress)
     recipe = replace(recipe, phases=tuple(phase for phase in recipe.phases if phase.robust == robust))
@@ -70,7 +71,7 @@ def trained(cell: Cell, standard: Cell, bench: Bench) -> dict[str, Any]:
             net,
             *parts.train,
             recipe,
-            objective=objective_named(training.objective),
+            objective=objective,
             validation=parts.validation if robust else None,
             checkpoint=checkpoint,
             resume=checkpoint.is_file(),

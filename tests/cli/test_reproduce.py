@@ -70,7 +70,7 @@ def test_a_row_from_fresh_weights_to_records(reproduced, few):
         standard = line is std
         rates = [(phase["epochs"], phase["lr"], phase["robust"]) for phase in cell["training"]["schedule"]]
         assert rates == ([(1, 1e-3, False), (1, 1e-4, False)] if standard else [(1, 5e-4, True), (1, 5e-4, True)])
-        assert cell["training"]["batch_size"] == 8 and cell["training"]["augment"]
+        assert cell["training"]["batch_size"] == 4 and cell["training"]["augment"]
         assert cell["training"]["images"] == {"train": 58, "validation": 6}
     assert cell["training"]["start"]["model"] == f"{STD}.onnx"
     assert [each["clean"] for each in read(few / "whole" / f"{RS}.training.json")["history"]]
@@ -136,7 +136,7 @@ def test_a_time_limit_is_ctrl_c(few, table, monkeypatch):
         patch.setattr(checkpoint, "save", lambda *args: saved(*args) if timers else save(*args))
         stopped = table("--cell", "std", "--out", "late", "--time-limit", "90m")
     assert stopped.exit_code == 130
-    assert "stopped at dm-small-std-eps40 (stopped in epoch 2 of 2)" in stopped.stderr
+    assert "stopped at dm-small-std-eps40 in epoch 2 of 2; 0 of 1 cells are done" in stopped.stderr
     assert (few / "late" / "work" / STD / "checkpoint.pt").is_file()
 
 
