@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from robnet_fx.errors import UsageError
 from robnet_fx.images.pixels import batches
 from robnet_fx.machine import ranks
 from robnet_fx.machine.files import read_json
-from robnet_fx.machine.progress import Progress
+from robnet_fx.machine.progress import Progress, Task
 from robnet_fx.train.run_folder import write_json
 from robnet_fx.verify.certificate import Unfinished, certify
 from robnet_fx.verify.replay import known, same
@@ -36,20 +37,23 @@ def judge(
     found: list[Sample] = []
     with progress.task("judging", len(images)) as task:
         for part in batches(len(images), ON_GPU if net.center.is_cuda else ON_CPU):
-            own = _part(net, images[part], labels[part], limits, folder / f"{part.start}.json")
+            path, beside = folder / f"{part.start}.json", _Beside(task, progress)
+            own = _part(net, images[part], labels[part], limits, path, beside)
             found += [{**sample, "index": number} for number, sample in enumerate(own, part.start)]
             task.advance(len(own), certified=shares(found)["certified_accuracy"])
     return found
 
 
-def _part(net: BoundedModel, images: Tensor, labels: Tensor, limits: Limits, path: Path) -> list[Sample]:
+def _part(
+    net: BoundedModel, images: Tensor, labels: Tensor, limits: Limits, path: Path, progress: Progress
+) -> list[Sample]:
     before = _before(net, images, labels, limits, path)
     samples: list[Sample] = [] if before is None else before["samples"]
     if samples and all("answer" in sample for sample in samples if sample["correct"]):
         return samples
     decided = None if before is None else known(before, net, images, labels)
     try:
-        document = certify(net, images, labels, limits=limits, known=decided).document()
+        document = certify(net, images, labels, limits=limits, known=decided, progress=progress).document()
     except Unfinished as unfinished:
         if ranks.leader():  # after Ctrl-C nobody waits for it
             unfinished.certificate.save(path)
@@ -87,3 +91,23 @@ def shares(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "unknown": share([a == "unknown" for a in answers]),
         "images": len(samples),
     }
+
+
+class _Beside:
+    """What is done with a part, told beside the bar of all images."""
+
+    def __init__(self, bar: Task, progress: Progress) -> None:
+        self.bar, self.remark = bar, progress.remark
+
+    @contextmanager
+    def task(self, name: str, total: int) -> Iterator[_Step]:
+        yield _Step(self.bar, name, total)
+
+
+class _Step:
+    def __init__(self, bar: Task, name: str, total: int) -> None:
+        self.bar, self.name, self.total, self.done = bar, name, total, 0
+
+    def advance(self, steps: int = 1, **figures: float | str) -> None:
+        self.done += steps
+        self.bar.advance(0, part=f"{self.name} {self.done}/{self.total}")
