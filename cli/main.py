@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import robnet_fx
-from robnet_fx.cli import attack, certify, check, inspect, report, robustify, verify, zoo
+from robnet_fx.cli import attack, certify, check, inspect, report, reproduce, robustify, verify, zoo
 from robnet_fx.cli.errors import DEBUG_VARIABLE, reporting_errors
 from robnet_fx.machine.allocator import keep_freed_memory
 
@@ -33,6 +33,7 @@ _COMMANDS = (
     check.check,
     inspect.inspect,
     report.report,
+    reproduce.reproduce,
 )
 for command in _COMMANDS:
     app.command()(reporting_errors(command))

@@ -103,5 +103,6 @@ def typed(context: typer.Context) -> str:
         if parameter.param_type_name == "argument":
             arguments.append(str(value))
         else:
-            options += [parameter.opts[0], *([] if value is True else [str(value)])]
+            several = value if isinstance(value, (list, tuple)) else [value]
+            options += [word for one in several for word in (parameter.opts[0], *([] if one is True else [str(one)]))]
     return shlex.join(["robnet-fx", str(context.info_name), *arguments, *options])

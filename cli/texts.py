@@ -1,4 +1,4 @@
-"""What people type on the command line, read: strengths in pixel levels, memory, sizes."""
+"""What people type on the command line, read: strengths in pixel levels, memory, sizes, times."""
 
 from __future__ import annotations
 
@@ -78,3 +78,14 @@ def read_memory(text: str | None) -> int | None:
     if not match or value <= 0:
         raise UsageError(f"--memory takes a size such as 8GB or 500MB, not {text!r}")
     return int(value * 2 ** {"M": 20, "G": 30, "T": 40}[match[2].upper()])
+
+
+def read_time(text: str | None) -> float | None:
+    """Seconds, from a number, or one with s, m or h behind it; None where nothing is said."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([smh]?)\s*", text, re.IGNORECASE)
+    value = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2].lower()] if match else 0.0
+    if not value:
+        raise UsageError(f"--time-limit takes a time such as 2h, 90m or 3600 (seconds), not {text!r}")
+    return value

@@ -66,6 +66,6 @@ def test_the_main_job_as_shown(tmp_path: Path) -> None:
 
 def test_the_commands_named_exist() -> None:
     named = set(re.findall(r"`robnet-fx (\w+)", README.read_text(encoding="utf-8"))) | {line[0] for line in commands()}
-    assert named == {"robustify", "certify", "attack", "inspect", "check", "verify", "report", "zoo"}
+    assert named == {"robustify", "certify", "attack", "inspect", "check", "verify", "report", "reproduce", "zoo"}
     for command in named:
         assert run([command, "--help"], README.parent).returncode == 0

@@ -25,6 +25,7 @@ COMMANDS = [
     "check",
     "inspect",
     "report",
+    "reproduce",
     "zoo",
     "zoo list",
     "zoo export",

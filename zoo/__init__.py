@@ -1,1 +1,1 @@
-"""Networks, data sets and recipes that come with robnet-fx: plain nn.Modules and tensors, no bound code."""
+"""Networks, data sets and the paper's tables that come with robnet-fx: modules, tensors, figures, no bound code."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from robnet_fx.interchange.network import write_onnx
 from robnet_fx.zoo.data import METADATA_KEY
 from robnet_fx.zoo.digits import train_digits
-from robnet_fx.zoo.models import architecture
+from robnet_fx.zoo.models import architecture, fresh
 
 
 def export(name: str, path: str | Path, seed: int = 0) -> None:
@@ -20,11 +19,6 @@ def export(name: str, path: str | Path, seed: int = 0) -> None:
     unknown name, RobnetError where the file cannot be written; then nothing is.
     """
     entry = architecture(name)
-    if name == "digits":
-        module: nn.Module = train_digits(seed)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            module = entry.build()
+    module = train_digits(seed) if name == "digits" else fresh(name, seed)
     metadata = {} if entry.data is None else {METADATA_KEY: entry.data}
     write_onnx(module, path, torch.full((2, *entry.input_shape), 0.5), metadata=metadata)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from robnet_fx.errors import UsageError
@@ -94,6 +95,14 @@ def architecture(name: str) -> Architecture:
     if name not in REGISTRY:
         raise UsageError(f"unknown network {name!r}; known: {', '.join(REGISTRY)}")
     return REGISTRY[name]
+
+
+def fresh(name: str, seed: int = 0) -> nn.Module:
+    """A registered network with the random weights that `seed` gives; `UsageError` for an unknown name."""
+    entry = architecture(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return entry.build()
 
 
 def _conv(channels: int, out: int, *, kernel: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:

@@ -1,8 +1,17 @@
-"""Checkpoints: whole or absent on disk, read without running code, with the random numbers to continue bit for bit."""
+"""Checkpoints: whole or absent on disk, read without running code, with the random numbers to continue bit for bit.
+
+One of more than `MOST` bytes is cut into parts beside a small file under its own name, which lists them: large files do
+not pass everywhere. Parts have new names each time, and the list is written last.
+"""
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import io
+import re
+import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +19,80 @@ import torch
 from torch import Tensor
 
 from robnet_fx.bounds.model import BoundedModel
-from robnet_fx.errors import UsageError
+from robnet_fx.errors import RobnetError, UsageError
 from robnet_fx.machine.files import sha256_of_tensors, write_atomically
 from robnet_fx.train.objectives import Objective
 from robnet_fx.train.recipe import MACHINE_ONLY, Recipe
 
-FORMAT = 5
+FORMAT = 6
+MOST = 16 * 2**20
+"""Bytes of a file."""
+_PART = re.compile(r"\.[0-9a-f]{8}\.\d+")
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a state of tensors, numbers, strings, lists and dictionaries; `RobnetError` if the disk refuses."""
-    with write_atomically(path) as file:
-        torch.save({"format": FORMAT, **state}, file)
+    """Write a state of tensors, numbers, strings, lists and dictionaries; `RobnetError` if the disk refuses.
+
+    What was there before is there until the list, or the only file, replaces it.
+    """
+    whole, names = _packed(state), list[str]()
+    if len(whole) > MOST:
+        stem = f"{path.name}.{secrets.token_hex(4)}"
+        names = [f"{stem}.{number}" for number in range(-(-len(whole) // MOST))]
+        try:
+            for number, name in enumerate(names):
+                _write(path.with_name(name), whole[number * MOST : (number + 1) * MOST])
+        except RobnetError:
+            _remove(path, names)
+            raise
+        whole = _packed({"parts": names, "sha256": hashlib.sha256(whole).hexdigest()})
+    _write(path, whole)
+    found = (file.name for file in path.parent.glob(f"{glob.escape(path.name)}.*"))
+    _remove(path, [name for name in found if _PART.fullmatch(name.removeprefix(path.name)) and name not in names])
 
 
 def load(path: Path) -> dict[str, Any]:
     """Read a state back, on the CPU. `UsageError` if there is none or if it is not a checkpoint."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _unpacked(path, path)
+        if "parts" not in state:
+            return state
+        whole = b"".join(path.with_name(str(name)).read_bytes() for name in state["parts"])
+    except FileNotFoundError as error:
+        part = "" if error.filename == str(path) else f": its part {error.filename} is missing"
+        raise UsageError(f"there is no checkpoint at {path}{part}") from None
+    if hashlib.sha256(whole).hexdigest() != state["sha256"]:
+        raise UsageError(f"{path} is not a checkpoint that can be read: its parts are damaged")
+    return _unpacked(path, io.BytesIO(whole))
+
+
+def _packed(state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    return buffer.getvalue()
+
+
+def _unpacked(path: Path, source: Path | io.BytesIO) -> dict[str, Any]:
+    try:
+        state = torch.load(source, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UsageError(f"there is no checkpoint at {path}") from None
+        raise
     except Exception as error:  # a damaged file makes the unpickler stumble in any way it likes
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UsageError(f"{path} is not a checkpoint that can be read: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UsageError(f"{path} is not a checkpoint of this version of robnet-fx")
     return state
+
+
+def _remove(path: Path, names: Iterable[str]) -> None:
+    for name in names:
+        path.with_name(name).unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with write_atomically(path) as file:
+        file.write(content)
 
 
 def settings(

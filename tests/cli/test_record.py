@@ -20,7 +20,7 @@ from tests.gaps import Gappy, forgetful  # noqa: F401  (a fixture)
 from tests.onnx_files import by_hand, exported
 
 PAGE = Path(__file__).parents[2] / "docs" / "record.md"
-COMMANDS = ("robustify", "certify", "attack", "check", "inspect", "verify")
+COMMANDS = ("robustify", "certify", "attack", "check", "inspect", "verify", "reproduce", "cell")
 
 
 def documented() -> dict[tuple[str, str], tuple[bool, str]]:
@@ -60,7 +60,7 @@ def check_type(path: str, value: Any, said: str) -> None:
 
 
 @pytest.mark.usefixtures("forgetful")
-def test_every_key_is_documented_and_every_documented_key_is_printed(run, model):
+def test_every_key_is_documented_and_every_documented_key_is_printed(run, model, reproduced, few):
     short, image = ("--limit", 5), ("--image", 1, "--html", "page.html")
     quick = "--method", "ibp", "--clip", "none", "--onnx", "bounds.onnx"
     hard = "--order", 1, "--limit", 20, "--leaves", "--json"
@@ -88,6 +88,9 @@ def test_every_key_is_documented_and_every_documented_key_is_printed(run, model)
     documents.append(document(run("verify", model, "p.vnnlib", "--boxes", 1, "--json")))
     exported(Gappy().eval(), Path("gappy.onnx"), dynamo=True, dynamic=True, opset=18, size=(1, 8, 8))
     documents.append(json.loads(run("check", "gappy.onnx", "--json").stdout))
+
+    documents.append(document(reproduced))
+    documents += [json.loads((few / line["file"]).read_text()) for line in documents[-1]["cells"]]
 
     keys = documented()
     printed: set[tuple[str, str]] = set()
