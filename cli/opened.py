@@ -39,6 +39,8 @@ from robnet_fx.report.progress import Bars
 from robnet_fx.zoo import data as data_sets
 from robnet_fx.zoo.reading import Reading
 
+_NAMED = 20  # classes that a panel names
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -90,7 +92,7 @@ class Judged:
         own = describe_file(opened.name, self.model.classes, opened.layout, opened.remarks, opened.told)
         lines = {"model": own.pop("model"), "data": describe_data(self.data), **own}
         if perturbation is None:
-            return lines
+            return lines | describe_classes(self.data)
         lines |= describe_problem(perturbation, opened.layout)
         if opened.mean is not None or opened.std is not None:
             lines["input"] = f"(pixels in 0..1 - {_plain(opened.mean, 0)}) / {_plain(opened.std, 1)}"
@@ -105,7 +107,10 @@ def open_judged(model: Model, images: Images, *, seed: int = 0, device: str | No
     """
     choose_device(device)  # refused before anything is read
     header, reading = read_header(model.model), images.reading(seed)
-    named = images.data or header.metadata.get(data_sets.METADATA_KEY)
+    remembered = header.metadata.get(data_sets.METADATA_KEY)
+    if images.data is None and not data_sets.there(remembered):
+        raise UsageError(f"the model is for {remembered!r}, which is not here\n  remedy  --data says where it is now")
+    named = images.data or remembered
     if named is not None and header.image.open:  # the images settle the model's sizes
         dataset, reading = _load(named, reading, header, _sizes(header), _classes(header))
         file = load_for(model.model, dataset.sizes, model.output, dataset.axes or reading.layout)
@@ -230,6 +235,14 @@ def describe_data(data: data_sets.Dataset) -> str:
     words = {"train": "training", "val": "validation", "test": "test"}
     counts = ", ".join(f"{len(labels)} {words[part]}" for part, (_, labels) in data.parts.items())
     return "; ".join([f"{data.name}: {counts} images", *data.notes])
+
+
+def describe_classes(data: data_sets.Dataset) -> dict[str, str]:
+    """The line about the order of the classes, which is that of the network's logits; none where they are numbers."""
+    if all(name.isdecimal() for name in data.classes):
+        return {}
+    some = [f"{number} {name}" for number, name in enumerate(data.classes[:_NAMED])]
+    return {"classes": ", ".join([*some, "..."] if len(data.classes) > _NAMED else some)}
 
 
 def describe_problem(perturbation: Perturbation, layout: Layout) -> dict[str, str]:

@@ -27,13 +27,14 @@ class Training:
     ] = None
     method: options.Method = None
     objective: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
-            help="The robust loss: equation-6, the paper's, of one box; small-boxes, of the weakest part of it, which "
-            "is meant for verdicts that split; mtl, cc or exp. Parameters follow: small-boxes:cuts=4,tau=0.5.",
+            help="The robust loss: cc, mtl, exp or small-boxes, of the weakest part of the box, which are meant for "
+            "verdicts that split; equation-6, the paper's, of all of it. Parameters follow: cc:cuts=4,share=0.3.",
+            show_default="cc:cuts=8, or equation-6 for noise in many pixels",
         ),
-    ] = "equation-6"
+    ] = None
     alpha: Annotated[float, typer.Option(help="Weight of the robust loss.")] = 1.0
     lr: Annotated[float, typer.Option(help="Learning rate of the first robust epochs, with --epochs.")] = 5e-4
     batch_size: Annotated[int, typer.Option(help="Images a training step.")] = 128
@@ -72,11 +73,10 @@ class Training:
 
         return Settings(**{**vars(self), "memory": texts.read_memory(self.memory)})
 
-    def describe(self) -> str:
-        """What the panel says of the schedule."""
+    def describe(self, objective: str) -> str:
+        """What the panel says of the loss, which is `objective`, and the schedule."""
         schedule = "the paper's schedule" if self.epochs is None else f"{self.epochs} robust epochs"
-        loss = "" if self.objective == "equation-6" else f"{self.objective}, "
-        return f"{loss}alpha {self.alpha:g}, {schedule}, seed {self.seed}"
+        return f"{objective}, alpha {self.alpha:g}, {schedule}, seed {self.seed}"
 
 
 @grouped
@@ -128,6 +128,7 @@ def robustify(
     from robnet_fx.report.panels import describe_method, with_symbols
     from robnet_fx.report.progress import Bars
     from robnet_fx.report.tables import before_and_after
+    from robnet_fx.train.objectives import default_objective
     from robnet_fx.train.robustify import robustify_opened
     from robnet_fx.train.written import target_of
     from robnet_fx.verify.record import record
@@ -140,10 +141,11 @@ def robustify(
     problem = opened.problem(wanted, perturbation.form)
     with at_most(settings.memory):
         judged_symbols = usual_symbols(judged, problem, judged_by, kept)
-    dimensions = wanted.build(judged.layout.image).dimensions
-    shown = describe_method(method, perturbation.form, training.method, dimensions)
+    transform = wanted.build(judged.layout.image)
+    objective = training.objective or default_objective(transform)
+    shown = describe_method(method, perturbation.form, training.method, transform.dimensions)
     verdicts = f"{with_symbols(judged_by, judged_symbols)}, {told(limits)}"
-    lines = {"training": f"{shown}, {training.describe()}", "verdicts": verdicts}
+    lines = {"training": f"{shown}, {training.describe(objective)}", "verdicts": verdicts}
     announce("robustify", judged.describe(wanted) | lines)
     if not threads.settled(opened.device):
         clean_graph = clean(opened.canonical, opened.mean, opened.std)
@@ -169,7 +171,7 @@ def robustify(
         "symbols": result.net.symbols,
         "judged_by": result.certificate.about["method"],
         "judged_symbols": result.certificate.about["symbols"],
-        "training": {**asdict(settings), "method": result.net.method},
+        "training": {**asdict(settings), "method": result.net.method, "objective": objective},
         "images": result.images,
         "before": before,
         "after": after,

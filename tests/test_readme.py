@@ -48,9 +48,9 @@ def test_the_main_job_as_shown(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     before, after = result["before"], result["after"]
-    assert before["clean"] >= 0.97
+    assert before["clean"] >= 0.97 and before["attacked"] <= 0.75 * before["clean"]  # a field that turns a quarter
     assert after["certified"] - before["certified"] >= 0.15
-    assert before["clean"] - after["clean"] <= 0.04
+    assert after["clean"] >= 0.95
     for score in (before, after):
         assert 0 <= score["attacked"] - score["certified"] <= 0.01
         assert score["one_box"] <= score["certified"] <= score["clean"]

@@ -55,6 +55,11 @@ def load(
     raise UsageError(f"unknown data set {spec!r}: no such name, folder or .npz file\n  remedy  {_FORMS}")
 
 
+def there(spec: str | None) -> bool:
+    """Whether `load` finds the data set that `spec` names; None names none."""
+    return spec is None or spec in NAMED or Path(spec).expanduser().exists()
+
+
 def find(input_shape: Sequence[int], classes: int, metadata: Mapping[str, str]) -> str:
     """The data set a model is for: what its metadata says, else what its input (without batch) and classes suggest."""
     if METADATA_KEY in metadata:

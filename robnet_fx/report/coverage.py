@@ -49,7 +49,7 @@ def _gap(gap: Gap) -> Text:
 
 
 def _memory(found: Coverage, batch: int, available: int, device: str) -> Group:
-    in_parts = "1, its margins in parts" if found.one_margin.fits(available) else "none"
+    in_parts = "1, by --objective small-boxes" if found.one_margin.fits(available) else "none"
     columns = ["estimated memory", "an image", f"batch of {batch}", "largest batch that fits"]
     rows = [
         [

@@ -34,7 +34,7 @@ def train(
     device: torch.device | str | None = None,
 ) -> History:
     """Train the user's module `net.model` in place for the box of `net.perturbation`, by equation 7: cross entropy and,
-    in robust phases, `recipe.alpha` times the loss of `objective`, equation 6 if not given.
+    in robust phases, `recipe.alpha` times the loss of `objective`: equation 6 if not given, for this is Algorithm 1.
 
     images `[N, C, *spatial]` uint8 or float in [0, 1], labels `[N]` int64. With `validation` (images, labels; never
     the test set) the weights kept are those of the epoch at the full eps with the most certified validation images,

@@ -21,6 +21,7 @@ from robnet_fx.machine.progress import Progress
 from robnet_fx.opening.opened import Opened
 from robnet_fx.opening.sanity import check_above_chance, check_weights
 from robnet_fx.problem import Problem
+from robnet_fx.train.objectives import Objective
 from robnet_fx.train.recipe import Recipe
 from robnet_fx.train.settings import Training
 
@@ -28,7 +29,13 @@ _JUDGED = 1000  # images that say whether the model knows the data at all
 
 
 def prepare(
-    opened: Opened, problem: Problem, training: Training, method: str, parts: Parts, progress: Progress
+    opened: Opened,
+    problem: Problem,
+    training: Training,
+    method: str,
+    objective: Objective,
+    parts: Parts,
+    progress: Progress,
 ) -> tuple[BoundedModel, Recipe]:
     """(the network to train, the recipe that fits into memory), the same on all ranks.
 
@@ -39,7 +46,7 @@ def prepare(
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
     recipe = training.recipe()
-    images_at_once, rows_at_once = _at_once(net, training.memory, recipe.batch_size)
+    images_at_once, rows_at_once = _at_once(net, training.memory, recipe.batch_size, objective.in_parts, progress)
     recipe = replace(recipe, micro_batch=images_at_once, micro_rows=rows_at_once)
     for images, labels in parts:
         check(images, labels, net.classes)
@@ -52,13 +59,23 @@ def prepare(
     return net, recipe
 
 
-def _at_once(net: BoundedModel, memory: int | None, batch: int) -> tuple[int | None, int | None]:
-    """How many images, and margins of one, a training step may bound at once; None for all of them."""
+def _at_once(
+    net: BoundedModel, memory: int | None, batch: int, in_parts: bool, progress: Progress
+) -> tuple[int | None, int | None]:
+    """How many images, and margins of one if these may be worked `in_parts`, a training step may bound at once; None
+    for all of them."""
     limit = available_memory(net.center.device) if memory is None else memory
     need = partial(of_training, net.perturbed, symbols=net.symbols, method=net.method)
     images = need().fits(limit)
     if images:
         return None if images >= batch else images, None
+    if not in_parts:
+        size = bytes_text(need().least())
+        said = f"one image's margins take some {size}\n  remedy  --objective small-boxes works some of them at a time"
+        if memory is not None:
+            raise UsageError(f"--memory is too little for a step: {said}")
+        progress.remark(f"a step may not fit into memory: {said}")
+        return 1, None
     counts = range(1, net.classes)
     rows = bisect_left(counts, True, key=lambda count: not need(count).fits(limit))
     if memory is not None and not rows:

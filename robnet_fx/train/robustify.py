@@ -32,7 +32,7 @@ from robnet_fx.problem import Problem
 from robnet_fx.train import run_folder as folders
 from robnet_fx.train.history import History
 from robnet_fx.train.loop import train
-from robnet_fx.train.objectives import objective_named
+from robnet_fx.train.objectives import default_objective, objective_named
 from robnet_fx.train.prepare import prepare
 from robnet_fx.train.settings import Training
 from robnet_fx.train.written import read_back, target_of, write
@@ -136,10 +136,12 @@ def robustify_opened(
     """`robustify` of what was opened, with the normalisation that it was opened with."""
     target = target_of(opened.path or opened.model, out)
     folder = None if resume is None else folders.reopen(Path(resume))
-    judged_by = default_method(problem.perturbation.build(opened.layout.image))  # the paper's, whatever is trained with
-    method = training.method or judged_by
+    transform = problem.perturbation.build(opened.layout.image)
+    judged_by = default_method(transform)  # the paper's, whatever is trained with
+    method, loss = training.method or judged_by, training.objective or default_objective(transform)
+    objective = objective_named(loss)
     parts = split(opened.data, training.limit, training.test_limit, training.seed, opened.axes)
-    net, recipe = prepare(opened, problem, training, method, parts, progress)
+    net, recipe = prepare(opened, problem, training, method, objective, parts, progress)
 
     judge = opened.bound(problem, judged_by, symbols)
     before, _ = measure(judge, parts.test, limits=limits, progress=progress)
@@ -155,6 +157,7 @@ def robustify_opened(
             **asdict(training),
             **asked,
             "method": method,
+            "objective": loss,
             "judged_symbols": symbols,
             "limits": asdict(limits),
             "flat": opened.layout.order,
@@ -172,7 +175,7 @@ def robustify_opened(
         net,
         *parts.train,
         recipe,
-        objective=objective_named(training.objective),
+        objective=objective,
         validation=parts.validation,
         checkpoint=checkpoint,
         resume=resume is not None,

@@ -13,24 +13,25 @@ from robnet_fx.train.recipe import Recipe
 
 @dataclass(frozen=True)
 class Training:
-    """Settings of certified training; the defaults are the paper's.
+    """Settings of certified training; the schedule is the paper's, the loss what verdicts that split gain most from.
 
     epochs: the paper's schedule in that many robust epochs (`Recipe.short`, beginning at the learning rate `lr`), None
     in full. pretrain: as many epochs on the standard loss first, for a model that is not trained yet. method: the
     bounds trained on; None is "rsip-ssip", or "rsip-ibp" where the coefficients are too many for SSIP. symbols: how
     many errors of relaxations SSIP keeps of an image, as `bound` does, but a number (docs/training.md). objective: the
-    robust loss, by its name in `train.objectives`; alpha: its weight. batch_size: images a step. augment: mirror and
-    shift the training images. memory: bytes that a step may take, all that is free if None: what needs more, by the
-    estimate of `robnet_fx.bounds.memory`, is bounded in parts. precision: that of training steps (`machine.precision`).
-    compiled: `torch.compile` fuses their bounds. limit, test_limit: cut the training and the test set to a fixed random
-    choice. seed: of everything random. Raises `UsageError` for values out of range.
+    robust loss, by its name in `train.objectives`: "equation-6" is the paper's, None what `default_objective` says, for
+    fields "cc:cuts=8" (docs/training.md); alpha: its weight. batch_size: images a step. augment: mirror and shift the
+    training images. memory: bytes that a step may take, all that is free if None: what needs more, by the estimate of
+    `robnet_fx.bounds.memory`, is bounded in parts. precision: that of training steps (`machine.precision`). compiled:
+    `torch.compile` fuses their bounds. limit, test_limit: cut the training and the test set to a fixed random choice.
+    seed: of everything random. Raises `UsageError` for values out of range.
     """
 
     epochs: int | None = None
     pretrain: bool = False
     method: str | None = None
     symbols: int = 0
-    objective: str = "equation-6"
+    objective: str | None = None
     alpha: float = 1.0
     lr: float = 5e-4
     batch_size: int = 128
@@ -50,7 +51,8 @@ class Training:
                 'symbols must be a number in training, not "all": a step keeps all it computes for its gradient, and '
                 "how many errors there are changes from step to step, so that nobody could say what fits into memory"
             )
-        objective_named(self.objective)
+        if self.objective is not None:
+            objective_named(self.objective)
         self.recipe()
 
     def recipe(self) -> Recipe:

@@ -80,7 +80,7 @@ def there_and_back(name: str, exporter: str, folder: Path) -> dict[str, Any]:
         pixels = (photographs(IMAGES + TESTED) * 255).round().to(torch.uint8)
         labels = before(pixels / 255).argmax(1)
     data = Data(pixels[:IMAGES], labels[:IMAGES], pixels[IMAGES:], labels[IMAGES:])
-    training = Training(epochs=EPOCHS, batch_size=BATCH, alpha=alpha)
+    training = Training(epochs=EPOCHS, batch_size=BATCH, alpha=alpha, objective="equation-6")
     options = {"out": out, "runs": folder / "runs", "device": "cpu"}
     result = robustify(path, data, BiasField(1, eps), training, **options)
     trained, robust = result.net.model, max(epoch["robust"] for epoch in result.history.epochs)

@@ -119,7 +119,7 @@ def test_robustify_shows_the_box_first_and_a_table_last(run, model):
     loss = ("--objective", "small-boxes:cuts=2")
     short = ("--order", 0, "--epochs", 1, "--limit", 100, "--test-limit", 10)
     other = fine(run("robustify", model, "--eps", 40, *short, *loss))
-    assert "small-boxes:cuts=2, alpha 1" in other.stderr and "small-boxes" not in result.stderr
+    assert "small-boxes:cuts=2, alpha 1" in other.stderr and "clip relu, cc:cuts=8, alpha 1" in result.stderr
     assert sorted(path.name for path in Path("runs").iterdir()) == ["net.robust-1", "net.robust-2"]
     checkpoint = checkpoints.load(Path("runs/net.robust-2/checkpoint.pt"))
     assert checkpoint["settings"]["objective"] == "SmallBoxes(cuts=2, tau=1.0, steps=0)"

@@ -97,6 +97,10 @@ def test_a_folder_without_test_images_is_split_once(run, model):
     assert attacked["clean_accuracy"] == trained["after"]["clean"]
     headline, remedy = refused(run("certify", "net.robust.onnx", *FIELD, "--test-share", 0.5), 2)
     assert "judge it on training images" in headline and "leave out --test-share" in remedy
+    assert "classes 0 digit0, 1 digit1, 2" in panel(run("check", model, *data, "--test-share", 0.2))
+    Path("scans").rename("elsewhere")
+    headline, remedy = refused(run("certify", "net.robust.onnx", *FIELD), 2)
+    assert headline.endswith("the model is for 'scans', which is not here") and "--data" in remedy
 
 
 def test_how_to_read_is_said_right_or_refused(run, model):

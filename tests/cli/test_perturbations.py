@@ -64,7 +64,9 @@ def test_where_noise_has_too_many_coefficients_rsip_ibp_is_taken_and_said(run, l
     for command in (("certify",), ("inspect",), ("robustify", "--epochs", 1, "--runs", "r")):
         name, *options = command
         result = run(name, *large, "--noise", 2, *options, "--json")
-        assert document(result)["method"] == "rsip-ibp" and said in panel(result)
+        found = document(result)
+        assert found["method"] == "rsip-ibp" and said in panel(result)
+    assert found["training"]["objective"] == "equation-6" and "clip relu, equation-6, alpha 1" in panel(result)
     assert document(run("check", *large, "--noise", 2, "--json"))["coverage"] == 1
     assert document(run("attack", *large, "--noise", 2, "--steps", 2, "--json"))["attacked_accuracy"] == 1
     certificate = json.loads(Path("r/large.robust-1/certificate.json").read_text())

@@ -62,12 +62,12 @@ def model(tmp_path, content):
 
 @pytest.fixture
 def job(model, tmp_path):
-    """`job(epochs=1, out=...)`: settings of training and arguments of `robustify`, mixed."""
+    """`job(epochs=1, out=...)`: settings of training and arguments of `robustify`, mixed; equation 6 is cheapest."""
 
     def run(model=model, data=None, problem=FIELD, **options):
         names = {field.name for field in fields(Training)}
         given = {name: options.pop(name) for name in names & options.keys()}
-        training = Training(**{"epochs": 4, "lr": 3e-3, "batch_size": 32, **given})
+        training = Training(**{"objective": "equation-6", "epochs": 4, "lr": 3e-3, "batch_size": 32, **given})
         return robustify(
             model, data or Data(), problem, training, **{"runs": tmp_path / "runs", "limits": FEW, **options}
         )
@@ -81,7 +81,7 @@ def nothing_written(tmp_path):
 
 def test_the_whole_job(job, model, tmp_path):
     original = model.read_bytes()
-    result = job()
+    result = job(objective=None)
     assert result.out == tmp_path / "net.robust.onnx"
     assert model.read_bytes() == original
     assert result.after.certified > result.before.certified + 0.05
@@ -265,14 +265,14 @@ def test_any_perturbation_and_problem(job, tmp_path):
 
 def test_arguments_are_complete(job):
     """Everything that `robustify` and its settings take is in arguments.json, by name."""
-    result = job(epochs=1, limit=100, test_limit=5, metadata={"by": "a test"})
+    result = job(epochs=1, limit=100, test_limit=5, objective=None, metadata={"by": "a test"})
     arguments = json.loads((result.run / "arguments.json").read_text())
     names = {*inspect.signature(robustify).parameters} - {"problem", "training", "progress"}
     names |= {field.name for kind in (Training, Problem, BiasField) for field in fields(kind)}
     assert names <= arguments.keys()
     assert (arguments["method"], arguments["order"], arguments["eps"]) == ("rsip-ssip", 1, 0.6)
     assert (arguments["epochs"], arguments["lr"], arguments["metadata"]) == (1, 3e-3, {"by": "a test"})
-    assert (arguments["recipe"]["alpha"], arguments["objective"]) == (1.0, "equation-6")
+    assert (arguments["recipe"]["alpha"], arguments["objective"]) == (1.0, "cc:cuts=8")
 
 
 def test_trained_with_symbols_and_judged_without(job):
@@ -364,7 +364,8 @@ def test_little_memory_means_smaller_parts_and_the_same_result(job, monkeypatch)
     perturbed = bounded(eps=0.6).perturbed
     need = of_training(perturbed)
     scarce = job(epochs=1, data=data, memory=int((need.of(5) + 1) / 0.6))
-    scarcer = job(epochs=1, data=data, memory=int((of_training(perturbed, 2).of(1) + 1) / 0.6))
+    little = int((of_training(perturbed, 2).of(1) + 1) / 0.6)
+    scarcer = job(epochs=1, data=data, memory=little)
     assert parts == [(None, None), (5, None), (1, 2)]
     for score in (scarce.after, scarcer.after):
         assert score.clean == pytest.approx(plenty.after.clean, abs=0.05)
@@ -374,3 +375,18 @@ def test_little_memory_means_smaller_parts_and_the_same_result(job, monkeypatch)
     with pytest.raises(UsageError, match="too little for one margin of one image: it takes some") as refused:
         job(epochs=1, memory=2**20 // 100)
     assert need.fits(read_memory(str(refused.value).rpartition("some ")[2])) >= 1
+
+
+def test_where_an_objective_needs_all_margins_of_an_image_they_have_to_fit(job, monkeypatch):
+    """What is asked for is refused; where only the estimate says so, it is a remark, for it may be wrong."""
+    wanted = of_training(bounded(eps=0.6).perturbed)
+    with pytest.raises(UsageError, match=r"too little for a step: one image's margins (.|\n)*small-boxes") as no:
+        job(memory=2**20 // 100, objective=None)
+    assert wanted.fits(read_memory(re.search("some (.*)\n", str(no.value))[1])) >= 1
+    said = []
+    monkeypatch.setattr(type(SILENT), "remark", lambda self, text: said.append(text))
+    monkeypatch.setattr("robnet_fx.train.prepare.available_memory", lambda device: 2**20 // 100)
+    result = job(epochs=1, limit=40, test_limit=5, objective="cc")
+    assert len(said) == 1 and "a step may not fit into memory" in said[0]
+    recipe = json.loads((result.run / "arguments.json").read_text())["recipe"]
+    assert (recipe["micro_batch"], recipe["micro_rows"]) == (1, None)

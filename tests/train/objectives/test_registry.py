@@ -3,9 +3,10 @@ import dataclasses
 import pytest
 import torch
 
+from robnet_fx import BiasField, WhiteNoise
 from robnet_fx.errors import UsageError
 from robnet_fx.train.gradients import accumulate
-from robnet_fx.train.objectives import CC, OBJECTIVES, Equation6, SmallBoxes, objective_named
+from robnet_fx.train.objectives import CC, OBJECTIVES, Equation6, SmallBoxes, default_objective, objective_named
 from tests.small import bounded, digits
 
 
@@ -13,6 +14,12 @@ def test_an_objective_is_found_by_name():
     assert objective_named("equation-6") == Equation6()
     with pytest.raises(UsageError, match="unknown objective 'equation-5'; known: equation-6"):
         objective_named("equation-5")
+
+
+def test_the_usual_one_cuts_what_can_be_cut():
+    field, noise = BiasField(3, 0.1).build((1, 33, 33)), WhiteNoise(0.1).build((1, 33, 33))
+    assert objective_named(default_objective(field)) == CC(cuts=8)
+    assert objective_named(default_objective(noise)) == Equation6()
 
 
 def test_parameters_follow_the_name():
