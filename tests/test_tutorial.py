@@ -23,7 +23,7 @@ COLUMNS = "110"
 def without_numbers(text: str) -> list[str]:
     """Its lines, without frames, empty ones, and what hangs on the machine: figures with their units, and widths."""
     text = re.sub(r"[─━╭╮╰╯│]", " ", text)
-    text = re.sub(r"(over )?\d[\d.,]*(dev\d+|e-?\d+)?( [KMGT]iB|%)?", "#", text)
+    text = re.sub(r"(over )?\d[\d.,]*(dev\d+|e-?\d+)?( [KMGT]iB|%| estimated)?", "#", text)
     return [line for line in (" ".join(line.split()) for line in text.splitlines()) if line]
 
 
