@@ -77,11 +77,11 @@ def reproduce(
 
     chosen = named(table)
     cells = chosen.chosen(row or [], cell or [], recipe)
-    settings = Settings(scale, boxes, test_limit, seed, precision, device)
     if json and markdown:
         raise UsageError("--json and --markdown are two forms of the same: give one of them")
     command = pages.typed(context)
     if not show:
+        settings = Settings(scale, boxes, test_limit, seed, precision, device)
         pairs = [(one, chosen.rows[name]["std"]) for name, one in cells]
         _run(chosen, [*dict.fromkeys(pairs)], images, settings, out, seconds, command)
     lines = compare(cells, out)

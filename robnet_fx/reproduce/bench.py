@@ -20,6 +20,8 @@ from robnet_fx.errors import RobnetError, UsageError
 from robnet_fx.images.copies import distances
 from robnet_fx.images.pixels import subset
 from robnet_fx.machine import ranks
+from robnet_fx.machine.device import choose_device
+from robnet_fx.machine.precision import check_precision
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.opening.opened import Opened, open_model
 from robnet_fx.zoo.data import METADATA_KEY, Dataset, Reading, load
@@ -44,11 +46,15 @@ class Settings:
     device: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a scale and a number of boxes that cannot be."""
+        """Refuse what cannot be before any work."""
         if not 0 < self.scale <= 1:
             raise UsageError(f"--scale is a share of the paper's epochs, above 0 and at most 1, not {self.scale:g}")
         if self.boxes < 1:
             raise UsageError(f"--boxes must be at least 1, not {self.boxes}")
+        if self.test_limit is not None and self.test_limit < 1:
+            raise UsageError(f"--test-limit must be at least 1, not {self.test_limit}")
+        check_precision(self.precision)
+        choose_device(self.device)
 
     @property
     def epochs(self) -> int:
@@ -112,6 +118,8 @@ def open_bench(
 ) -> tuple[Bench, Opened]:
     """The bench for a cell's data set, which `spec` names as `zoo.data.load` takes it, and its network with fresh
     weights. Images of a folder come to the network's size where nothing else is said. Raises `UsageError`."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"cannot write into {folder}: it is no folder")
     entry = architecture(cell.network)
     if Path(spec).expanduser().is_dir() and reading.resize is None:
         reading = replace(reading, resize=(entry.input_shape[1], entry.input_shape[2]))

@@ -173,15 +173,20 @@ def test_ours_is_shown_beside_the_papers(reproduced, table):
         (["table2", "--scale", "2"], "--scale is a share of the paper's epochs, above 0 and at most 1, not 2"),
         (["table2", "--row", "XC"], "--row XC: there is none; known: SC, MC, LC"),
         (["table2", "--boxes", "0"], "--boxes must be at least 1"),
+        (["table2", "--test-limit", "0"], "--test-limit must be at least 1"),
+        (["table2", "--precision", "half"], "half"),
+        (["table2", "--device", "tpu"], "tpu"),
+        (["table2", "--out", "taken"], "cannot write into taken: it is no folder"),
         (["table2", "--time-limit", "soon"], "--time-limit takes a time such as 2h, 90m or 3600"),
         (["table2", "--show", "--json", "--markdown"], "give one of them"),
     ],
 )
 def test_bad_arguments_are_refused_before_any_work(arguments, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("taken").touch()
     done = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["reproduce", *arguments])
     assert done.exit_code == 2 and said in done.stderr
-    assert not [*tmp_path.iterdir()]
+    assert [*tmp_path.iterdir()] == [tmp_path / "taken"]
 
 
 def test_times_are_read():
