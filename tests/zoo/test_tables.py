@@ -3,7 +3,8 @@
 import pytest
 
 from robnet_fx.errors import UsageError
-from robnet_fx.train.objectives import objective_named
+from robnet_fx.perturbations.bias_field import BiasField
+from robnet_fx.train.objectives import default_objective, objective_named
 from robnet_fx.zoo.models import REGISTRY
 from robnet_fx.zoo.tables import IMAGES, RECIPES, TABLES, WAYS, table
 
@@ -16,6 +17,7 @@ def test_cells_are_about_what_there_is():
         assert 0 <= cell.paper.certified <= cell.paper.clean <= 100
     for way in WAYS.values():
         assert way.objective is None or objective_named(way.objective)
+    assert WAYS["best"].objective == default_objective(BiasField(3, 0.1).build((3, 32, 32)))
 
 
 def test_cells_of_one_name_are_one_cell():
