@@ -49,18 +49,19 @@ def trained(cell: Cell, standard: Cell, bench: Bench) -> dict[str, Any]:
     problem = Problem(BiasField(3, cell.eps / 255 if robust else 0.0))
     start = bench.network(standard) if robust else None
     opened = bench.opened(cell, start)
+    said = cell.way.objective or "equation-6"
     training = Training(
         epochs=bench.settings.epochs,
         pretrain=True,
         method=cell.way.method,
-        objective=cell.way.objective or "equation-6",
+        objective=said,
         alpha=cell.alpha if robust else 1.0,
         batch_size=BATCH_SIZE,
         augment=cell.images.augment,
         precision=bench.settings.precision,
         seed=bench.settings.seed,
     )
-    objective = objective_named(training.objective)
+    objective = objective_named(said)
     parts = split(bench.data, None, None, bench.settings.seed)
     net, recipe = prepare(opened, problem, training, cell.way.method, objective, parts, bench.progress)
     recipe = replace(recipe, phases=tuple(phase for phase in recipe.phases if phase.robust == robust))
