@@ -1,6 +1,6 @@
 """docs/tutorial.md, from its images to its certificate: what is typed is run, what is shown is printed but for numbers.
 
-A command with nothing shown below it is run too, with two epochs where it trains. Where lines are left out it says so.
+A command with nothing shown below it is run too, for eight epochs where it trains. "..." says that lines are left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def compare(shown: str, stdout: str, both: str) -> None:
 def run(command: str, shown: str) -> None:
     arguments = shlex.split(command)[1:]
     if not shown and "--epochs" in arguments:
-        arguments[arguments.index("--epochs") + 1] = "2"
+        arguments[arguments.index("--epochs") + 1] = "8"
     done = CliRunner(env={"COLUMNS": COLUMNS}).invoke(app, arguments)
     assert done.exit_code == (3 if "odd.onnx" in arguments else 0), f"{command}\n{done.output}"
     if shown:

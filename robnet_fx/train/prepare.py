@@ -21,7 +21,7 @@ from robnet_fx.machine.progress import Progress
 from robnet_fx.opening.opened import Opened
 from robnet_fx.opening.sanity import check_above_chance, check_weights
 from robnet_fx.problem import Problem
-from robnet_fx.train.objectives import Objective
+from robnet_fx.train.objectives import objective_named
 from robnet_fx.train.recipe import Recipe
 from robnet_fx.train.settings import Training
 
@@ -33,11 +33,11 @@ def prepare(
     problem: Problem,
     training: Training,
     method: str,
-    objective: Objective,
+    loss: str,
     parts: Parts,
     progress: Progress,
 ) -> tuple[BoundedModel, Recipe]:
-    """(the network to train, the recipe that fits into memory), the same on all ranks.
+    """(the network to train on the objective called `loss`, the recipe that fits into memory), the same on all ranks.
 
     Raises `UsageError` for weights that are not finite, images or labels that do not fit, a model at chance level
     (unless it is to be trained from the start), too little memory, and a `torch.compile` that does not work.
@@ -45,7 +45,7 @@ def prepare(
     net = opened.bound_for_training(problem, method, training.symbols)
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
-    recipe = training.recipe()
+    recipe, objective = training.recipe(), objective_named(loss)
     images_at_once, rows_at_once = _at_once(net, training.memory, recipe.batch_size, objective.in_parts, progress)
     recipe = replace(recipe, micro_batch=images_at_once, micro_rows=rows_at_once)
     for images, labels in parts:

@@ -139,9 +139,8 @@ def robustify_opened(
     transform = problem.perturbation.build(opened.layout.image)
     judged_by = default_method(transform)  # the paper's, whatever is trained with
     method, loss = training.method or judged_by, training.objective or default_objective(transform)
-    objective = objective_named(loss)
     parts = split(opened.data, training.limit, training.test_limit, training.seed, opened.axes)
-    net, recipe = prepare(opened, problem, training, method, objective, parts, progress)
+    net, recipe = prepare(opened, problem, training, method, loss, parts, progress)
 
     judge = opened.bound(problem, judged_by, symbols)
     before, _ = measure(judge, parts.test, limits=limits, progress=progress)
@@ -175,7 +174,7 @@ def robustify_opened(
         net,
         *parts.train,
         recipe,
-        objective=objective,
+        objective=objective_named(loss),
         validation=parts.validation,
         checkpoint=checkpoint,
         resume=resume is not None,
