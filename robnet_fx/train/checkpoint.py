@@ -15,7 +15,7 @@ from robnet_fx.machine.files import sha256_of_tensors, write_atomically
 from robnet_fx.train.objectives import Objective
 from robnet_fx.train.recipe import MACHINE_ONLY, Recipe
 
-FORMAT = 5
+FORMAT = 6
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
