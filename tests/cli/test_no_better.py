@@ -12,7 +12,7 @@ BETTER_THAN = Score.better_than  # before the fixture lets all results pass for 
 def test_it_is_said_first_and_stays_in_the_run(run, model, monkeypatch):
     monkeypatch.setattr(Score, "better_than", BETTER_THAN)
     job = ("robustify", model, "--order", 1, "--eps", 120, "--epochs", 1, "--lr", "1e-9", "--limit", 40)
-    job = (*job, "--test-limit", 5, "--boxes", 4, "--data", "digits")
+    job = (*job, "--test-limit", 5, "--boxes", 4, "--data", "digits", "--training-symbols", 4)
     shown = run(*job, "--html", "page.html")
     assert shown.exit_code == 1
     assert shown.stdout.startswith("the result is no better than what came in, and stays in the run's directory\n")
@@ -25,5 +25,6 @@ def test_it_is_said_first_and_stays_in_the_run(run, model, monkeypatch):
     told = run(*job, "--json")
     found = json.loads(told.stdout)
     assert (told.exit_code, found["better"]) == (1, False)
+    assert found["symbols"] == found["training"]["symbols"] == 4
     assert found["files"] == {"model": "runs/net.robust-2/model.onnx", "run": "runs/net.robust-2"}
     assert not Score(**found["after"]).better_than(Score(**found["before"]))
