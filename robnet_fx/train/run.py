@@ -184,7 +184,8 @@ class Run:
     def explode(self, total: float, eps: float) -> str:
         """Go back to the last good state, in memory and on disk, and say what happened."""
         steps, at = self.lost + 1, f"epoch {self.epoch + 1}, step {self.step + 1}"
-        self.restore(self.good)
+        with held_back():
+            self.restore(self.good)
         ranks.by_leader(self.save)
         where = "before training" if not self.epoch + self.step else f"after epoch {self.epoch}"
         kept = f", and in {self.checkpoint}" if self.checkpoint else ""

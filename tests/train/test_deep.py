@@ -96,6 +96,20 @@ def test_a_run_that_explodes_stops_with_its_last_good_state(deep, tmp_path):
         assert all(torch.equal(found[name], value) for name, value in before.items())
 
 
+def test_the_last_good_state_is_the_end_of_an_epoch(monkeypatch, tmp_path):
+    path, net, read = tmp_path / "checkpoint.pt", bounded(fit=200), run.read
+    numbers = itertools.chain([0.1] * 7, itertools.repeat(9e9))
+    monkeypatch.setattr(run, "read", lambda *args: replace(read(*args), loss=next(numbers)))
+    with pytest.raises(RobnetError, match=r"up to epoch 2, step 3,[\s\S]*again those after epoch 1, and in"):
+        train(net, *TRAIN, Recipe.short(2, batch_size=32), checkpoint=path)
+    state = load(path)
+    assert (state["epoch"], state["step"], len(state["history"])) == (1, 0, 1)
+    assert all(torch.equal(state["model"][name], value) for name, value in net.model.state_dict().items())
+    assert any(
+        not torch.equal(value, bounded(fit=200).model.state_dict()[name]) for name, value in state["model"].items()
+    )
+
+
 def test_a_huge_loss_that_comes_down_is_no_explosion(monkeypatch):
     net, read, numbers = bounded(fit=200), run.read, itertools.cycle([9e9, 9e9, 0.1])
     monkeypatch.setattr(run, "read", lambda *args: replace(read(*args), loss=next(numbers)))
