@@ -63,6 +63,12 @@ class Training:
     pretrain: Annotated[
         bool, typer.Option("--pretrain", help="Train on the standard loss first: for a model that is not trained yet.")
     ] = False
+    training_symbols: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Errors that training steps keep of an image: for deep networks, dear elsewhere."
+        ),
+    ] = 0
     limit: Annotated[int | None, typer.Option(metavar="N", help="Use N training images.", show_default="all")] = None
     test_limit: options.Limit = None
     seed: options.Seed = 0
@@ -71,7 +77,8 @@ class Training:
         """As the library takes them."""
         from robnet_fx.train.settings import Training as Settings
 
-        return Settings(**{**vars(self), "memory": texts.read_memory(self.memory)})
+        given = {**vars(self), "memory": texts.read_memory(self.memory)}
+        return Settings(symbols=given.pop("training_symbols"), **given)
 
     def describe(self, objective: str) -> str:
         """What the panel says of the loss, which is `objective`, and the schedule."""
@@ -106,7 +113,9 @@ def robustify(
 
     Writes MODEL with .robust.onnx, its inputs, outputs and shapes unchanged, and a run directory with arguments,
     versions, metrics, checkpoint, certificate, pictures and the code of the generated bounds. The accuracies after
-    training are measured on the written file, over test images that neither training nor selection saw.
+    training are measured on the written file, over test images that neither training nor selection saw. A result that
+    is no better (no more is certified; among equals, no more right, nor certified by one box) stays in that directory
+    as model.onnx, the first line says so, and the exit code is 1.
 
     Example: `robnet-fx robustify digits.onnx --order 3 --eps 40`
     """
@@ -120,6 +129,7 @@ def robustify(
     from robnet_fx.cli.opened import open_judged, usual_method, usual_symbols
     from robnet_fx.cli.output import announce, show
     from robnet_fx.cli.pace import settle_by_network
+    from robnet_fx.errors import RobnetError
     from robnet_fx.machine import ranks, threads
     from robnet_fx.machine.files import sha256_of_file
     from robnet_fx.machine.memory import at_most
@@ -127,7 +137,7 @@ def robustify(
     from robnet_fx.report.console import notes
     from robnet_fx.report.panels import describe_method, with_symbols
     from robnet_fx.report.progress import Bars
-    from robnet_fx.report.tables import before_and_after
+    from robnet_fx.report.tables import NO_BETTER, before_and_after
     from robnet_fx.train.objectives import default_objective
     from robnet_fx.train.robustify import robustify_opened
     from robnet_fx.train.written import target_of
@@ -175,6 +185,7 @@ def robustify(
         "images": result.images,
         "before": before,
         "after": after,
+        "better": result.better,
         "files": files,
         "written_as": result.exported,
         "model_sha256": {"before": original, "after": sha256_of_file(result.out)},
@@ -184,6 +195,12 @@ def robustify(
     pages.keep(result.run, own["command_line"], pictures)
     document = record("robustify", opened.document(), result.certificate.about, own)
     title = f"{result.images['test']} test images of {judged.data.name}, eps {wanted.eps * 255:.4g}/255"
-    show(document, before_and_after(title, before, after, files), as_json=json)
+    show(document, before_and_after(title, before, after, files, result.better), as_json=json)
     if html is not None and ranks.leader():  # which has written what is read
         pages.write(html, "robustify", [pages.read(result.run)])
+    if not result.better:
+        raise RobnetError(
+            f"{NO_BETTER}: {before['certified']:.1%} certified and {before['clean']:.1%} right before, "
+            f"{after['certified']:.1%} and {after['clean']:.1%} after\n"
+            f"  {target} is not written; what training gave is {result.out}"
+        )

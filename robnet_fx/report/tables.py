@@ -37,6 +37,9 @@ def shares(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: record[key] for name, key in _KEYS.items()}
 
 
+NO_BETTER = "the result is no better than what came in"
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Group:
     """A title and a plain table below it; the columns named in `right` are aligned to the right."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -74,11 +77,13 @@ def largest(title: str, ends: Sequence[tuple[float | None, float | None]], eps: 
 
 
 def before_and_after(
-    title: str, before: Mapping[str, float], after: Mapping[str, float], files: Mapping[str, str]
+    title: str, before: Mapping[str, float], after: Mapping[str, float], files: Mapping[str, str], better: bool
 ) -> Group:
-    """The accuracies before and after training, and below them the files that were written."""
+    """The accuracies before and after training, and below them the files that were written; above all, if the result is
+    not `better`, that it is not."""
     written = [Text(f"{name:<6} {path}", overflow="fold") for name, path in files.items()]
-    return Group(accuracies(title, {"before": before, "after": after}), *written)
+    headline = [] if better else [Text(f"{NO_BETTER}, and stays in the run's directory", "bold red")]
+    return Group(*headline, accuracies(title, {"before": before, "after": after}), *written)
 
 
 def graph_table(title: str, lines: Sequence[NodeLine]) -> Group:

@@ -41,7 +41,8 @@ def train(
     most correct ones among equals, the later one among those; without it, the last. `checkpoint` is written after each
     epoch and on Ctrl-C, which raises `Interrupted`; with `resume` the run in it continues, and ends with exactly the
     weights it would have had. Raises `UsageError` for data that does not fit or a checkpoint of another run, and
-    `RobnetError` when the loss stops being a finite number: weights and checkpoint stay the last good ones.
+    `RobnetError` when the loss stops being a finite number, or stays out of all proportion (`run.HUGE`, `run.LOST`):
+    weights and checkpoint are the last good ones.
 
     On several ranks (`machine.ranks`) all call this alike and each works its own part of a batch. A net without batch
     norm and dropout gets the weights that one process gives it, up to rounding. Any number of ranks can resume; the

@@ -22,6 +22,7 @@ from robnet_fx.opening.opened import Opened
 from robnet_fx.opening.sanity import check_above_chance, check_weights
 from robnet_fx.problem import Problem
 from robnet_fx.train.objectives import objective_named
+from robnet_fx.train.prospect import prospect
 from robnet_fx.train.recipe import Recipe
 from robnet_fx.train.settings import Training
 
@@ -40,7 +41,8 @@ def prepare(
     """(the network to train on the objective called `loss`, the recipe that fits into memory), the same on all ranks.
 
     Raises `UsageError` for weights that are not finite, images or labels that do not fit, a model at chance level
-    (unless it is to be trained from the start), too little memory, and a `torch.compile` that does not work.
+    (unless it is to be trained from the start), too little memory, and a `torch.compile` that does not work. Remarks on
+    bounds that say nothing about the network (`prospect`), unless it is to be trained from the start.
     """
     net = opened.bound_for_training(problem, method, training.symbols)
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
@@ -54,6 +56,8 @@ def prepare(
         known, answers = (torch.cat(pair)[:_JUDGED] for pair in zip(parts.validation, parts.train, strict=True))
         for remark in check_above_chance(net, known, answers, opened.data.name):
             progress.remark(remark)
+        if told := prospect(net, *parts.train, recipe, objective, loss):
+            progress.remark(told)
     if training.compiled:
         _compile(net, opened.example, recipe)
     return net, recipe

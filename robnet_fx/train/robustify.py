@@ -5,7 +5,7 @@ images/sets.py     split        training, validation and test images
 verify/score.py    measure      clean, attacked and certified accuracy
 train/prepare.py   prepare      the network to train, and the recipe that memory allows
 train/loop.py      train        Algorithm 1
-train/written.py   write        the ONNX file; `read_back` gives it to `measure`
+train/written.py   write        the ONNX file; `read_back` gives it to `measure`, `publish` puts it in its place
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from robnet_fx.train.loop import train
 from robnet_fx.train.objectives import default_objective, objective_named
 from robnet_fx.train.prepare import prepare
 from robnet_fx.train.settings import Training
-from robnet_fx.train.written import read_back, target_of, write
+from robnet_fx.train.written import publish, read_back, target_of, write
 from robnet_fx.verify.certificate import Certificate
 from robnet_fx.verify.decision import USUAL
 from robnet_fx.verify.record import about_problem, versions
@@ -47,6 +47,8 @@ from robnet_fx.verify.search import Limits
 class RobustifyResult:
     """`before` and `after` are measured on test images that neither training nor selection saw; `after` on `out`.
 
+    `better`: whether `after` is better than `before` (`Score.better_than`). If so `out` is the file that was asked for,
+    else `model.onnx` in the run's directory, which is there in any case.
     `net` is the trained network with the bounds it was trained on, `exported` how it was written (`write_onnx`),
     `images` the size of each part of the data, `run` the run's directory. `judge` is the written file with the bounds
     of the certificate, `test` its images `[N, C, *spatial]`.
@@ -54,6 +56,7 @@ class RobustifyResult:
 
     before: Score
     after: Score
+    better: bool
     out: Path
     run: Path
     history: History
@@ -95,7 +98,8 @@ def robustify(
     metrics, checkpoint, certificate and the bounds graph as a program with its weights (`interchange.program`);
     `resume` names such a directory whose run was interrupted, to go on with it under the same arguments.
     The written file, whose properties remember the normalisation and `metadata`, is read back, certified and attacked.
-    Raises `UsageError`, `UnsupportedError`, `Interrupted`.
+    One that is no better than what came in (`Score.better_than`) stays in the run's directory; `out` is not touched.
+    Raises `UsageError`, `UnsupportedError`, `Interrupted`, and `RobnetError` of a loss that explodes.
     """
     problem = problem if isinstance(problem, Problem) else Problem(problem)
     target = target_of(model, out)
@@ -180,18 +184,24 @@ def robustify_opened(
         resume=resume is not None,
         progress=progress,
     )
+    kept = folder / folders.MODEL
     try:
-        exported = write(opened, net, target, metadata)
-        written = read_back(opened, target, problem, judged_by, symbols)
+        exported = write(opened, net, kept, metadata)
+        written = read_back(opened, kept, problem, judged_by, symbols)
         notes: list[str] = opened.document()["data_notes"]
         after, certificate = measure(
-            written, parts.test, limits=limits, progress=progress, model_file=target, data_notes=notes
+            written, parts.test, limits=limits, progress=progress, model_file=kept, data_notes=notes
         )
     except KeyboardInterrupt:
         raise Interrupted(f"stopped after training; {checkpoint} continues the run", checkpoint) from None
     ranks.by_leader(lambda: write_program(net, folder))  # now with the weights that were trained
     folders.write_text(folder / "certificate.json", certificate.to_json())
-    metrics: dict[str, Any] = {"before": asdict(before), "after": asdict(after)}
+    better = after.better_than(before)
+    metrics: dict[str, Any] = {"before": asdict(before), "after": asdict(after), "better": better}
     folders.write_json(folder / "metrics.json", {**metrics, "selected": history.selected, "epochs": history.epochs})
-    test, _ = parts.test
-    return RobustifyResult(before, after, target, folder, history, certificate, net, exported, counts, written, test)
+    if better:
+        publish(kept, target)
+    out, (test, _) = target if better else kept, parts.test
+    return RobustifyResult(
+        before, after, better, out, folder, history, certificate, net, exported, counts, written, test
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,12 @@ from robnet_fx.train.interrupt import held_back
 from robnet_fx.train.objectives import Objective
 from robnet_fx.train.recipe import Recipe
 from robnet_fx.train.validation import Pair, score, validate
+
+HUGE = 1e7
+"""A loss so many times that of guessing, `log(classes)`, is made of bounds that say nothing about the network."""
+LOST = 50
+"""After so many steps of such a loss in a row, or half an epoch of fewer, training has exploded. Bounds that are huge
+at first, but within reach, have come down by then."""
 
 
 class Run:
@@ -57,13 +64,16 @@ class Run:
         self.loader_state = self.loader.get_state()  # at the start of the epoch: the order of the images follows
         self.epoch = self.step = 0
         self.sums: dict[str, float] = {}
+        self.lost = 0  # steps in a row with a huge loss
         self.active = torch.ones(len(images), dtype=torch.bool, device=self.device)  # when last met
         self.history = History()
         self.best: dict[str, Tensor] | None = None
         self.undo: tuple[dict[str, Tensor], list[Tensor]] | None = None
+        self.good: dict[str, Any] = {}  # the state to go back to when training explodes
 
     def to_the_end(self, progress: Progress) -> History:
         total = self.recipe.epochs * self.steps
+        self.good = copy.deepcopy(self.state())
         with progress.task("training", total) as task:
             try:
                 task.advance(self.epoch * self.steps + self.step)
@@ -125,9 +135,13 @@ class Run:
         if not (math.isfinite(numbers.loss) and math.isfinite(numbers.norm)):
             self.roll_back()
             raise RobnetError(self.explain_divergence(numbers.loss, eps, setting.phase.lr))
+        huge = numbers.loss > HUGE * math.log(self.net.classes)
+        if huge and self.lost + 1 >= min(LOST, max(3, self.steps // 2)):
+            raise RobnetError(self.explode(numbers.loss, eps))
         with held_back():
             self.optimiser.step()
             self.step += 1
+            self.lost = self.lost + 1 if huge else 0
             self.sums = {name: self.sums.get(name, 0.0) + value for name, value in numbers.sums.items()}
             if setting.phase.robust:
                 self.active[index] = figures.active
@@ -154,6 +168,8 @@ class Run:
                 self.history.selected, self.best = self.epoch, best
             self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
             self.loader_state = self.loader.get_state()
+        if not self.lost:
+            self.good = copy.deepcopy(self.state())
 
     def explain_divergence(self, total: float, eps: float, lr: float) -> str:
         kept = (
@@ -163,6 +179,22 @@ class Run:
             f"training diverged in epoch {self.epoch + 1}, step {self.step + 1}: the loss is {total}"
             f"{'' if not math.isfinite(total) else ' and its gradient is not finite'} (eps {eps:.4g})\n"
             f"  remedy   a learning rate below {lr:g}, a smaller alpha, or a longer ramp{kept}"
+        )
+
+    def explode(self, total: float, eps: float) -> str:
+        """Go back to the last good state, in memory and on disk, and say what happened."""
+        steps, at = self.lost + 1, f"epoch {self.epoch + 1}, step {self.step + 1}"
+        with held_back():
+            self.restore(self.good)
+        ranks.by_leader(self.save)
+        where = "before training" if not self.epoch + self.step else f"after epoch {self.epoch}"
+        kept = f", and in {self.checkpoint}" if self.checkpoint else ""
+        return (
+            f"training exploded: for {steps} steps, up to {at}, the loss was more than {HUGE:g} times that of "
+            f"guessing, and now it is {total:.2g} (eps {eps:.4g})\n"
+            "  reason   the bounds say nothing about the network: lowering them costs accuracy and proves nothing\n"
+            "  remedy   smaller parts of the box, with symbols (docs/training.md, deep networks), or a smaller eps\n"
+            f"  the weights are again those {where}{kept}"
         )
 
     def roll_back(self) -> None:
@@ -190,6 +222,7 @@ class Run:
             "epoch": self.epoch,
             "step": self.step,
             "sums": self.sums,
+            "lost": self.lost,
             "active": self.active,
             "history": self.history.epochs,
             "selected": self.history.selected,
@@ -199,12 +232,16 @@ class Run:
     def load(self, state: dict[str, Any]) -> None:
         assert self.checkpoint is not None
         checkpoints.check_same_run(self.checkpoint, state["settings"], self.settings)
+        self.restore(state)
+
+    def restore(self, state: dict[str, Any]) -> None:
         self.net.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         checkpoints.set_random_state(state["random"], self.device)
         threads.restore(state["threads"])
         self.loader_state = state["loader"]
         self.epoch, self.step, self.sums = state["epoch"], state["step"], state["sums"]
+        self.lost = state["lost"]
         self.active = state["active"].to(self.device)
         self.history = History(state["history"], state["selected"])
         self.best = state["best"]

@@ -11,7 +11,7 @@ from robnet_fx.errors import RobnetError, UsageError
 from robnet_fx.machine import ranks
 from robnet_fx.machine.files import write_atomically
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, MODEL = "checkpoint.pt", "model.onnx"
 
 
 def create(parent: Path, name: str) -> Path:

@@ -14,6 +14,7 @@ from robnet_fx.frontend.onnx.load import load_for
 from robnet_fx.frontend.onnx.metadata import FLAT, normalisation_metadata
 from robnet_fx.interchange.network import Way, write_onnx
 from robnet_fx.machine import ranks
+from robnet_fx.machine.files import write_atomically
 from robnet_fx.opening.opened import Opened
 from robnet_fx.problem import Problem
 
@@ -57,3 +58,13 @@ def write(opened: Opened, net: BoundedModel, target: Path, metadata: Mapping[str
 def read_back(opened: Opened, target: Path, problem: Problem, method: str, symbols: Symbols = 0) -> BoundedModel:
     """What was written, compiled with the bounds that judge it."""
     return opened.bound_another(load_for(target, opened.layout.taken, opened.asked), problem, method, symbols)
+
+
+def publish(written: Path, target: Path) -> None:
+    """Copy what was written to where it was asked for, whole or not at all. Raises `RobnetError`."""
+
+    def copy() -> None:
+        with write_atomically(target) as file:
+            file.write(written.read_bytes())
+
+    ranks.by_leader(copy)

@@ -25,6 +25,11 @@ class Score:
     attacked: float
     one_box: float
 
+    def better_than(self, other: Score) -> bool:
+        """More is certified; among equals more is right; among those one box certifies more. All else is no gain: who
+        gives up accuracy has to prove something for it."""
+        return (self.certified, self.clean, self.one_box) > (other.certified, other.clean, other.one_box)
+
 
 def measure(
     net: BoundedModel,

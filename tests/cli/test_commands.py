@@ -79,7 +79,16 @@ def test_robustify_then_certify_repeats_the_number(run, model):
     assert result["model_sha256"] == {"before": sha256_of_file(model), "after": sha256_of_file(written)}
     written_there = {path.name for path in folder.iterdir()}
     assert written_there == {
-        *("arguments.json", "metrics.json", "checkpoint.pt", "certificate.json", "page.json", "bounds.py", "weights.pt")
+        *(
+            "arguments.json",
+            "metrics.json",
+            "checkpoint.pt",
+            "certificate.json",
+            "page.json",
+            "bounds.py",
+            "weights.pt",
+        ),
+        "model.onnx",
     }
     assert load_onnx(written).metadata["robnet_fx.data"] == "digits"
 

@@ -106,7 +106,8 @@ def test_the_whole_job(job, model, tmp_path):
     assert [str(x) for x in (*before.input, *before.output)] == [str(x) for x in (*after.input, *after.output)]
 
     names = {"arguments.json", "bounds.py", "certificate.json", "checkpoint.pt", "metrics.json", "weights.pt"}
-    assert {p.name for p in result.run.iterdir()} == names
+    assert {p.name for p in result.run.iterdir()} == names | {"model.onnx"}
+    assert result.better and (result.run / "model.onnx").read_bytes() == result.out.read_bytes()
     arguments = json.loads((result.run / "arguments.json").read_text())
     assert (arguments["eps"], arguments["seed"], arguments["data"]) == (0.6, 0, "some digits")
     assert arguments["box"]["radius"] == [0.6, 0.6 / 15, 0.6 / 15, 0.6 / 15]
@@ -132,6 +133,16 @@ def test_a_run_directory_is_never_written_over_and_a_run_repeats_itself(job, tmp
     assert content == {p.name: p.read_bytes() for p in first.run.iterdir()}
     assert second.out.read_bytes() == weights
     assert (second.before, second.after) == (first.before, first.after)
+
+
+def test_what_is_no_better_stays_in_the_run(job, tmp_path):
+    target = tmp_path / "result.onnx"
+    target.write_bytes(b"that of another run")
+    result = job(epochs=1, lr=1e-9, limit=40, test_limit=5, out=target)  # which leaves all as it was
+    assert not result.better and result.before == result.after
+    assert target.read_bytes() == b"that of another run"
+    assert result.out == result.run / "model.onnx" and load_onnx(result.out)
+    assert json.loads((result.run / "metrics.json").read_text())["better"] is False
 
 
 class Stop:
@@ -289,7 +300,7 @@ def test_a_model_that_is_open_is_not_opened_again(model, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "open_model", None)
     training = Training(epochs=1, test_limit=5)
     result = module.robustify_opened(found, Problem(FIELD), training, runs=tmp_path / "runs", limits=FEW)
-    assert result.out == tmp_path / "net.robust.onnx" and result.net.model is found.model
+    assert result.net.model is found.model
 
 
 def test_pretraining_starts_from_nothing(job, tmp_path):
@@ -336,7 +347,7 @@ def test_a_full_disk_leaves_no_half_written_model(job, tmp_path, monkeypatch):
     original = os.fsync
 
     def full(handle):
-        if "robust.onnx" in os.readlink(f"/proc/self/fd/{handle}"):
+        if ".onnx" in os.readlink(f"/proc/self/fd/{handle}"):
             raise OSError(errno.ENOSPC, "No space left on device")
         original(handle)
 
@@ -346,6 +357,7 @@ def test_a_full_disk_leaves_no_half_written_model(job, tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.onnx", "runs"]
     monkeypatch.undo()
     run = tmp_path / "runs" / "net.robust-1"
+    assert not [*run.glob("*.onnx")]
     assert job(epochs=1, test_limit=10, resume=run).run == run
 
 
