@@ -30,7 +30,7 @@ demo: export OMP_NUM_THREADS = 1
 demo: $(INSTALLED)
 	mkdir -p $(DEMO)
 	$(BIN)/robnet-fx zoo export digits $(DEMO)/digits.onnx
-	$(BIN)/robnet-fx robustify $(DEMO)/digits.onnx --order 3 --eps 120 --epochs 20 --runs $(DEMO)/runs
+	$(BIN)/robnet-fx robustify $(DEMO)/digits.onnx --order 3 --eps 120 --epochs 10 --runs $(DEMO)/runs
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
