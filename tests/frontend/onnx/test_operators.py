@@ -156,6 +156,8 @@ BY_HAND = {  # nodes, constants, opset
         {"s": ints(-1), "e": ints(-(2**31)), "a": ints(3), "t": ints(-3)},
         13,
     ),
+    "running sum": (node("CumSum", "a"), {"a": np.array(2, np.int64)}, 14),
+    "running sum of those before, from the end": (node("CumSum", "a", exclusive=1, reverse=1), {"a": ints(-1)}, 11),
     "uneven average, padding not counted": (
         node("AveragePool", kernel_shape=[3, 2], pads=[1, 0, 0, 1], strides=[2, 1]), {}, 11
     ),
@@ -226,9 +228,10 @@ def test_operators_by_hand(tmp_path, name):
     [
         (node("Slice", "s", "e"), {"s": ints(1), "e": ints(3)}, "along the batch"),
         (node("ReduceSum", "a"), {"a": ints(0)}, "along the batch"),
+        (node("CumSum", "a"), {"a": ints(0)}, "along the batch"),
         (node("Cast", to=7), {}, "a cast to INT64"),
     ],
-    ids=["slice", "sum", "cast"],
+    ids=["slice", "sum", "running sum", "cast"],
 )
 def test_refusals(tmp_path, nodes, constants, reason):
     with pytest.raises(UnsupportedError, match=rf"1 node\(s\) cannot be converted to PyTorch\n.*{reason}"):

@@ -149,6 +149,21 @@ def expand(node: Node) -> nn.Module:
     return Apply(torch.Tensor.expand, dims)
 
 
+@instead("CumSum")
+def running_sum(node: Node) -> nn.Module:
+    """Along a known axis. onnx2torch reads it from a tensor while it runs."""
+    axis = (node.integers(1, "axis") or [0])[0] % len(node.shape())
+    node.not_the_batch(axis)
+    return Apply(_summed, axis, bool(node.attribute("exclusive", 0)), bool(node.attribute("reverse", 0)))
+
+
+def _summed(x: Tensor, axis: int, exclusive: bool, backwards: bool) -> Tensor:
+    given = x.flip(axis) if backwards else x
+    sums = given.cumsum(axis)
+    sums = sums - given if exclusive else sums
+    return sums.flip(axis) if backwards else sums
+
+
 @instead("Slice")
 def slicing(node: Node) -> nn.Module:
     """onnx2torch takes tensors, and its form with attributes fails. Negative steps walk backwards."""
