@@ -16,12 +16,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from robnet_fx.machine.progress import Task
+from robnet_fx.machine.progress import SILENT, Task
 from robnet_fx.report.console import say
 
 
 class Bars:
-    """One bar a task, with its latest figures beside it; a task opened inside another is drawn below it."""
+    """One bar a task, with its latest figures beside it; a task opened inside another is drawn below it, and one of no
+    steps not at all."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -30,6 +31,10 @@ class Bars:
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Task]:
         """See `robnet_fx.machine.progress.Progress`."""
+        if not total:
+            with SILENT.task(name, total) as nothing:
+                yield nothing
+            return
         if self._live is not None:
             yield _Bar(self._live, name, total)
             return

@@ -93,9 +93,12 @@ def test_bars_show_figures_and_may_be_nested():
         outer.advance(2, loss=0.5)
     with bars.task("attacking", 1) as task:
         task.advance()
+    with bars.task("splitting", 0) as nothing:
+        nothing.advance(0, certified=1.0)
     text = console.file.getvalue()
     for part in ("training", "4/4", "loss 0.500", "epoch 1/2", "certifying", "attacking"):
         assert part in text
+    assert "splitting" not in text
 
 
 def test_a_bar_closes_when_the_work_fails():
