@@ -41,7 +41,7 @@ def objective_named(said: str) -> Objective:
 
 def default_objective(transform: Transform) -> str:
     """What `robustify` trains on where nothing is said: "cc:cuts=8", which left ten points more of DM-Small's images
-    right and twelve more certified than the paper's loss (docs/training.md). Where the coefficients are too many for
+    right and eleven more certified than the paper's loss (docs/training.md). Where the coefficients are too many for
     SSIP, as of noise, it is "equation-6", the paper's: a cut of one among thousands makes no smaller box."""
     return "cc:cuts=8" if transform.fits_ssip else "equation-6"
 
