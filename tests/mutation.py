@@ -41,6 +41,7 @@ _WINDOWS = "tests/frontend/batch_axis/test_windows.py"
 _MERGED = "tests/frontend/batch_axis/test_merged.py"
 _SOFTMAX = "tests/rules/test_softmax.py"
 _LOGSUMEXP = "tests/rules/test_logsumexp.py"
+_SYMBOLS = "tests/bounds/test_symbols.py"
 _SLOPES = "tests/rules/test_slopes.py"
 
 
@@ -56,6 +57,11 @@ SUITES: dict[str, list[list[str]]] = {
     "algebra/convolution.py": [["tests/algebra/test_convolution.py"]],
     "algebra/room.py": [["tests/algebra/test_room.py"]],
     "algebra/domains.py": [["tests/algebra/test_domains.py"]],
+    "algebra/corners.py": [["tests/bounds/test_corners.py", "-k", "corner or course"]],
+    "algebra/makeup.py": [["tests/algebra/test_makeup.py"]],
+    "algebra/mixture.py": [["tests/algebra/test_mixture.py"]],
+    "algebra/symbols.py": [[f"tests/algebra/test_{name}.py"] for name in ("put", "symbols", "exchange")] + [[_SYMBOLS]],
+    "bounds/emit.py": [["tests/bounds/test_golden.py"], [_SYMBOLS]],
     "perturbations/bias_field.py": [
         ["tests/perturbations/test_field.py", "-k", word] for word in ("exact", "box or monomials", "")
     ],

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from torch import Tensor, atleast_2d, cat, eye, maximum, minimum, where
+from torch import Tensor, atleast_2d, cat, eye, maximum, minimum
 
 from robnet_fx.algebra import kernels
 
@@ -127,13 +127,6 @@ def add_symbolic(a: Symbolic, b: Symbolic) -> Symbolic:
 def upper_by_symbolic(x: Symbolic) -> Tensor:
     """The largest value over the unit box."""
     return concretise(x).upper
-
-
-def better(a: Form, b: Form, center: Tensor, radius: Tensor) -> Form:
-    """Of two forms of the same rows over the coefficients, row by row the one with the lower bound over the box."""
-    first, second = (upper_over_box(form, center, radius) for form in (a, b))
-    keep = (first <= second) | second.isnan()
-    return Form(where(keep.unsqueeze(2), a.coef, b.coef), where(keep, a.const, b.const))
 
 
 def two_sided(spec: Tensor) -> Tensor:

@@ -99,6 +99,15 @@ def test_a_column_that_no_value_needs_is_free():
     assert torch.equal(after.live[0].coef, y.coef) and after.live[0].slack.equal(y.slack)
 
 
+def test_what_is_in_use_stays_where_memory_holds_less_by_now():
+    """With fewer columns allowed than a sample uses already, none is dropped, for that would lose its error."""
+    x, y = made(12, 6, (4,)), made(13, 6, (3,))
+    after = born(x, torch.tensor([6, 2, 4]), 3, 2, (y,))
+    for before, behind in ((x, after.value), (y, after.live[0])):
+        assert behind.coef.shape == before.coef.shape
+        torch.testing.assert_close(tuple(concretise(behind)), tuple(concretise(before)))
+
+
 def test_infinite_columns_and_errors_stay():
     x = made(9, 4, (3,), scale=1e-3)
     x.coef[0, 2, 1], x.slack[1, 2], x.coef[2, 3] = torch.inf, torch.inf, torch.nan

@@ -101,7 +101,7 @@ def row(net: BoundedModel, pixels: Tensor, labels: Tensor, options: argparse.Nam
     times, dtype = torch.tensor(seconds), str(net.center.dtype).removeprefix("torch.")
     return (
         f"{dtype} eps {255 * net.eps:g} part {number} of {options.parts} {net.method} {net.symbols}: "
-        f"ratio {mean:.3g} / {geometric:.3g}, {times.mean():.3g} s (at most {times.max():.3g}), certified {certified} "
+        f"ratio {mean:.4g} / {geometric:.3g}, {times.mean():.3g} s (at most {times.max():.3g}), certified {certified} "
         f"of {right}, load {os.getloadavg()[0]:.1f}; {' '.join(f'{ratio:.3g}' for ratio in ratios[:10])}"
     )
 
