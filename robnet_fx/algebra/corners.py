@@ -29,6 +29,8 @@ def corner(x: Symbolic, dimensions: int) -> Tensor:
 
 
 def at(x: Symbolic, corners: Tensor) -> Tensor:
-    """`[B, K, *S]`: a value's course at each of the corners `[B, K, D]`."""
-    moved = corners @ kernels.flat(x.coef, 2)
-    return moved.reshape(*moved.shape[:2], *x.const.shape[1:]) + x.const.unsqueeze(1)
+    """`[B, K, *S]`: a value's course at each of the corners `[B, K, D]`, in the order of memory of its columns."""
+    order = kernels.as_stored(x.coef)
+    stored = x.coef.permute(order)
+    moved = (corners @ kernels.flat(stored, 2)).reshape(*corners.shape[:2], *stored.shape[2:])
+    return moved.permute([order.index(axis) for axis in range(len(order))]) + x.const.unsqueeze(1)

@@ -1,6 +1,6 @@
 """Two forms that lie above the same rows: every mixture of them does too, and one of these is lowest over the box.
 
-Over the box a mixture `w a + (1 - w) b`, w in [0, 1], is at most `const + g . center + |g| . radius` of itself, which is
+Over the box a mixture `w a + (1 - w) b`, w in [0, 1], is at most `const + g . center + |g| . radius` of itself. That is
 convex in w and linear between the places where a coefficient of g changes its sign. So the least value lies at 0, at 1,
 or at the first of these places from which on it rises.
 """
@@ -14,8 +14,8 @@ from robnet_fx.algebra.domains import Form, upper_over_box
 
 
 def mixed(a: Form, b: Form, center: Tensor, radius: Tensor) -> Form:
-    """Of all mixtures of two forms of the same rows over the coefficients, row by row the one with the lowest bound over
-    the box; of a form whose bound is no number nothing is taken. Differentiable."""
+    """Of all mixtures of two forms of the same rows over the coefficients, row by row the one with the lowest bound
+    over the box; of a form whose bound is no number nothing is taken. Differentiable."""
     first, second = (upper_over_box(form, center, radius) for form in (a, b))
     better = ((first <= second) | second.isnan()).to(first.dtype)
     w = torch.where(first.isfinite() & second.isfinite(), weight(a, b, center, radius), better).unsqueeze(2)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from robnet_fx.algebra import kernels
-from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic, fold
+from robnet_fx.algebra.domains import Form, InputShape, Interval, Symbolic
 from robnet_fx.rules.registry import Rule
-from robnet_fx.rules.relaxation import Relaxation, Slopes, through
+from robnet_fx.rules.relaxation import Relaxation, Slopes, through, through_rows
 
 
 def elementwise(name: str, relaxation: Relaxation) -> Rule:
@@ -36,10 +36,6 @@ def elementwise(name: str, relaxation: Relaxation) -> Rule:
     ) -> Form:
         if at is None or relaxation.at is None:
             return through(form, relaxation.enclosure(pre, *args, slopes=slopes, **kwargs))
-        each = Interval(*(fold(end.unsqueeze(1).expand_as(at)) for end in pre))  # rows as samples, each with its lines
-        lines = relaxation.enclosure(each, *args, slopes=relaxation.at(each, fold(at), *args, **kwargs), **kwargs)
-        rows = Form(form.coef.expand_as(at), form.const.expand(at.shape[:2]))
-        coef, const = through(Form(*(fold(part).unsqueeze(1) for part in rows)), lines)
-        return Form(coef.reshape(at.shape), const.reshape(at.shape[:2]))
+        return through_rows(form, relaxation.at(pre, at, *args, **kwargs))
 
     return Rule(name, ibp, ssip, rsip, "elementwise", relaxation=relaxation)

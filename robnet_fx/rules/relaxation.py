@@ -55,8 +55,8 @@ class Relaxation:
 
     `reach` is the interval of f over `pre`, `band` the parallel enclosure SSIP uses, `lines` the enclosure RSIP uses
     (default: the band's two edges), and `unstable` marks the units whose `pre` is worth tightening.
-    `at(pre, point, *the other arguments)` are the slopes of the lines that are tightest at a point `[B, *S]`, for those
-    whose lines can be chosen so.
+    `at(pre, point, *the other arguments)` are the lines, each `[B, 1 or K, *S]`, that are tightest at the points of K
+    rows, `[B, K, *S]`, for those whose lines can be chosen so.
     `offsets(pre, slope, *the other arguments)` is the interval of f(x) - slope * x for any slope: its ends are the
     offsets of the tightest lines of that slope (default: of lines that hold, from the band).
     """
@@ -66,7 +66,7 @@ class Relaxation:
     lines: Callable[..., Lines] | None = None
     unstable: Callable[..., Tensor] = every_unit
     offsets: Callable[..., Interval] | None = None
-    at: Callable[..., Slopes] | None = None
+    at: Callable[..., Lines] | None = None
 
     def enclosure(self, pre: Interval, *args: Any, slopes: Slopes | None = None, **kwargs: Any) -> Lines:
         """The lines RSIP uses, or the tightest ones of slopes from outside."""
@@ -90,6 +90,23 @@ def through(form: Form, lines: Lines) -> Form:
     """A form over f(x) as a form over x: positive coefficients take the upper line, negative ones the lower."""
     coef, const = kernels.choose(form.coef, *lines)
     return Form(coef, form.const + const)
+
+
+def through_rows(form: Form, lines: Lines) -> Form:
+    """`through`, with lines `[B, 1 or K, *S]` of each row."""
+    up = form.coef.relu()
+    down = form.coef - up
+    const = form.const + _over_rows(up, lines.upper_offset)
+    if lines.lower_offset is not None:
+        const = const + _over_rows(down, lines.lower_offset)
+    return Form(torch.addcmul(up * lines.upper_slope, down, lines.lower_slope), const)
+
+
+def _over_rows(coef: Tensor, value: Tensor) -> Tensor:
+    """`<coef [B, K, *S], value [B, 1 or K, *S]> -> [B, K]`."""
+    if value.shape[1] == 1:
+        return kernels.contract(coef, value.squeeze(1))
+    return kernels.flat(coef * value, 2).sum(2)
 
 
 def monotone(f: Callable[..., Tensor]) -> Callable[..., Interval]:

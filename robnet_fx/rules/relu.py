@@ -9,7 +9,7 @@ from robnet_fx.algebra import kernels
 from robnet_fx.algebra.domains import Interval
 from robnet_fx.rules.elementwise import elementwise
 from robnet_fx.rules.registry import register
-from robnet_fx.rules.relaxation import Band, Lines, Relaxation, Slopes, monotone, spread
+from robnet_fx.rules.relaxation import Band, Lines, Relaxation, monotone, spread
 
 aten = torch.ops.aten
 
@@ -38,10 +38,12 @@ def offsets(pre: Interval, slope: Tensor) -> Interval:
     return spread(torch.relu, pre, slope, [torch.zeros_like(slope)])
 
 
-def at(pre: Interval, point: Tensor) -> Slopes:
+def at(pre: Interval, point: Tensor) -> Lines:
     """The upper chord, and from below 0 or x, whichever is higher at the point."""
-    chord, _ = kernels.chord(*pre)
-    return Slopes(torch.where(unstable(pre), (point > 0).to(chord.dtype), chord), chord)
+    chord, offset = kernels.chord(*pre)
+    turn = torch.where(pre.lower >= 0, -torch.inf, torch.where(pre.upper > 0, 0.0, torch.inf))
+    on = point > turn.unsqueeze(1)
+    return Lines(on.to(chord.dtype), None, chord.unsqueeze(1), offset.unsqueeze(1))
 
 
 RELU = Relaxation(monotone(torch.relu), band, lines, unstable, offsets, at)
