@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ from robnet_fx.verify.ascent import RESTARTS, STEPS, ascend, starting_points
 from robnet_fx.verify.convert import in_dtype
 from robnet_fx.verify.parts import Part
 from robnet_fx.verify.question import Question
-from robnet_fx.verify.search import Level, Limits, Sample, Search, Task
+from robnet_fx.verify.sample import Sample, Task
+from robnet_fx.verify.search import Level, Limits, Search
 
 ANSWERS = ("certified", "falsified", "unknown")
 AROUND = "larger box"  # how an answer came that a box around this one has
@@ -197,7 +199,8 @@ class _Work:
         """Climb towards counterexamples, from the middle of the box and some other points."""
         starts = starting_points(self.box.center.shape[1], RESTARTS, 0).to(self.net.center)
         left = self.open()
-        together = min(_CLIMBING, _fitting(self.levels[0].net))  # its bounds hold more of a sample than a gradient does
+        # Bounds hold more of a sample than a gradient does.
+        together = min(_CLIMBING, _fitting(self.net, self.net.method, 0))
         with self.progress.task("attacking", len(left)) as task:
             for part in batches(len(left), together):
                 index, start = left[part], time.perf_counter()
@@ -253,26 +256,30 @@ class _Work:
 
 
 def levels(net: BoundedModel, exact: BoundedModel) -> list[Level]:
-    """The net's method without symbols, and the net as it is, where that is something else."""
+    """The net's method without symbols; the net as it is, where that is something else; and where that keeps symbols,
+    full RSIP on what these bound, which tightens every value unit by unit, if memory holds it."""
     cheap = "rsip-ssip" if net.method == "rsip" else net.method
     wanted: list[tuple[str, Symbols]] = [(cheap, 0)]
     if (net.method, net.symbols) != wanted[0]:
         wanted.append((net.method, net.symbols))
+    dearest, available = of_verdicts(net.perturbed, net.symbols, "rsip"), available_memory(net.center.device)
+    if net.method == "rsip-ssip" and net.symbols and dearest.fits(available):
+        wanted.append(("rsip", net.symbols))
     levels = []
     for method, symbols in wanted:
-        own = _by(net, method, symbols)
+        make = partial(_by, method=method, symbols=symbols)
         often = of_verdicts(net.perturbed, _OFTEN if symbols == "all" else min(symbols, _OFTEN), method)
         most = 1024 if net.center.is_cuda else min(64, _AT_ONCE // often.image)
-        batch = max(1, min(_fitting(own), most))
-        levels.append(Level(own, own if net is exact else _by(exact, method, symbols), batch))
+        batch = max(1, min(_fitting(net, method, symbols), most))
+        levels.append(Level(make, net, exact, batch, dear=method == "rsip" != net.method))
     return levels
 
 
-def _fitting(net: BoundedModel) -> int:
+def _fitting(net: BoundedModel, method: str, symbols: Symbols) -> int:
     """How many samples memory holds at once, at least 1. `UsageError` where that is more than is allowed."""
-    memory, allowed = of_verdicts(net.perturbed, net.symbols, net.method), allowed_memory()
+    memory, allowed = of_verdicts(net.perturbed, symbols, method), allowed_memory()
     if allowed is not None and not memory.fits(allowed):
-        kept = f" with {net.symbols} symbols" if net.symbols else ""
+        kept = f" with {symbols} symbols" if symbols else ""
         least = bytes_text(memory.least())
         raise UsageError(f"--memory is too little for the bounds of one image{kept}: they take some {least}")
     return max(1, memory.fits(available_memory(net.center.device)))

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,11 +30,9 @@ from robnet_fx.machine.memory import allowed_memory
 from robnet_fx.perturbations.base import Box
 from robnet_fx.verify.parts import Node, Part, boxes
 from robnet_fx.verify.question import Question
+from robnet_fx.verify.sample import Sample, Task, halvings, learn, pays
 
 ROUND = 16  # parts of a sample that are worked at once
-_GAIN = 4.0  # what a bound's rise is divided by where a part is halved, as a rule
-_MOST_HALVINGS = 4  # at once
-_WORTH = 1 / 8  # the share of parts that a cheap level must prove to be tried before the next one
 _SMALLEST = 2.0**-40  # of a coefficient's width: what is not proved there never will be
 
 
@@ -46,54 +45,32 @@ class Limits:
     boxes: int | None = None
 
 
-@dataclass(frozen=True)
 class Level:
-    """A net that bounds parts, the one that has to agree, and how many parts each takes at once."""
+    """A net that bounds parts, the one that has to agree, and how many parts each takes at once.
 
-    net: BoundedModel
-    exact: BoundedModel
-    batch: int
-
-
-@dataclass(eq=False)
-class Sample:
-    """What is known of one sample: its tree, the parts that are open, and what it has cost.
-
-    `margin` is the largest bound that the question's worst row had on the last round's parts, `point [D]` the
-    coefficients of a counterexample, `proved` the share of the box that is proved.
+    `make` gives the bounds of this level of a net; they are made when first needed. `dear`: only where it pays.
     """
 
-    index: int
-    root: Node = field(default_factory=Node)
-    open: list[Task] = field(default_factory=list)
-    failed: list[Task] = field(default_factory=list)
-    waiting: int = 0
-    boxes: int = 0
-    seconds: float = 0.0
-    proved: float = 0.0
-    margin: float = math.nan
-    point: Tensor | None = None
-    why: str = ""
-    tried: Counter[int] = field(default_factory=Counter)  # by level, and below
-    succeeded: Counter[int] = field(default_factory=Counter)
+    def __init__(
+        self,
+        make: Callable[[BoundedModel], BoundedModel],
+        net: BoundedModel,
+        exact: BoundedModel,
+        batch: int,
+        dear: bool = False,
+    ) -> None:
+        self._make, self._net, self._exact = make, net, exact
+        self.batch, self.dear = batch, dear
 
-    @property
-    def proved_all(self) -> bool:
-        """Whether every part is proved."""
-        return self.point is None and self.root.proved()
+    @cached_property
+    def net(self) -> BoundedModel:
+        """What searches."""
+        return self._make(self._net)
 
-
-@dataclass(eq=False)
-class Task:
-    """A part of a sample's box, the level that it is at, and whether that level's own net has proved it already."""
-
-    sample: Sample
-    part: Part
-    node: Node
-    level: int = 0
-    exact: bool = False
-    upper: float = math.inf
-    ratio: float = math.inf
+    @cached_property
+    def exact(self) -> BoundedModel:
+        """What has to agree."""
+        return self.net if self._net is self._exact else self._make(self._exact)
 
 
 class Search:
@@ -140,6 +117,7 @@ class Search:
     def _go_on(self, sample: Sample, finished: Callable[[Sample], None]) -> bool:
         """Begin the next round of a sample that waits for nothing; whether it is finished instead."""
         if sample.point is None and not sample.why:
+            learn(sample)
             for task in sample.failed:
                 self._split(task)
             sample.failed = []
@@ -151,36 +129,48 @@ class Search:
         sample.open.sort(key=lambda task: task.upper)  # the worst last, where a counterexample is likeliest
         chosen = sample.open[-ROUND:]
         del sample.open[-ROUND:]
-        sample.waiting = len(chosen)
-        sample.boxes += len(chosen)
+        sample.begin(chosen)
         for task in chosen:
             self._enter(task, task.level)
         return False
 
+    def _late(self, sample: Sample) -> bool:
+        return self.limits.seconds is not None and sample.seconds >= self.limits.seconds
+
     def _used_up(self, sample: Sample) -> str:
-        if self.limits.seconds is not None and sample.seconds >= self.limits.seconds:
+        if self._late(sample):
             return "time"
         return "boxes" if self.limits.boxes is not None and sample.boxes >= self.limits.boxes else ""
 
     def _enter(self, task: Task, level: int) -> None:
-        """Have a part bounded at a level, or at the next one where this has proved too little to be worth its time."""
+        """Have a part bounded at a level, or at the next one where this has proved too little to be worth its time;
+        by the exact net where the other one's word has mostly been a proof."""
         sample = task.sample
-        while level < len(self.levels) - 1 and sample.succeeded[level] + 1 < _WORTH * sample.tried[level]:
+        while level in sample.idle and (self._usual(level + 1) or level + 1 in sample.sure):
             level += 1
-        task.level, task.exact = level, False
-        self.queues[level, False].append(task)
+        task.level, task.exact = level, level in sample.sure
+        self.queues[level, task.exact].append(task)
+
+    def _usual(self, level: int) -> bool:
+        """Whether there is a level of this number, for every part."""
+        return level < len(self.levels) and not self.levels[level].dear
 
     def _work(self, level: int, exact: bool) -> list[Sample]:
-        """Bound a batch of parts at a level, and return the samples that now wait for nothing."""
+        """Bound a batch of parts at a level, and return the samples that now wait for nothing. Parts of a sample whose
+        time is up stay open."""
         own, queue = self.levels[level], self.queues[level, exact]
         tasks = [queue.popleft() for _ in range(min(len(queue), own.batch))]
-        start = time.perf_counter()
-        (self._confirm if exact else self._bound)(tasks, own)
-        share = (time.perf_counter() - start) / len(tasks)
-        for task in tasks:
-            task.sample.seconds += share
-        if allowed_memory() is not None:
-            give_back_freed_memory()
+        late = {task for task in tasks if self._late(task.sample)}
+        for task in late:
+            task.sample.put_back(task)
+        if in_time := [task for task in tasks if task not in late]:
+            start = time.perf_counter()
+            self._bound(in_time, own.exact if exact else own.net)
+            share = (time.perf_counter() - start) / len(in_time)
+            for task in in_time:
+                task.sample.seconds += share
+            if allowed_memory() is not None:
+                give_back_freed_memory()
         return [sample for sample in dict.fromkeys(task.sample for task in tasks) if not sample.waiting]
 
     def _of(self, tasks: Sequence[Task]) -> tuple[Tensor, Question, Box]:
@@ -194,9 +184,10 @@ class Search:
         """The whole boxes of samples."""
         return Box(self.box.center[index], self.box.radius[index])
 
-    def _bound(self, tasks: Sequence[Task], level: Level) -> None:
-        """Bound parts by a level's own net; what is not proved learns where its worst row leads."""
-        net, (images, question, box) = level.net, self._of(tasks)
+    def _bound(self, tasks: Sequence[Task], net: BoundedModel) -> None:
+        """Bound parts that are at one level by its net or its exact one; what is not proved learns where its worst row
+        leads."""
+        images, question, box = self._of(tasks)
         asked, over = question.to(net.center), Box(*(end.to(net.center) for end in box))
         pictures = images.to(net.center)
         found = net.branch_rows(pictures, asked.rows, over)
@@ -210,29 +201,15 @@ class Search:
         if len(unproved):
             self._try([tasks[i] for i in unproved.tolist()], images[unproved], question[unproved], form[unproved])
         for task, upper, center, done in zip(tasks, worst.tolist(), middle.tolist(), proved.tolist(), strict=True):
-            sample = task.sample
-            sample.tried[task.level] += 1
-            if done:
-                sample.succeeded[task.level] += 1
-                self._proved(task, upper) if level.exact is net else self._to_confirm(task)
-                continue
-            task.upper = upper
-            task.ratio = (upper - center) / abs(center) if center < 0 else math.inf
-            self._not_proved(task)
-
-    def _to_confirm(self, task: Task) -> None:
-        task.exact = True
-        self.queues[task.level, True].append(task)
-
-    def _confirm(self, tasks: Sequence[Task], level: Level) -> None:
-        """Bound parts that a level has proved once more, by the net whose word counts."""
-        images, question, box = self._of(tasks)
-        worst = question.worst(level.exact.upper_rows(images, question.rows, box) + question.offset)
-        for task, upper in zip(tasks, worst.tolist(), strict=True):
-            if math.isfinite(upper) and upper < 0:
+            task.count(done)
+            task.ratios[task.level] = (upper - center) / abs(center) if center < 0 else math.inf
+            if done and net is self.levels[task.level].exact:
                 self._proved(task, upper)
+            elif done:
+                task.exact = True
+                self.queues[task.level, True].append(task)
             else:
-                task.upper, task.ratio = upper, 1.0
+                task.upper = upper
                 self._not_proved(task)
 
     def _proved(self, task: Task, upper: float) -> None:
@@ -243,19 +220,22 @@ class Search:
 
     def _not_proved(self, task: Task) -> None:
         """To the next level, or to be halved at the end of the round."""
-        if task.level + 1 < len(self.levels):
-            self._enter(task, task.level + 1)
+        above = task.level + 1
+        if self._usual(above) or (above < len(self.levels) and pays(task)):
+            self._enter(task, above)
             return
         task.sample.failed.append(task)
         task.sample.waiting -= 1
 
     def _split(self, task: Task) -> None:
         """Halve a part, once or as often as its bound promises to be of use: it is not bounded in between."""
-        times = math.ceil(math.log(task.ratio, _GAIN)) if 1 < task.ratio < math.inf else 1
+        times = halvings(task, len(self.levels) - 1)
         left = [(task.part, task.node)]
-        for _ in range(max(1, min(times, _MOST_HALVINGS))):
+        for _ in range(times):
             left = [half for part, node in left for half in self._halved(task.sample, part, node)]
-        task.sample.open += [Task(task.sample, part, node, upper=task.upper) for part, node in left]
+        task.sample.open += [
+            Task(task.sample, part, node, upper=task.upper, before=task.ratios, halvings=times) for part, node in left
+        ]
 
     def _halved(self, sample: Sample, part: Part, node: Node) -> list[tuple[Part, Node]]:
         width = part.upper - part.lower
