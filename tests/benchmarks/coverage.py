@@ -4,9 +4,9 @@
 
 Random weights, batch-norm statistics of a batch of random pictures, float64, a first-order field at a tenth of a pixel
 level and at one, on one picture. *ratio* is the mean width of RSIP-SSIP's logit bounds over the range of the logits on
-sampled fields; where it is large the box is also cut in parts along its widest coefficient, the constant one. Each
-network has a process of its own, with a limit on its time and memory, and is measured once: what was found is kept
-beside the page, as JSON, and a later run goes on from there.
+sampled fields; where it is large the box is also cut in parts along its widest coefficient, at first the constant one.
+Each network has a process of its own, with a limit on its time and memory, and is measured once: what was found is kept
+beside the page, as JSON, and a later run goes on from there. Networks that are named go on where a limit ended them.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ SMOOTH = {
 }  # fmt: skip
 FAMILIES = PIECEWISE | SMOOTH  # with the size of their images, the cheapest first
 LEVELS, SYMBOLS = (0.1, 1.0), (0, "all")
-CUTS = (16, 64)  # parts of the box, beside SYMBOLS: with every error kept
+PARTS = 16  # of the box, to begin with, where it is cut
 SAMPLES, MOST = 32, 10.0
+NARROW = (MOST - 1) / 2  # the ratio of a part that is not halved: together such parts have one of at most MOST
 NOISE = (  # measured once, before symbols could make way for others
     "Earlier versions of this page used two images of white noise, and batch-norm statistics of 16 of them. On one",
     "such image the ratios with symbols at 0.1 were: squeezenet1_0 and 1_1 1.02, alexnet 1.02, resnet18 1.21,",
@@ -65,7 +66,7 @@ EARLIER = (  # measured in one box, before this page had parts of it
     "An earlier version of this page had, in one box, resnet50 at 1.7e23 (0.1, where memory did not hold all errors)",
     "and vgg11_bn at 28.4.",
 )
-SECONDS, MEMORY = 150, 9 * 2**30  # of a network: of processor time, and of addresses, in bytes
+SECONDS, MEMORY = 900, 13 * 2**30  # of a network: of processor time, and of addresses, in bytes
 
 
 def main() -> None:
@@ -74,23 +75,28 @@ def main() -> None:
     torch.set_num_threads(1)
     store = options.out.with_suffix(".json") if options.out else None
     rows = json.loads(store.read_text()) if store is not None and store.exists() else {}
-    for name in options.names or FAMILIES:
-        if name not in rows:
-            rows[name] = limited(name)
+    for name in options.names or [name for name in FAMILIES if name not in rows]:
+        if name not in rows or rows[name]["reason"]:
+            rows[name] = limited(name, rows.get(name, empty(name)))
             Console(stderr=True).print(rows[name])
         if store is not None:
             store.write_text(json.dumps(rows, indent=1))
         publish(document([rows[known] for known in FAMILIES if known in rows]), options.out)
 
 
-def limited(name: str) -> dict[str, Any]:
+def empty(name: str) -> dict[str, Any]:
+    """A row in which nothing has been measured."""
+    return {"name": name, "trace": False, "levels": [], "reason": ""}
+
+
+def limited(name: str, row: dict[str, Any]) -> dict[str, Any]:
     """One row, found by a process of its own within the limits; what it had found when it met one is kept."""
     process = multiprocessing.get_context("fork")
     ours, theirs = process.Pipe(duplex=False)
-    child = process.Process(target=examine, args=(name, theirs))
+    row = {**row, "reason": ""}
+    child = process.Process(target=examine, args=(name, row, theirs))
     child.start()
     theirs.close()
-    row: dict[str, Any] = {"name": name, "trace": False, "levels": [], "reason": ""}
     try:
         while True:
             row = ours.recv()
@@ -102,11 +108,10 @@ def limited(name: str) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def examine(name: str, result: Connection) -> None:
+def examine(name: str, row: dict[str, Any], result: Connection) -> None:
     """Sends the row of a network, again and again as it fills up."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
-    row: dict[str, Any] = {"name": name, "trace": False, "levels": [], "reason": ""}
     try:
         torch.manual_seed(0)
         model, size = build(name), FAMILIES[name]
@@ -114,9 +119,11 @@ def examine(name: str, result: Connection) -> None:
         image = pictures(2, size)
         canonical = trace(model, image)
         row["trace"] = True
-        for level in LEVELS:
-            measure(canonical, image[:1], level / 255, row, result)
-            if not best(row["levels"][-1]) <= MOST:
+        for number, level in enumerate(LEVELS):
+            row["levels"] += [{}] * (number == len(row["levels"]))
+            row["levels"][number] = dict(row["levels"][number])
+            measure(canonical, image[:1], level / 255, row, row["levels"][number], result)
+            if not best(row["levels"][number]) <= MOST:
                 break
     except (RobnetError, MemoryError, RuntimeError) as error:
         short = isinstance(error, MemoryError) or "allocate memory" in str(error)
@@ -125,54 +132,65 @@ def examine(name: str, result: Connection) -> None:
 
 
 def measure(
-    canonical: torch.fx.GraphModule, image: Tensor, eps: float, row: dict[str, Any], result: Connection
+    canonical: torch.fx.GraphModule,
+    image: Tensor,
+    eps: float,
+    row: dict[str, Any],
+    found: dict[str, Any],
+    result: Connection,
 ) -> None:
-    """The ratios at one eps, plain and with symbols, added to the row and sent."""
-    spec, found = torch.eye(10).unsqueeze(0), {}
+    """The ratios at one eps, plain, with symbols and of parts of the box, added to what the row has and sent."""
+    spec = torch.eye(10).unsqueeze(0)
     net = BoundedModel(canonical, Problem(BiasField(1, eps / 10)))
     near = reach(sampled(net, image))
     net.set_eps(eps)
     logits = sampled(net, image)
     found["linear"] = reach(logits) / (10 * near)
-    row["levels"].append(found)
-    runs = [*((str(symbols), symbols, 1) for symbols in SYMBOLS), *(("cut", "all", count) for count in CUTS)]
-    for kind, symbols, count in runs:
-        if count > 1 and best(found) <= MOST:
+    for kind, symbols in [*((str(symbols), symbols) for symbols in SYMBOLS), ("cut", "all")]:
+        if kind in found or (kind == "cut" and best(found) <= MOST):
             continue
         start = time.process_time()
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             bounded = BoundedModel(canonical, Problem(BiasField(1, eps)), symbols=symbols)
-            lower, upper = torch.full((1, 10), math.inf), torch.full((1, 10), -math.inf)
-            for box in parts(bounded, count):
-                low, high = evaluate(bounded.bounds, 1, image, spec, *box)
-                lower, upper = lower.minimum(low), upper.maximum(high)
-                ratio = float((upper - lower).mean()) / reach(logits)
-                if wide := count > 1 and not ratio <= MOST:
-                    break  # further parts only add to it
-        if wide:  # and no bounds of the whole box
-            found["wide"] = count
-            continue
+            lower, upper, count = torch.full((1, 10), math.inf), torch.full((1, 10), -math.inf), 0
+            left = parts(bounded, PARTS if kind == "cut" else 1)
+            while left:
+                center, radius = left.pop()
+                low, high = evaluate(bounded.bounds, 1, image, spec, center, radius)
+                if kind == "cut" and not float((high - low).mean()) <= NARROW * reach(logits):
+                    left += halves(center, radius)
+                    continue
+                lower, upper, count = lower.minimum(low), upper.maximum(high), count + 1
         slack = 1e-9 * (1 + logits.abs().amax())
         # A bound that is NaN or infinite claims nothing, so it is not unsound; it certifies nothing either.
-        found[kind] = {
+        run: dict[str, Any] = {
             "parts": count,
-            "ratio": ratio,
+            "ratio": float((upper - lower).mean()) / reach(logits),
             "seconds": round(time.process_time() - start, 1),
             "sound": not bool(((logits < lower - slack) | (logits > upper + slack)).any()),
             "short": next((str(each.message) for each in said if "memory held" in str(each.message)), ""),
         }
+        found[kind] = run
         result.send(row)
 
 
-def parts(net: BoundedModel, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+def parts(net: BoundedModel, count: int) -> list[tuple[Tensor, Tensor]]:
     """The box in so many parts along the constant coefficient, as graphs take boxes."""
-    radius = net.radius.clone()
+    radius, made = net.radius.clone(), []
     radius[0] /= count
     for number in range(count):
         center = net.center.clone()
         center[0] += (2 * number + 1 - count) * radius[0]
-        yield center.unsqueeze(0), radius.unsqueeze(0)
+        made.append((center.unsqueeze(0), radius.unsqueeze(0)))
+    return made
+
+
+def halves(center: Tensor, radius: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """A box cut in two along its widest coefficient."""
+    half = torch.zeros_like(radius)
+    half[0, radius.argmax()] = radius.amax() / 2
+    return [(center - half, radius - half), (center + half, radius - half)]
 
 
 def best(level: dict[str, Any]) -> float:
@@ -265,9 +283,9 @@ def document(rows: list[dict[str, Any]]) -> str:
         "",
         f"*ratio*: mean width of RSIP-SSIP's logit bounds over the range of the logits on {SAMPLES} sampled fields;",
         '*with symbols*: the same with `symbols="all"`, and *seconds* of processor time for it. *cut*: the same where',
-        f"that is above {MOST:g}, with the box in {' or '.join(map(str, CUTS))} parts along its constant coefficient,",
-        "which is fifteen times as wide as the others: a logit lies between the least and the greatest bound of all",
-        f"parts (> {MOST:g}: some parts are too wide already). *linear*: the sampled range over ten times that at a",
+        f"that is above {MOST:g}, with the box in parts, {PARTS} along its constant coefficient (fifteen times as wide as",
+        "the others), and halves of those along their widest one where a part is still too wide: a logit lies between",
+        "the least and the greatest bound of all parts. *linear*: the sampled range over ten times that at a",
         "tenth of the eps, 1 where the network is linear in the field; where it is far from 1, no line can be",
         f"tight. What is above {MOST:g} at 0.1 in both ways is not tried at 1. A network had {SECONDS} s and",
         f"{MEMORY >> 30} GiB of addresses.",
@@ -302,8 +320,6 @@ def document(rows: list[dict[str, Any]]) -> str:
             texts = ["" if figure is None else f"{figure:.3g}" for figure in figures]
             if cut:
                 texts[3] += f" in {cut['parts']}"
-            elif "wide" in level:
-                texts[3] = f"> {MOST:g} in {level['wide']}"
             cells += texts
         short = next((run["short"].partition(" from ")[0] for run in runs if run["short"]), "")
         reason = "; ".join(filter(None, (row["reason"], short.removeprefix('symbols="all": '))))
