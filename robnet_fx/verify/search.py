@@ -6,7 +6,7 @@ most: what is to be won are the errors of relaxations, in which the margin's own
 worst row is highest are tried as counterexamples. Levels search in the arithmetic of their nets; what they find proved
 counts when `exact` has bounded it too.
 
-What becomes of a sample follows from itself alone: its parts are worked in rounds of a fixed number, and batches hold
+What becomes of a sample follows from itself alone: its parts are worked in rounds of fixed numbers, and batches hold
 parts of many samples. So neither the batch nor the number of processes changes an answer, but for rounding.
 """
 
@@ -32,7 +32,8 @@ from robnet_fx.verify.parts import Node, Part, boxes
 from robnet_fx.verify.question import Question
 from robnet_fx.verify.sample import Sample, Task, halvings, learn, pays
 
-ROUND = 16  # parts of a sample that are worked at once
+ROUND = 16  # parts of a sample that are worked at once, at most
+_FIRST = 4  # in the first round after the whole box; each round may have twice as many as the one before
 _SMALLEST = 2.0**-40  # of a coefficient's width: what is not proved there never will be
 
 
@@ -127,8 +128,9 @@ class Search:
             finished(sample)
             return True
         sample.open.sort(key=lambda task: task.upper)  # the worst last, where a counterexample is likeliest
-        chosen = sample.open[-ROUND:]
-        del sample.open[-ROUND:]
+        size = min(ROUND, _FIRST * 2 ** max(0, sample.rounds - 1))  # what is learnt early is of most use
+        chosen = sample.open[-size:]
+        del sample.open[-size:]
         sample.begin(chosen)
         for task in chosen:
             self._enter(task, task.level)
