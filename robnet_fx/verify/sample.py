@@ -71,9 +71,9 @@ class Sample:
         self.rounds += 1
         self.boxes += len(chosen)
         self.on_trial = _TRIED if self.dear is None and self.rounds > _PATIENCE else 0
-        share = {level: (self.succeeded[level] + 1, count) for level, count in self.tried.items()}
-        self.idle = {level for level, (good, count) in share.items() if good < _WORTH * count}
-        self.sure = {level for level, (good, count) in share.items() if count >= _ENOUGH and good - 1 > count / 2}
+        tried = self.tried.items()
+        self.idle = {level for level, count in tried if self.succeeded[level] + 1 < _WORTH * count}
+        self.sure = {level for level, count in tried if self.succeeded[level] > count / 2 and count >= _ENOUGH}
 
     def put_back(self, task: Task) -> None:
         """Leave a part of the round open, as it is."""
@@ -123,12 +123,12 @@ def pays(task: Task) -> bool:
 
     What it does not prove it was bounded in vain for, so that wide parts are halved until they are within its reach."""
     sample, ratio = task.sample, task.ratios[task.level]
-    if not 1 < ratio < math.inf:
+    if not 1 < ratio < math.inf or 2 ** math.ceil(math.log(ratio) / sample.gain) <= _DEARER:
         return False
     if sample.dear is None:
         sample.on_trial -= math.log(ratio) < _REACH
         return sample.on_trial >= 0 and math.log(ratio) < _REACH
-    return math.log(ratio) < sample.dear and 2 ** math.ceil(math.log(ratio) / sample.gain) > _DEARER
+    return math.log(ratio) < sample.dear
 
 
 def learn(sample: Sample) -> None:

@@ -101,9 +101,11 @@ def test_few_parts_make_no_level_sure():
 
 
 def test_the_dearest_level_is_tried_on_a_few_parts_of_what_is_hard():
-    own = Sample(0)
+    own, easy = Sample(0, gain=math.log(1.3)), Sample(0, gain=math.log(4.0))
     for rounds in range(4):
         own.begin([])
+        easy.begin([])
+        assert not pays(task(easy, {1: 2.0}))
         assert not pays(task(own, {1: 50.0})) and not pays(task(own, {1: 1.0}))
         assert [pays(task(own, {1: 2.0})) for _ in range(6)] == [rounds >= 2 and i < 4 for i in range(6)]
 
