@@ -33,4 +33,4 @@ def at(x: Symbolic, corners: Tensor) -> Tensor:
     order = kernels.as_stored(x.coef)
     stored = x.coef.permute(order)
     moved = (corners @ kernels.flat(stored, 2)).reshape(*corners.shape[:2], *stored.shape[2:])
-    return moved.permute([order.index(axis) for axis in range(len(order))]) + x.const.unsqueeze(1)
+    return kernels.unordered(moved, order) + x.const.unsqueeze(1)

@@ -146,6 +146,11 @@ def as_stored(x: Tensor) -> list[int]:
     return [0, 1, *sorted(range(2, x.dim()), key=lambda axis: -strides[axis])]
 
 
+def unordered(stored: Tensor, order: list[int]) -> Tensor:
+    """Undo `permute(order)`."""
+    return stored.permute([order.index(axis) for axis in range(len(order))])
+
+
 def _columns(rows: Tensor, like: Tensor) -> Tensor:
     """`[B, N] -> [B, N, 1, ...]`, to be multiplied with values of the shape of `like [B, N, *S]`."""
     return rows.reshape(*rows.shape, *[1] * (like.dim() - 2))

@@ -98,7 +98,7 @@ def _without(x: Symbolic, place: Tensor, gone: Tensor) -> Symbolic:
     index = place.clamp(max=stored.shape[1] - 1).reshape(gone.shape).expand(*place.shape, *stored.shape[2:])
     lost = torch.where(gone, stored.gather(1, index), 0.0)
     left = stored.scatter_add(1, index, -lost)
-    return Symbolic(_unordered(left, order), x.const, x.slack + _unordered(lost, order).abs().sum(1))
+    return Symbolic(kernels.unordered(left, order), x.const, x.slack + kernels.unordered(lost, order).abs().sum(1))
 
 
 def _taken(x: Symbolic, unit: Tensor, new: Tensor) -> Symbolic:
@@ -125,7 +125,7 @@ def widened(coef: Tensor, columns: int) -> Tensor:
     if coef.shape[1] == columns:
         return coef
     order = kernels.as_stored(coef)
-    return _unordered(_longer(coef.permute(order), columns), order)
+    return kernels.unordered(_longer(coef.permute(order), columns), order)
 
 
 def put(coef: Tensor, columns: int, place: Tensor, unit: Tensor, size: Tensor) -> Tensor:
@@ -138,15 +138,10 @@ def put(coef: Tensor, columns: int, place: Tensor, unit: Tensor, size: Tensor) -
     sample = torch.arange(place.shape[0], device=place.device).unsqueeze(1)
     axes = torch.unravel_index(unit, coef.shape[2:])
     made.index_put_((sample, place, *(axes[axis - 2] for axis in order[2:])), size, accumulate=True)
-    return _unordered(made, order)
+    return kernels.unordered(made, order)
 
 
 def _longer(stored: Tensor, columns: int) -> Tensor:
     """A copy with zeros behind, for which no memory is filled twice."""
     nothing = stored.new_zeros(()).expand(stored.shape[0], columns - stored.shape[1], *stored.shape[2:])
     return torch.cat([stored, nothing], 1)
-
-
-def _unordered(stored: Tensor, order: list[int]) -> Tensor:
-    """Undo `permute(order)`."""
-    return stored.permute([order.index(axis) for axis in range(len(order))])

@@ -55,8 +55,8 @@ class Relaxation:
 
     `reach` is the interval of f over `pre`, `band` the parallel enclosure SSIP uses, `lines` the enclosure RSIP uses
     (default: the band's two edges), and `unstable` marks the units whose `pre` is worth tightening.
-    `at(pre, point, *the other arguments)` are the lines, each `[B, 1 or K, *S]`, that are tightest at the points of K
-    rows, `[B, K, *S]`, for those whose lines can be chosen so.
+    `at(pre, point, *the other arguments)` are the lines, slopes `[B, 1 or K, *S]` and offsets `[B, 1, *S]`, that are
+    tightest at the points of K rows, `[B, K, *S]`, for those whose lines can be chosen so.
     `offsets(pre, slope, *the other arguments)` is the interval of f(x) - slope * x for any slope: its ends are the
     offsets of the tightest lines of that slope (default: of lines that hold, from the band).
     """
@@ -93,20 +93,13 @@ def through(form: Form, lines: Lines) -> Form:
 
 
 def through_rows(form: Form, lines: Lines) -> Form:
-    """`through`, with lines `[B, 1 or K, *S]` of each row."""
+    """`through`, with lines of each row, of slopes `[B, 1 or K, *S]` and offsets `[B, 1, *S]`."""
     up = form.coef.relu()
     down = form.coef - up
-    const = form.const + _over_rows(up, lines.upper_offset)
+    const = form.const + kernels.contract(up, lines.upper_offset.squeeze(1))
     if lines.lower_offset is not None:
-        const = const + _over_rows(down, lines.lower_offset)
+        const = const + kernels.contract(down, lines.lower_offset.squeeze(1))
     return Form(torch.addcmul(up * lines.upper_slope, down, lines.lower_slope), const)
-
-
-def _over_rows(coef: Tensor, value: Tensor) -> Tensor:
-    """`<coef [B, K, *S], value [B, 1 or K, *S]> -> [B, K]`."""
-    if value.shape[1] == 1:
-        return kernels.contract(coef, value.squeeze(1))
-    return kernels.flat(coef * value, 2).sum(2)
 
 
 def monotone(f: Callable[..., Tensor]) -> Callable[..., Interval]:

@@ -262,9 +262,10 @@ def levels(net: BoundedModel, exact: BoundedModel) -> list[Level]:
     wanted: list[tuple[str, Symbols]] = [(cheap, 0)]
     if (net.method, net.symbols) != wanted[0]:
         wanted.append((net.method, net.symbols))
-    dearest, available = of_verdicts(net.perturbed, net.symbols, "rsip"), available_memory(net.center.device)
-    if net.method == "rsip-ssip" and net.symbols and dearest.fits(available):
-        wanted.append(("rsip", net.symbols))
+    if net.method == "rsip-ssip" and net.symbols:
+        dearest = of_verdicts(net.perturbed, net.symbols, "rsip")
+        if dearest.fits(available_memory(net.center.device)):
+            wanted.append(("rsip", net.symbols))
     levels = []
     for method, symbols in wanted:
         make = partial(_by, method=method, symbols=symbols)

@@ -17,8 +17,9 @@ import multiprocessing
 import resource
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -116,10 +117,11 @@ def examine(name: str, row: dict[str, Any], result: Connection) -> None:
         canonical = trace(model, image)
         row["trace"] = True
         for number, level in enumerate(LEVELS):
-            row["levels"] += [{}] * (number == len(row["levels"]))
-            row["levels"][number] = dict(row["levels"][number])
-            measure(canonical, image[:1], level / 255, row, row["levels"][number], result)
-            if not best(row["levels"][number]) <= MOST:
+            if number == len(row["levels"]):
+                row["levels"].append({})
+            found = row["levels"][number]
+            measure(canonical, image[:1], level / 255, found, partial(result.send, row))
+            if not best(found) <= MOST:
                 break
     except (RobnetError, MemoryError, RuntimeError) as error:
         short = isinstance(error, MemoryError) or "allocate memory" in str(error)
@@ -131,11 +133,10 @@ def measure(
     canonical: torch.fx.GraphModule,
     image: Tensor,
     eps: float,
-    row: dict[str, Any],
     found: dict[str, Any],
-    result: Connection,
+    send: Callable[[], None],
 ) -> None:
-    """The ratios at one eps, plain, with symbols and of parts of the box, added to what the row has and sent."""
+    """The ratios at one eps, plain, with symbols and of parts of the box, added to what is found and sent."""
     spec = torch.eye(10).unsqueeze(0)
     net = BoundedModel(canonical, Problem(BiasField(1, eps / 10)))
     near = reach(sampled(net, image))
@@ -168,7 +169,7 @@ def measure(
             "short": next((str(each.message) for each in said if "memory held" in str(each.message)), ""),
         }
         found[kind] = run
-        result.send(row)
+        send()
 
 
 def parts(net: BoundedModel, count: int) -> list[tuple[Tensor, Tensor]]:

@@ -167,19 +167,8 @@ class Torchrun:
 def test_the_command_line_on_two_ranks(tmp_path):
     """Ctrl-C leaves a checkpoint, and resumed, the job writes and prints one result."""
     write_onnx(bounded(fit=200).model, tmp_path / "net.onnx", pair.X[:2] / 255)
-    options = (
-        "--order",
-        "0",
-        "--limit",
-        "60",
-        "--batch-size",
-        "30",
-        "--test-limit",
-        "21",
-        "--objective",
-        "equation-6",
-        "--json",
-    )
+    options = "--order", "0", "--limit", "60", "--batch-size", "30", "--test-limit", "21", "--json"
+    options = *options, "--objective", "equation-6"
     robustify = "robustify", "net.onnx", "--eps", "40", "--data", "digits", "--epochs", "40", *options
     run = tmp_path / "runs" / "net.robust-1"
 
