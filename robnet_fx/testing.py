@@ -162,7 +162,7 @@ def assert_on_forms(name: str, recorded: dict[Any, Any], t: Tensor, index: Tenso
             if (match := _SYMBOLIC.fullmatch(node.name)) and match[1] in values and isinstance(value, Symbolic):
                 what = f"{name}/{match[2]} of {match[1]}"
                 off[node] = _off(what, value, image, variables, values[match[1]][rows])
-            if node.target is symbols.born:
+            if node.target in (symbols.born, symbols.born_or_none):
                 old, new = (flat(x.coef, 2)[image] for x in symbols.aligned(recorded[node.args[0]], value.value))
                 size, unit = torch.where((old != new).any(1, keepdim=True), new, 0).max(1)
                 more = torch.zeros(len(variables), max(0, len(size) - variables.shape[1]), dtype=t.dtype)

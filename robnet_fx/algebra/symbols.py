@@ -47,19 +47,42 @@ def born(x: Symbolic, used: Tensor, most: int, dimensions: int, live: tuple[Symb
     room for all, symbols take the columns from `used` on, the largest first; where there is not, see `exchanged`, and
     all columns are in use.
     """
-    slack = kernels.flat(x.slack, 1)
-    error = torch.where(slack.isfinite(), slack, 0.0)
+    error = _errors(x)
     if kernels.traced():  # no size may depend on numbers
         return exchanged(x, error, most, dimensions, live)
     count = (error > 0).sum(1)
-    columns = max([x.coef.shape[1], *(used + count).tolist()])
-    if columns > most:
+    if max((used + count).tolist(), default=0) > most:
         return exchanged(x, error, max(most, int(used.max())), dimensions, live)
+    return _all_born(x, error, count, used, live)
+
+
+def born_or_none(x: Symbolic, used: Tensor, most: int, dimensions: int, live: tuple[Symbolic, ...] = ()) -> Born:
+    """`born`, but a sample that lacks room for an error loses all its symbols, and gets no others: more columns are in
+    use than there are. From there on it costs what no symbols do."""
+    error = _errors(x)
+    count = (error > 0).sum(1)
+    out = used + count > most
+    used, count = torch.where(out, dimensions, used), torch.where(out, 0, count)
+    columns = max(used.tolist(), default=dimensions)
+    x, *rest = (_without_any(value, out, dimensions, columns) for value in (x, *live))
+    made = _all_born(x, error, count, used, tuple(rest))
+    return made._replace(used=torch.where(out, most + 1, made.used))
+
+
+def _errors(x: Symbolic) -> Tensor:
+    """The slack `[B, numbers of S]` that may become symbols."""
+    slack = kernels.flat(x.slack, 1)
+    return torch.where(slack.isfinite(), slack, 0.0)
+
+
+def _all_born(x: Symbolic, error: Tensor, count: Tensor, used: Tensor, live: tuple[Symbolic, ...]) -> Born:
+    """The `count [B]` largest errors of each sample as symbols, in the columns from `used` on."""
     if not (room := max(count.tolist(), default=0)):
         return Born(x, used, live)
     size, unit = error.topk(room, 1)
     rank = torch.arange(room, device=used.device)
     new = rank < count.unsqueeze(1)
+    columns = max([x.coef.shape[1], *(used + count).tolist()])
     x = _placed(_taken(x, unit, new), columns, size, unit, used.unsqueeze(1) + rank, new)
     return Born(x, used + count, live)
 
@@ -99,6 +122,18 @@ def _without(x: Symbolic, place: Tensor, gone: Tensor) -> Symbolic:
     lost = torch.where(gone, stored.gather(1, index), 0.0)
     left = stored.scatter_add(1, index, -lost)
     return Symbolic(kernels.unordered(left, order), x.const, x.slack + kernels.unordered(lost, order).abs().sum(1))
+
+
+def _without_any(x: Symbolic, out: Tensor, dimensions: int, columns: int) -> Symbolic:
+    """A value of which the samples that are `out [B]` have no symbol, with at most so many columns."""
+    symbols = x.coef[:, dimensions:]
+    if not symbols.shape[1]:
+        return x
+    gone = out.reshape(-1, *[1] * (x.const.dim() - 1))
+    slack = x.slack + torch.where(gone, symbols.abs().sum(1), 0.0)
+    kept = torch.arange(x.coef.shape[1], device=out.device) < dimensions
+    kept = (kept | ~out.unsqueeze(1))[:, :columns].reshape(len(out), -1, *[1] * (x.const.dim() - 1))
+    return Symbolic(torch.where(kept, x.coef[:, :columns], 0.0), x.const, slack)
 
 
 def _taken(x: Symbolic, unit: Tensor, new: Tensor) -> Symbolic:

@@ -30,6 +30,12 @@ def relaxed_nodes(dependent: Dependents) -> set[fx.Node]:
     return {node for node, rule in rules.items() if rule is not None and not rule.affine}
 
 
+def straight(dependent: Dependents) -> bool:
+    """Whether relaxations have errors at kinks alone, so that they are few over a small enough box."""
+    rules = [rule_for(node.target) for node in relaxed_nodes(dependent)]
+    return all(rule.straight for rule in rules if rule is not None)
+
+
 def stands_on(dependent: Dependents) -> dict[str, tuple[int, ...]]:
     """Name and S of the values that relaxations read, in the order in which they are bounded."""
     relaxed = relaxed_nodes(dependent)

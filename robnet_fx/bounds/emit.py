@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from robnet_fx.algebra import corners, domains, mixture, room, symbols
 from robnet_fx.algebra.domains import InputShape
+from robnet_fx.bounds.methods import OrNone
 from robnet_fx.bounds.plan import Plan
 from robnet_fx.bounds.rows import Tightened, Unstable
 from robnet_fx.bounds.writer import Writer
@@ -70,7 +71,8 @@ class Emitter(Writer):
         live = self.live(node)
         others = tuple(self.ssip[value] for value in live)
         columns = (self.columns(node, made), self.plan.transform.dimensions)
-        both = self.call(symbols.born, f"{node.name}_born", made, self.used, *columns, others)
+        birth = symbols.born_or_none if isinstance(self.plan.symbols, OrNone) else symbols.born
+        both = self.call(birth, f"{node.name}_born", made, self.used, *columns, others)
         value = self.item(both, 0, f"{node.name}_ssip")
         self.used = self.item(both, 1, f"{node.name}_used")
         if live:

@@ -13,6 +13,10 @@ Symbols = int | Literal["all"]
 """How many error symbols SSIP keeps of a sample: a number, or every one that memory holds."""
 
 
+class OrNone(int):
+    """So many error symbols of a sample, or none of one that has more: bounds that are of no use then cost little."""
+
+
 @dataclass(frozen=True)
 class Method:
     """`symbolic`: `pre` from IBP ∩ SSIP, else from IBP. `backward`: RSIP from the spec to the entry; without it the

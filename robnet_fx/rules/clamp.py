@@ -70,7 +70,7 @@ def clamp_rule(name: str, limits: Limits) -> Rule:
         upper_slope = torch.where(stop - lower > upper - stop, climb, 0.0)
         return Lines(lower_slope, first - lower_slope * start, upper_slope, last - upper_slope * stop)
 
-    return elementwise(name, Relaxation(reach, band, lines, unstable, offsets))
+    return elementwise(name, Relaxation(reach, band, lines, unstable, offsets), straight=True)
 
 
 def _ratio(rise: Tensor, run: Tensor) -> Tensor:

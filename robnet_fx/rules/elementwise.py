@@ -13,9 +13,10 @@ from robnet_fx.rules.registry import Rule
 from robnet_fx.rules.relaxation import Relaxation, Slopes, through, through_rows
 
 
-def elementwise(name: str, relaxation: Relaxation) -> Rule:
-    """The rule of an elementwise f. `rsip` takes lines of slopes from outside as keyword `slopes`, and as keyword `at`
-    a point `[B, K, *S]` where the lines of each row shall be tight, if f's can be chosen so."""
+def elementwise(name: str, relaxation: Relaxation, straight: bool = False) -> Rule:
+    """The rule of an elementwise f, `straight` where it is made of straight pieces. `rsip` takes lines of slopes from
+    outside as keyword `slopes`, and as keyword `at` a point `[B, K, *S]` where the lines of each row shall be tight, if
+    f's can be chosen so."""
 
     def ibp(pre: Interval, *args: Any, **kwargs: Any) -> Interval:
         return relaxation.reach(pre, *args, **kwargs)
@@ -38,4 +39,4 @@ def elementwise(name: str, relaxation: Relaxation) -> Rule:
             return through(form, relaxation.enclosure(pre, *args, slopes=slopes, **kwargs))
         return through_rows(form, relaxation.at(pre, at, *args, **kwargs))
 
-    return Rule(name, ibp, ssip, rsip, "elementwise", relaxation=relaxation)
+    return Rule(name, ibp, ssip, rsip, "elementwise", relaxation=relaxation, straight=straight)

@@ -58,7 +58,7 @@ def bent(name: str, left: Callable[..., Tensor]) -> Rule:
             torch.where(convex, offset + error, zero),
         )
 
-    return elementwise(name, Relaxation(reach, band, lines, unstable, offsets))
+    return elementwise(name, Relaxation(reach, band, lines, unstable, offsets), straight=True)
 
 
 def _per_channel(x: Tensor, weight: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def max_pool_rule(dims: int, pool: Callable[..., Tensor]) -> Rule:
             return "it pools without a channel axis"
         return None
 
-    return Rule(f"max_pool{dims}d", ibp, ssip, rsip, "maximum", supports=refusal)
+    return Rule(f"max_pool{dims}d", ibp, ssip, rsip, "maximum", supports=refusal, straight=True)
 
 
 def windows(

@@ -26,7 +26,8 @@ class Rule:
     is then given `pre` for its input, and `ssip` and `rsip` get it as keyword `pre`.
     `supports(node, bounded)` may refuse a node with a reason. `inputs` are the argument positions that may be bounded,
     `joint` whether more than one may be at once, and `sums` says that a number adds up many inputs by weights of either
-    sign. An elementwise operation has its `relaxation`, and its `rsip` takes `slopes` from outside.
+    sign. An elementwise operation has its `relaxation`, and its `rsip` takes `slopes` from outside. `straight` says of
+    what is relaxed that units have errors at its kinks alone.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Rule:
     sums: bool = False
     supports: Refusal | None = None
     relaxation: Relaxation | None = None
+    straight: bool = False
 
     @property
     def affine(self) -> bool:

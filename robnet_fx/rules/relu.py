@@ -47,4 +47,4 @@ def at(pre: Interval, point: Tensor) -> Lines:
 
 
 RELU = Relaxation(monotone(torch.relu), band, lines, unstable, offsets, at)
-register(__name__, elementwise("relu", RELU), aten.relu.default)
+register(__name__, elementwise("relu", RELU, straight=True), aten.relu.default)

@@ -53,7 +53,7 @@ def stepped(name: str, f: Callable[[Tensor], Tensor], near: float | None = None)
         noise = rounding((1 + torch.maximum(-pre.lower, pre.upper)) * (1 + slope.abs()))
         return Interval(gaps.amin(0) - noise, gaps.amax(0) + noise)
 
-    return elementwise(name, Relaxation(monotone(f), band, unstable=unstable, offsets=offsets))
+    return elementwise(name, Relaxation(monotone(f), band, unstable=unstable, offsets=offsets), straight=True)
 
 
 register(__name__, stepped("sign", _sign), aten.sign.default)

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robnet_fx.bounds.dependence import dependents, straight
 from robnet_fx.bounds.memory import of_verdicts
-from robnet_fx.bounds.methods import Symbols, method_named
+from robnet_fx.bounds.methods import OrNone, Symbols, method_named
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
 from robnet_fx.images.pixels import batches
@@ -257,11 +258,13 @@ class _Work:
 
 def levels(net: BoundedModel, exact: BoundedModel) -> list[Level]:
     """The net's method without symbols; the net as it is, where that is something else; and where that keeps symbols,
-    full RSIP on what these bound, which tightens every value unit by unit, if memory holds it."""
+    full RSIP on what these bound, which tightens every value unit by unit, if memory holds it. Where the parts that
+    matter have few errors, those that have more symbols than are kept do without any."""
     cheap = "rsip-ssip" if net.method == "rsip" else net.method
     wanted: list[tuple[str, Symbols]] = [(cheap, 0)]
     if (net.method, net.symbols) != wanted[0]:
-        wanted.append((net.method, net.symbols))
+        few = net.symbols != "all" and straight(dependents(net.perturbed))
+        wanted.append((net.method, OrNone(net.symbols) if few else net.symbols))
     if net.method == "rsip-ssip" and net.symbols:
         dearest = of_verdicts(net.perturbed, net.symbols, "rsip")
         if dearest.fits(available_memory(net.center.device)):
@@ -287,4 +290,5 @@ def _fitting(net: BoundedModel, method: str, symbols: Symbols) -> int:
 
 
 def _by(net: BoundedModel, method: str, symbols: Symbols) -> BoundedModel:
-    return net if (net.method, net.symbols) == (method, symbols) else net.by(method, symbols)
+    same = (net.method, net.symbols) == (method, symbols) and not isinstance(symbols, OrNone)
+    return net if same else net.by(method, symbols)

@@ -29,7 +29,9 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from robnet_fx import BiasField, RobnetError, trace
+from robnet_fx.bounds.dependence import dependents, straight
 from robnet_fx.bounds.evaluate import evaluate
+from robnet_fx.bounds.methods import OrNone
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.problem import Problem
 from tests.benchmarks.page import parse, publish
@@ -47,8 +49,9 @@ SMOOTH = {
 FAMILIES = PIECEWISE | SMOOTH  # with the size of their images, the cheapest first
 LEVELS, SYMBOLS = (0.1, 1.0), (0, "all")
 PARTS = 16  # of the box, to begin with, where it is cut
+FEW = 2**14  # symbols that a part keeps of a piecewise linear network: with more it is too wide
 SAMPLES, MOST = 32, 10.0
-NARROW = (MOST - 1) / 2  # the ratio of a part that is not halved: together such parts have one of at most MOST
+NARROW = (MOST - 1) / 2  # how far a part's bounds may lie beyond the samples, on either side, in units of their range
 NOISE = (  # measured once, before symbols could make way for others
     "Earlier versions of this page used two images of white noise, and batch-norm statistics of 16 of them. On one",
     "such image the ratios with symbols at 0.1 were: squeezenet1_0 and 1_1 1.02, alexnet 1.02, resnet18 1.21,",
@@ -149,16 +152,21 @@ def measure(
         start = time.process_time()
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            bounded = BoundedModel(canonical, Problem(BiasField(1, eps)), symbols=symbols)
+            few = kind == "cut" and straight(dependents(net.perturbed))
+            bounded = net.by(net.method, OrNone(FEW) if few else symbols)
             lower, upper, count = torch.full((1, 10), math.inf), torch.full((1, 10), -math.inf), 0
-            left = parts(bounded, PARTS if kind == "cut" else 1)
+            left = [(*part, 0) for part in parts(bounded, PARTS if kind == "cut" else 1)]
+            least = 0  # halvings before a part is bounded: one less than the last part that was narrow had
             while left:
-                center, radius = left.pop()
-                low, high = evaluate(bounded.bounds, 1, image, spec, center, radius)
-                if kind == "cut" and not float((high - low).mean()) <= NARROW * reach(logits):
-                    left += halves(center, radius)
-                    continue
-                lower, upper, count = lower.minimum(low), upper.maximum(high), count + 1
+                center, radius, halved = left.pop()
+                if halved >= least:
+                    low, high = evaluate(bounded.bounds, 1, image, spec, center, radius)
+                    beyond = (high - logits.amax(0)).mean().maximum((logits.amin(0) - low).mean())
+                    if kind != "cut" or float(beyond) <= NARROW * reach(logits):
+                        lower, upper, count = lower.minimum(low), upper.maximum(high), count + 1
+                        least = halved - 1
+                        continue
+                left += [(*half, halved + 1) for half in halves(center, radius)]
         slack = 1e-9 * (1 + logits.abs().amax())
         # A bound that is NaN or infinite claims nothing, so it is not unsound; it certifies nothing either.
         run: dict[str, Any] = {

@@ -17,7 +17,7 @@ from robnet_fx.algebra import symbols
 from robnet_fx.algebra.domains import Symbolic
 from robnet_fx.algebra.ops import product
 from robnet_fx.bounds.emit import Emitter
-from robnet_fx.bounds.methods import METHODS, Symbols
+from robnet_fx.bounds.methods import METHODS, OrNone, Symbols
 from robnet_fx.perturbations.base import Box
 from robnet_fx.problem import Problem
 from robnet_fx.testing import check_sound
@@ -109,7 +109,7 @@ def gone_without_a_trace(right: Born) -> Born:
     return born
 
 
-@pytest.mark.parametrize("kept", [5, 20, "all"])
+@pytest.mark.parametrize("kept", [5, 20, OrNone(20), OrNone(40), "all"])
 def test_branches_that_meet_are_aligned(kept: Symbols):
     check_sound(branched(), FIELD, images(), symbols=(kept,))
 
@@ -153,6 +153,39 @@ def test_a_sign_lost_where_symbols_make_way_is_noticed(monkeypatch):
     monkeypatch.setattr(symbols, "_without", without)
     with pytest.raises(AssertionError, match="UNSOUND"):
         check_sound(branched(), FIELD, images(), methods=["rsip-ssip"], symbols=(20,), climbs=0)
+
+
+def lost_without_a_trace(right: Callable[..., Symbolic]) -> Callable[..., Symbolic]:
+    """Whoever lacks room has no symbols, and no slack for them."""
+    return lambda x, *rest: right(x, *rest)._replace(slack=x.slack)
+
+
+def lost_with_their_signs(right: Callable[..., Symbolic]) -> Callable[..., Symbolic]:
+    """What is lost adds up with its signs."""
+
+    def without_any(x: Symbolic, out: Tensor, dimensions: int, columns: int) -> Symbolic:
+        after = right(x, out, dimensions, columns)
+        gone = out.reshape(-1, *[1] * (x.slack.dim() - 1))
+        return after._replace(slack=x.slack + torch.where(gone, x.coef[:, dimensions:].sum(1), 0.0))
+
+    return without_any
+
+
+def lost_by_a_neighbour(right: Callable[..., Symbolic]) -> Callable[..., Symbolic]:
+    """The symbols go from one sample and become the slack of another."""
+
+    def without_any(x: Symbolic, *rest: Any) -> Symbolic:
+        after = right(x, *rest)
+        return after._replace(slack=x.slack + (after.slack - x.slack).roll(1, 0))
+
+    return without_any
+
+
+@pytest.mark.parametrize("wrong", [lost_without_a_trace, lost_with_their_signs, lost_by_a_neighbour])
+def test_symbols_that_are_lost_in_a_wrong_way_are_noticed(wrong: Callable[..., Any], monkeypatch):
+    monkeypatch.setattr(symbols, "_without_any", wrong(symbols._without_any))
+    with pytest.raises(AssertionError, match="UNSOUND"):
+        check_sound(branched(), FIELD, images(), methods=["rsip-ssip"], symbols=(OrNone(20),), climbs=0)
 
 
 @pytest.mark.parametrize(("forgotten", "kept"), [(slice(1), 3), (slice(-1, None), 20)])
@@ -204,7 +237,7 @@ def test_an_error_that_is_read_twice_is_one(monkeypatch):
 
 
 @pytest.mark.parametrize("method", SYMBOLIC)
-@pytest.mark.parametrize("kept", [0, 4, 34, "all"])
+@pytest.mark.parametrize("kept", [0, 4, 34, OrNone(4), OrNone(34), "all"])
 def test_an_image_has_its_bounds_alone_and_among_others(method: str, kept: Symbols):
     bounded, batch = net(kept, method), images()
     together, tables = bounded.margins(batch, LABELS), bounded.probe(batch)
@@ -242,7 +275,27 @@ def test_a_budget_is_each_samples_own():
             assert bool((after.used <= dimensions + kept).all())
 
 
-@pytest.mark.parametrize("kept", [0, 5, "all"])
+def test_who_lacks_room_loses_all_symbols_and_costs_nothing_more():
+    """Enough for the first image, and not for the others: it has the bounds of all its symbols, they have columns for
+    their coefficients alone from where they ran out."""
+    dimensions = len(net(0).center)
+    everything = births(net("all"), images())[-1].used - dimensions
+    enough = OrNone(int(everything[0]))
+    some, all_ = (net(kept).margins(images(), LABELS).detach() for kept in (enough, "all"))
+    torch.testing.assert_close(some[0], all_[0], rtol=1e-12, atol=1e-12)
+    made = births(net(enough), images())
+    for sample in (1, 2):
+        out = [int(after.used[sample]) > dimensions + enough for after in made]
+        assert out == sorted(out)
+        assert out[-1]
+        for after, gone in zip(made, out, strict=True):
+            left = any(bool(value.coef[sample, dimensions:].any()) for value in (after.value, *after.live))
+            assert not (left and gone)
+    alone = births(net(OrNone(1)), images()[1:])
+    assert {value.coef.shape[1] for after in alone for value in (after.value, *after.live)} == {dimensions}
+
+
+@pytest.mark.parametrize("kept", [0, 5, OrNone(5), "all"])
 def test_no_images_have_no_bounds(kept: Symbols):
     assert net(kept).margins(images()[:0], LABELS[:0]).shape == (0, 3)
 
@@ -320,7 +373,7 @@ def test_no_symbols_are_no_nodes():
             assert not any(getattr(node.target, "__module__", "") == symbols.__name__ for node in graph.graph.nodes)
 
 
-@pytest.mark.parametrize("kept", [3, "all"])
+@pytest.mark.parametrize("kept", [3, OrNone(3), "all"])
 def test_a_net_with_symbols_is_saved(kept: Symbols):
     bounded, batch = net(kept), images()
     for again in (pickle.loads(pickle.dumps(bounded)), copy.deepcopy(bounded)):

@@ -16,6 +16,7 @@ from robnet_fx import BiasField, Box, UsageError
 from robnet_fx.algebra.logits import worst_margin
 from robnet_fx.bounds.evaluate import Branch
 from robnet_fx.bounds.memory import of_verdicts
+from robnet_fx.bounds.methods import OrNone
 from robnet_fx.machine.memory import USABLE, at_most
 from robnet_fx.testing import all_corners
 from robnet_fx.verify import Limits, Question, Unfinished, certify, classification, decide, decision, sample
@@ -111,6 +112,17 @@ def test_a_counterexample_lies_in_the_box_and_turns_the_answer(net, right, decis
             logits = exact.perturbed(found.point.unsqueeze(0), image.double().unsqueeze(0))
             margin = float(worst_margin(logits, label.unsqueeze(0)))
             assert margin >= 0 and margin == pytest.approx(found.margin)
+
+
+def test_parts_without_room_lose_their_symbols_where_errors_become_few():
+    """Where every unit has an error in the smallest of boxes, symbols that make way for others are worth more."""
+    straight = bounded().by("rsip-ssip", 16)
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.GELU(), nn.Linear(8, 10)).eval()
+    curved = robnet_fx.bound(layers, BiasField(1, 0.1), example=X[:2] / 255, symbols=16)
+    for net, few in ((straight, True), (curved, False), (straight.by("rsip-ssip", "all"), False)):
+        levels = decision.levels(net, net)
+        assert [isinstance(level.net.symbols, OrNone) for level in levels] == [False, few, False]
+        assert [level.net.symbols for level in levels] == [0, net.symbols, net.symbols]
 
 
 def test_splitting_proves_more_than_one_box(decisions):
