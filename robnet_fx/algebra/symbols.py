@@ -62,9 +62,10 @@ def born_or_none(x: Symbolic, used: Tensor, most: int, dimensions: int, live: tu
     error = _errors(x)
     count = (error > 0).sum(1)
     out = used + count > most
+    if not bool(out.any()):
+        return _all_born(x, error, count, used, live)
     used, count = torch.where(out, dimensions, used), torch.where(out, 0, count)
-    columns = max(used.tolist(), default=dimensions)
-    x, *rest = (_without_any(value, out, dimensions, columns) for value in (x, *live))
+    x, *rest = (_without_any(value, out, dimensions, max(used.tolist())) for value in (x, *live))
     made = _all_born(x, error, count, used, tuple(rest))
     return made._replace(used=torch.where(out, most + 1, made.used))
 
