@@ -18,6 +18,7 @@ from robnet_fx.verify.parts import Node, Part
 
 _GAIN = math.log(4.0)  # the logarithm of what a ratio is divided by where a part is halved, before more is known
 _LEAST_GAIN = 0.1  # what is told from less is noise
+_FIRST_HALVINGS = 2  # of the whole box: of what is behind the cliff nobody knows how far
 _MOST_HALVINGS = 4  # at once
 _PATIENCE = 2  # rounds before the dearest level is tried, and how many parts are
 _TRIED = 4
@@ -115,7 +116,7 @@ def halvings(task: Task, dearest: int) -> int:
     the dearest level, or where that does not pay, of the one before."""
     ratio, reach = task.ratios[task.level], 0.0 if task.level == dearest else _SURELY * task.sample.reach
     times = math.ceil((math.log(ratio) - reach) / task.sample.gain) if 1 < ratio < math.inf else 1
-    return max(1, min(times, _MOST_HALVINGS))
+    return max(1, min(times, _MOST_HALVINGS if task.sample.rounds > 1 else _FIRST_HALVINGS))
 
 
 def pays(task: Task) -> bool:

@@ -37,15 +37,16 @@ def test_nothing_is_learnt_from_what_is_no_number():
 
 
 def test_a_part_is_halved_as_often_as_its_sample_needs():
-    own = Sample(0)
+    own = Sample(0, rounds=2)
     for gain, ratio, times in [(math.log(4), 15.0, 2), (math.log(2), 15.0, 4), (math.log(4), 1.01, 1), (0.1, 1e9, 4)]:
         own.gain = gain
         assert halvings(task(own, {1: ratio}), 2) == times
+        assert halvings(task(Sample(0, rounds=1, gain=gain), {1: ratio}), 2) == min(2, times)  # the whole box
     assert halvings(task(own, {1: math.inf}), 2) == halvings(task(own, {1: 1.0}), 2) == 1
 
 
 def test_a_part_is_halved_until_the_dearest_level_reaches_it():
-    own = Sample(0, gain=math.log(1.3), dear=math.log(2.6))
+    own = Sample(0, rounds=2, gain=math.log(1.3), dear=math.log(2.6))
     assert own.reach == pytest.approx(math.log(2.6))
     within = 0.9 * math.log(2.6)
     for ratio in (1.1, 2.6, 4.0, 6.0):
