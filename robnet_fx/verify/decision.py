@@ -263,7 +263,7 @@ def levels(net: BoundedModel, exact: BoundedModel) -> list[Level]:
     cheap = "rsip-ssip" if net.method == "rsip" else net.method
     wanted: list[tuple[str, Symbols]] = [(cheap, 0)]
     if (net.method, net.symbols) != wanted[0]:
-        few = net.symbols != "all" and straight(dependents(net.perturbed))
+        few = net.symbols not in (0, "all") and straight(dependents(net.perturbed))
         wanted.append((net.method, OrNone(net.symbols) if few else net.symbols))
     if net.method == "rsip-ssip" and net.symbols:
         dearest = of_verdicts(net.perturbed, net.symbols, "rsip")
