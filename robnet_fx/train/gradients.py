@@ -53,7 +53,7 @@ def accumulate(
     losses = dict.fromkeys(weights, none)
     if not len(images):  # what a rank has of a small batch; not every module takes none
         nobody = torch.zeros_like(labels, dtype=torch.bool)
-        return Figures(losses, weights, {"clean": none, "certified": none}, nobody)
+        return Figures(losses, weights, _counts(objective, none, none), nobody)
     net.model.train()
     norms = [module for module in net.model.modules() if isinstance(module, _BATCH_NORM)]
     if robust and frozen:
@@ -75,4 +75,9 @@ def accumulate(
         work = Batch(net, images, labels, right, guess, weights, batch, part, rows, precision)
         found, certified, active = objective.accumulate(work)
         losses |= found
-    return Figures(losses, weights, {"clean": right.sum(), "certified": certified.sum()}, active)
+    return Figures(losses, weights, _counts(objective, right.sum(), certified.sum()), active)
+
+
+def _counts(objective: Objective, clean: Tensor, certified: Tensor) -> dict[str, Tensor]:
+    """Numbers of samples by name: who is certified where there are bounds to say it."""
+    return {"clean": clean, "certified": certified} if objective.bounded else {"clean": clean}

@@ -56,7 +56,7 @@ def prepare(
         known, answers = (torch.cat(pair)[:_JUDGED] for pair in zip(parts.validation, parts.train, strict=True))
         for remark in check_above_chance(net, known, answers, opened.data.name):
             progress.remark(remark)
-        if told := prospect(net, *parts.train, recipe, objective, loss):
+        if objective.bounded and (told := prospect(net, *parts.train, recipe, objective, loss)):
             progress.remark(told)
     if training.compiled:
         _compile(net, opened.example, recipe)

@@ -155,7 +155,7 @@ class Run:
         self.net.set_eps(eps)
         figures: dict[str, Any] = {"phase": setting.phase.name, "lr": setting.phase.lr, "eps": eps}
         figures |= {name: total / len(self.images) for name, total in self.sums.items()}
-        size, robust = self.recipe.batch_size, setting.phase.robust
+        size, robust = self.recipe.batch_size, setting.phase.robust and self.objective.bounded
         at_once, boxes = self.recipe.micro_batch or size, self.objective.boxes
         figures |= validate(self.net, self.validation, robust, size, at_once, boxes)
         eligible = robust and setting.share == 1 and self.validation is not None

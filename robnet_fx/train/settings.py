@@ -24,7 +24,8 @@ class Training:
     training images. memory: bytes that a step may take, all that is free if None: what needs more, by the estimate of
     `robnet_fx.bounds.memory`, is bounded in parts. precision: that of training steps (`machine.precision`). compiled:
     `torch.compile` fuses their bounds. limit, test_limit: cut the training and the test set to a fixed random choice.
-    seed: of everything random. Raises `UsageError` for values out of range.
+    seed: of everything random. Raises `UsageError` for values out of range, and for what an objective without bounds
+    has no use for.
     """
 
     epochs: int | None = None
@@ -51,8 +52,10 @@ class Training:
                 'symbols must be a number in training, not "all": a step keeps all it computes for its gradient, and '
                 "how many errors there are changes from step to step, so that nobody could say what fits into memory"
             )
-        if self.objective is not None:
-            objective_named(self.objective)
+        if self.objective is not None and not objective_named(self.objective).bounded:
+            for said, name in ((self.symbols, "symbols"), (self.compiled, "compiled")):
+                if said:
+                    raise UsageError(f"{name}: training on {self.objective} has no bounds that it could be about")
         self.recipe()
 
     def recipe(self) -> Recipe:

@@ -9,6 +9,7 @@ from robnet_fx.train.objectives.base import Batch, Found, Objective, Outcome, Wa
 from robnet_fx.train.objectives.equation_6 import EQUATION_6, Equation6, robust_loss
 from robnet_fx.train.objectives.expressive import CC, MTL, Exp
 from robnet_fx.train.objectives.small_boxes import SmallBoxes
+from robnet_fx.train.objectives.stable import Stable
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "equation-6": Equation6,
@@ -16,6 +17,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "mtl": MTL,
     "cc": CC,
     "exp": Exp,
+    "stable": Stable,
 }
 
 
@@ -58,6 +60,7 @@ __all__ = [
     "Objective",
     "Outcome",
     "SmallBoxes",
+    "Stable",
     "Wanted",
     "default_objective",
     "objective_named",

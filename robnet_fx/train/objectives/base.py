@@ -88,6 +88,10 @@ class Objective:
     """Whether a certified sample has neither loss nor gradient: then bounds without gradients, at half the cost, do for
     samples that turn out certified."""
 
+    bounded = True
+    """Whether bounds are lowered. Where they are not nobody is known to be certified while training, epochs are not
+    compared by that, and the last one's weights are kept."""
+
     @property
     def boxes(self) -> int:
         """How many parts of its box an image's verdict may take where epochs are compared (`train.validation`)."""
