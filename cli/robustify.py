@@ -31,7 +31,8 @@ class Training:
         typer.Option(
             metavar="NAME",
             help="The robust loss: cc, mtl, exp or small-boxes, of the weakest part of the box, which are meant for "
-            "verdicts that split; equation-6, the paper's, of all of it. Parameters follow: cc:cuts=4,share=0.3.",
+            "verdicts that split; equation-6, the paper's, of all of it; stable, which needs no bounds, for deep "
+            "networks. Parameters follow: cc:cuts=4,share=0.3.",
             show_default="cc:cuts=8, or equation-6 for noise in many pixels",
         ),
     ] = None

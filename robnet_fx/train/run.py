@@ -193,7 +193,8 @@ class Run:
             f"training exploded: for {steps} steps, up to {at}, the loss was more than {HUGE:g} times that of "
             f"guessing, and now it is {total:.2g} (eps {eps:.4g})\n"
             "  reason   the bounds say nothing about the network: lowering them costs accuracy and proves nothing\n"
-            "  remedy   smaller parts of the box, with symbols (docs/training.md, deep networks), or a smaller eps\n"
+            "  remedy   --objective stable, which needs no bounds; smaller parts of the box, with symbols "
+            "(docs/training.md, deep networks); or a smaller eps\n"
             f"  the weights are again those {where}{kept}"
         )
 

@@ -57,6 +57,7 @@ def deep(compiled):
 def test_bounds_that_say_nothing_are_told_with_what_would(deep):
     told = prospect(deep, *TRAIN, RECIPE, EQUATION_6, "equation-6")
     assert told.startswith("the bounds to train on say nothing: over what equation-6 bounds at eps 153/255 they lie ")
+    assert "\n  instead  --objective stable, which" in told
     (part,) = re.findall(r"--objective (cc:cuts=8,tau=[\d.]+,steps=4)[ :]", told)
     (small,) = re.findall(r"--eps ([\d.]+),", told)
     assert deep.eps == 0.6
@@ -94,6 +95,17 @@ def test_a_run_that_explodes_stops_with_its_last_good_state(deep, tmp_path):
     assert (state["epoch"], state["step"], state["history"]) == (0, 0, [])
     for found in (deep.model.state_dict(), state["model"]):
         assert all(torch.equal(found[name], value) for name, value in before.items())
+
+
+def test_what_needs_no_bounds_trains_where_they_say_nothing(deep):
+    before, errors = copy.deepcopy(deep.model.state_dict()), {}
+    for weight in (0, 4):
+        deep.model.load_state_dict(before)
+        rate = Recipe.short(4, batch_size=32, lr=1e-4)
+        last = train(deep, *TRAIN, rate, objective=objective_named(f"stable:weight={weight}")).epochs[-1]
+        errors[weight] = last["error"]
+        assert last["clean"] > 0.9
+    assert errors[4] < 0.9 * errors[0]
 
 
 def test_the_last_good_state_is_the_end_of_an_epoch(monkeypatch, tmp_path):
