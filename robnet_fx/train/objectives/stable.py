@@ -16,7 +16,6 @@ from torch.nn.functional import cross_entropy
 
 from robnet_fx.bounds.sampled import sampled_errors
 from robnet_fx.errors import UsageError
-from robnet_fx.perturbations.base import Box
 from robnet_fx.train.objectives.base import Batch, Objective, Outcome
 from robnet_fx.verify.ascent import climb
 
@@ -52,29 +51,29 @@ class Stable(Objective):
 
     def accumulate(self, batch: Batch) -> Outcome:
         """The gradients of both losses, of all samples; nobody is bounded."""
-        everybody = torch.arange(len(batch.images), device=batch.images.device)
+        with torch.no_grad():
+            points = self.sample(batch)
         totals = {name: batch.images.new_zeros(()) for name in batch.weights if name != "standard"}
-        for index in everybody.split(batch.part or len(everybody)):
-            images, labels = batch.images[index], batch.labels[index]
-            with torch.no_grad():
-                points = self.sample(batch, images, labels)
-            logits, errors = sampled_errors(batch.net.perturbed, points, images)
+        size = batch.part or len(batch.images)
+        for images, labels, own in zip(
+            batch.images.split(size), batch.labels.split(size), points.split(size, 1), strict=True
+        ):
+            logits, errors = sampled_errors(batch.net.perturbed, own, images)
             errors = [error for error in errors if error.requires_grad]  # the clip's are what they are
             losses = {
                 "adversarial": cross_entropy(logits[0], labels, reduction="sum") / batch.size,
-                "error": sum(errors, logits.new_zeros(len(index))).sum() / max(len(errors), 1) / batch.size,
+                "error": sum(errors, logits.new_zeros(len(images))).sum() / max(len(errors), 1) / batch.size,
             }
             torch.stack([batch.weights[name] * loss for name, loss in losses.items()]).sum().backward()
             totals |= {name: totals[name] + loss.detach() for name, loss in losses.items()}
         nobody = torch.zeros_like(batch.right)
         return Outcome(totals, nobody, nobody)
 
-    def sample(self, batch: Batch, images: Tensor, labels: Tensor) -> Tensor:
-        """Coefficients `[1 + points, B, D]`: the adversary's point, then corners of the part around it."""
-        net = batch.net
-        box = Box(net.center.unsqueeze(0), net.radius.unsqueeze(0))
+    def sample(self, batch: Batch) -> Tensor:
+        """Coefficients `[1 + points, B, D]`: the adversary's points, then corners of the parts around them."""
+        net, images = batch.net, batch.images
         start = 2 * torch.rand(1, len(images), len(net.center), dtype=images.dtype, device=images.device) - 1
-        worst = climb(net, images, labels, start, self.steps, box=box)
+        worst = climb(net, images, batch.labels, start, self.steps)
         signs = torch.randint(0, 2, (self.points, *worst.shape), device=images.device) * 2 - 1
         corners = worst.clamp(self.tau - 1, 1 - self.tau) + self.tau * signs
         return net.center + net.radius * torch.cat([worst.unsqueeze(0), corners])
