@@ -33,7 +33,7 @@ class Training:
             help="The robust loss: cc, mtl, exp or small-boxes, of the weakest part of the box, which are meant for "
             "verdicts that split; equation-6, the paper's, of all of it; stable, which needs no bounds, for deep "
             "networks. Parameters follow: cc:cuts=4,share=0.3.",
-            show_default="cc:cuts=8, or equation-6 for noise in many pixels",
+            show_default="cc:cuts=8, equation-6 for noise in many pixels, stable where bounds say nothing",
         ),
     ] = None
     alpha: Annotated[float, typer.Option(help="Weight of the robust loss.")] = 1.0
@@ -182,7 +182,7 @@ def robustify(
         "symbols": result.net.symbols,
         "judged_by": result.certificate.about["method"],
         "judged_symbols": result.certificate.about["symbols"],
-        "training": {**asdict(settings), "method": result.net.method, "objective": objective},
+        "training": {**asdict(settings), "method": result.net.method, "objective": result.objective},
         "images": result.images,
         "before": before,
         "after": after,

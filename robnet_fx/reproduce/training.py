@@ -63,7 +63,7 @@ def trained(cell: Cell, standard: Cell, bench: Bench) -> dict[str, Any]:
     )
     objective = objective_named(said)
     parts = split(bench.data, None, None, bench.settings.seed)
-    net, recipe = prepare(opened, problem, training, cell.way.method, said, parts, bench.progress)
+    net, recipe, _ = prepare(opened, problem, training, cell.way.method, said, parts, bench.progress)
     recipe = replace(recipe, phases=tuple(phase for phase in recipe.phases if phase.robust == robust))
     folder = bench.work(cell.trained)
     checkpoint = folder / CHECKPOINT

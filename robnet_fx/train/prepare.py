@@ -21,11 +21,12 @@ from robnet_fx.machine.progress import Progress
 from robnet_fx.opening.opened import Opened
 from robnet_fx.opening.sanity import check_above_chance, check_weights
 from robnet_fx.problem import Problem
-from robnet_fx.train.objectives import objective_named
+from robnet_fx.train.objectives import default_objective, objective_named
 from robnet_fx.train.prospect import prospect
 from robnet_fx.train.recipe import Recipe
 from robnet_fx.train.settings import Training
 
+_WITHOUT_BOUNDS = "stable"
 _JUDGED = 1000  # images that say whether the model knows the data at all
 
 
@@ -34,20 +35,24 @@ def prepare(
     problem: Problem,
     training: Training,
     method: str,
-    loss: str,
+    loss: str | None,
     parts: Parts,
     progress: Progress,
-) -> tuple[BoundedModel, Recipe]:
-    """(the network to train on the objective called `loss`, the recipe that fits into memory), the same on all ranks.
+) -> tuple[BoundedModel, Recipe, str]:
+    """(the network to train, the recipe that fits into memory, the name of the objective), the same on all ranks.
+
+    The objective is the one called `loss`; where that is None the one that `default_objective` says, or "stable", which
+    needs no bounds, where these say nothing about the network (`prospect`). That they do not is remarked upon, unless
+    the network is to be trained from the start.
 
     Raises `UsageError` for weights that are not finite, images or labels that do not fit, a model at chance level
-    (unless it is to be trained from the start), too little memory, and a `torch.compile` that does not work. Remarks on
-    bounds that say nothing about the network (`prospect`), unless it is to be trained from the start.
+    (unless it is to be trained from the start), too little memory, and a `torch.compile` that does not work.
     """
     net = opened.bound_for_training(problem, method, training.symbols)
     ranks.follow([*net.model.parameters(), *net.model.buffers()])
     check_weights(net)
-    recipe, objective = training.recipe(), objective_named(loss)
+    name = loss or default_objective(net.transform)
+    recipe, objective = training.recipe(), objective_named(name)
     images_at_once, rows_at_once = _at_once(net, training.memory, recipe.batch_size, objective.in_parts, progress)
     recipe = replace(recipe, micro_batch=images_at_once, micro_rows=rows_at_once)
     for images, labels in parts:
@@ -56,11 +61,16 @@ def prepare(
         known, answers = (torch.cat(pair)[:_JUDGED] for pair in zip(parts.validation, parts.train, strict=True))
         for remark in check_above_chance(net, known, answers, opened.data.name):
             progress.remark(remark)
-        if objective.bounded and (told := prospect(net, *parts.train, recipe, objective, loss)):
-            progress.remark(told)
-    if training.compiled:
+        look = partial(prospect, net, *parts.train, recipe, objective, name)
+        if objective.bounded and (told := ranks.by_leader(look)):
+            headline, *options = told.splitlines()
+            chosen = "" if loss else ", as it is now, for no other was asked for"
+            instead = f"  instead  --objective {_WITHOUT_BOUNDS}, which needs no bounds{chosen}"
+            progress.remark("\n".join([headline, instead, *options]))
+            name = loss or _WITHOUT_BOUNDS
+    if training.compiled and objective_named(name).bounded:
         _compile(net, opened.example, recipe)
-    return net, recipe
+    return net, recipe, name
 
 
 def _at_once(

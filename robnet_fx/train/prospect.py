@@ -76,7 +76,6 @@ def _told(look: _Look, objective: Objective, said: str, eps: float, early: float
         f"{look.rise(objective, eps):.2g} above the clean margins, at a twentieth of it {early:.2g}, where logits "
         f"spread over {look.spread:.3g} (medians of {look.found} images); lowering them costs accuracy and proves "
         "nothing",
-        "  instead  --objective stable, which lowers what was seen of the network and needs no bounds",
         *(f"{'  tighter  ' if number == 0 else '           '}{each}" for number, each in enumerate(helps)),
     ]
     return "\n".join(lines)

@@ -32,7 +32,7 @@ from robnet_fx.problem import Problem
 from robnet_fx.train import run_folder as folders
 from robnet_fx.train.history import History
 from robnet_fx.train.loop import train
-from robnet_fx.train.objectives import default_objective, objective_named
+from robnet_fx.train.objectives import objective_named
 from robnet_fx.train.prepare import prepare
 from robnet_fx.train.settings import Training
 from robnet_fx.train.written import publish, read_back, target_of, write
@@ -49,9 +49,9 @@ class RobustifyResult:
 
     `better`: whether `after` is better than `before` (`Score.better_than`). If so `out` is the file that was asked for,
     else `model.onnx` in the run's directory, which is there in any case.
-    `net` is the trained network with the bounds it was trained on, `exported` how it was written (`write_onnx`),
-    `images` the size of each part of the data, `run` the run's directory. `judge` is the written file with the bounds
-    of the certificate, `test` its images `[N, C, *spatial]`.
+    `net` is the trained network with the bounds it was trained on, `objective` the name of the loss, `exported` how it
+    was written (`write_onnx`), `images` the size of each part of the data, `run` the run's directory. `judge` is the
+    written file with the bounds of the certificate, `test` its images `[N, C, *spatial]`.
     """
 
     before: Score
@@ -62,6 +62,7 @@ class RobustifyResult:
     history: History
     certificate: Certificate
     net: BoundedModel
+    objective: str
     exported: str
     images: dict[str, int]
     judge: BoundedModel
@@ -142,9 +143,9 @@ def robustify_opened(
     folder = None if resume is None else folders.reopen(Path(resume))
     transform = problem.perturbation.build(opened.layout.image)
     judged_by = default_method(transform)  # the paper's, whatever is trained with
-    method, loss = training.method or judged_by, training.objective or default_objective(transform)
+    method = training.method or judged_by
     parts = split(opened.data, training.limit, training.test_limit, training.seed, opened.axes)
-    net, recipe = prepare(opened, problem, training, method, loss, parts, progress)
+    net, recipe, loss = prepare(opened, problem, training, method, training.objective, parts, progress)
 
     judge = opened.bound(problem, judged_by, symbols)
     before, _ = measure(judge, parts.test, limits=limits, progress=progress)
@@ -203,5 +204,5 @@ def robustify_opened(
         publish(kept, target)
     out, (test, _) = target if better else kept, parts.test
     return RobustifyResult(
-        before, after, better, out, folder, history, certificate, net, exported, counts, written, test
+        before, after, better, out, folder, history, certificate, net, loss, exported, counts, written, test
     )

@@ -3,18 +3,24 @@
 import copy
 import itertools
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import robnet_fx
 from robnet_fx.errors import RobnetError
+from robnet_fx.images.sets import split
+from robnet_fx.machine.progress import SILENT
+from robnet_fx.opening.opened import open_model
+from robnet_fx.problem import Problem
 from robnet_fx.train import Recipe, run, train
+from robnet_fx.train import prepare as preparation
 from robnet_fx.train.checkpoint import load
 from robnet_fx.train.objectives import EQUATION_6, objective_named
 from robnet_fx.train.prospect import prospect
+from robnet_fx.train.settings import Training
 from robnet_fx.verify.score import Score
 from tests.small import bounded, digits
 
@@ -57,7 +63,6 @@ def deep(compiled):
 def test_bounds_that_say_nothing_are_told_with_what_would(deep):
     told = prospect(deep, *TRAIN, RECIPE, EQUATION_6, "equation-6")
     assert told.startswith("the bounds to train on say nothing: over what equation-6 bounds at eps 153/255 they lie ")
-    assert "\n  instead  --objective stable, which" in told
     (part,) = re.findall(r"--objective (cc:cuts=8,tau=[\d.]+,steps=4)[ :]", told)
     (small,) = re.findall(r"--eps ([\d.]+),", told)
     assert deep.eps == 0.6
@@ -71,6 +76,45 @@ def test_bounds_that_say_nothing_are_told_with_what_would(deep):
         useful, useless = (net.margins(images[right], labels[right]).amax(1).median() for net in (at_small, deep))
         assert useful < 2 * spread and useless > 1e6 * spread
     assert prospect(deep, *TRAIN, RECIPE, objective_named(part), part) is None
+
+
+@dataclass
+class Data:
+    x_train: Tensor = X[:300]
+    y_train: Tensor = Y[:300]
+    x_test: Tensor = X[1500:1520]
+    y_test: Tensor = Y[1500:1520]
+    name: str = "some digits"
+    notes: tuple[str, ...] = ()
+
+
+class Remarks:
+    """A progress that keeps what is remarked."""
+
+    task = SILENT.task
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def remark(self, text):
+        self.texts.append(text)
+
+
+@pytest.mark.parametrize("asked", [None, "cc:cuts=8", "stable"])
+def test_where_nothing_else_is_asked_for_no_bounds_are_trained_on(deep, asked, monkeypatch):
+    said = Remarks()
+    monkeypatch.setattr(preparation, "prospect", lambda *given: f"{given[-1]} says nothing\n  tighter  --eps 0.1")
+    opened, parts = open_model(deep.model, Data()), split(Data(), None, 20, 0)
+    problem = Problem(robnet_fx.BiasField(1, 0.6))
+    _, _, name = preparation.prepare(opened, problem, Training(epochs=1), "rsip-ssip", asked, parts, said)
+    assert name == (asked or "stable")
+    if asked == "stable":
+        assert not said.texts
+        return
+    headline, instead, tighter = said.texts[-1].splitlines()
+    assert (headline, tighter) == ("cc:cuts=8 says nothing", "  tighter  --eps 0.1")
+    assert instead.startswith("  instead  --objective stable, which needs no bounds")
+    assert ("as it is now" in instead) == (asked is None)
 
 
 def test_bounds_that_say_something_need_no_word():
