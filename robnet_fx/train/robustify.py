@@ -38,7 +38,7 @@ from robnet_fx.train.settings import Training
 from robnet_fx.train.written import publish, read_back, target_of, write
 from robnet_fx.verify.certificate import Certificate
 from robnet_fx.verify.decision import USUAL
-from robnet_fx.verify.record import about_problem, versions
+from robnet_fx.verify.record import about_problem, hashes, versions
 from robnet_fx.verify.score import Score, measure
 from robnet_fx.verify.search import Limits
 
@@ -97,7 +97,8 @@ def robustify(
     `symbols` errors of an image, as `bound` does; `limits` is what each may cost, as for `certify`.
     `out` defaults to `<model>.robust.onnx` beside the model. A new directory under `runs` takes arguments, versions,
     metrics, checkpoint, certificate and the bounds graph as a program with its weights (`interchange.program`);
-    `resume` names such a directory whose run was interrupted, to go on with it under the same arguments.
+    `resume` names such a directory whose run was interrupted, to go on with it under the same arguments; what was
+    measured before training is taken from there where it was about the same.
     The written file, whose properties remember the normalisation and `metadata`, is read back, certified and attacked.
     One that is no better than what came in (`Score.better_than`) stays in the run's directory; `out` is not touched.
     Raises `UsageError`, `UnsupportedError`, `Interrupted`, and `RobnetError` of a loss that explodes.
@@ -148,7 +149,14 @@ def robustify_opened(
     net, recipe, loss = prepare(opened, problem, training, method, training.objective, parts, progress)
 
     judge = opened.bound(problem, judged_by, symbols)
-    before, _ = measure(judge, parts.test, limits=limits, progress=progress)
+    bounds = {"method": judge.method, "symbols": judge.symbols, "limits": asdict(limits)}
+    judged = {**about_problem(judge), **bounds, **hashes(judge, None, *parts.test)}
+    known = None if folder is None else folders.read_json(folder / folders.METRICS)
+    if known is not None and known.get("judged") == folders.as_read(judged):
+        before = Score(**known["before"])
+    else:
+        before, _ = measure(judge, parts.test, limits=limits, progress=progress)
+    first = {"judged": judged, "before": asdict(before)}
     counts = {name: len(labels) for name, (_, labels) in parts._asdict().items()}
     if folder is None:
         folder = folders.create(Path(runs), target.name.removesuffix(".onnx"))
@@ -172,7 +180,7 @@ def robustify_opened(
         }
         folders.write_json(folder / "arguments.json", arguments)
         folders.write_text(folder / PROGRAM, program(net))
-        folders.write_json(folder / "metrics.json", {"before": asdict(before)})
+        folders.write_json(folder / folders.METRICS, first)
 
     checkpoint = folder / folders.CHECKPOINT
     history = train(
@@ -198,8 +206,8 @@ def robustify_opened(
     ranks.by_leader(lambda: write_program(net, folder))  # now with the weights that were trained
     folders.write_text(folder / "certificate.json", certificate.to_json())
     better = after.better_than(before)
-    metrics: dict[str, Any] = {"before": asdict(before), "after": asdict(after), "better": better}
-    folders.write_json(folder / "metrics.json", {**metrics, "selected": history.selected, "epochs": history.epochs})
+    metrics: dict[str, Any] = {**first, "after": asdict(after), "better": better}
+    folders.write_json(folder / folders.METRICS, {**metrics, "selected": history.selected, "epochs": history.epochs})
     if better:
         publish(kept, target)
     out, (test, _) = target if better else kept, parts.test

@@ -11,7 +11,7 @@ from robnet_fx.errors import RobnetError, UsageError
 from robnet_fx.machine import ranks
 from robnet_fx.machine.files import write_atomically
 
-CHECKPOINT, MODEL = "checkpoint.pt", "model.onnx"
+CHECKPOINT, METRICS, MODEL = "checkpoint.pt", "metrics.json", "model.onnx"
 
 
 def create(parent: Path, name: str) -> Path:
@@ -30,6 +30,16 @@ def reopen(path: Path) -> Path:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write readable JSON, whole or not at all."""
     write_text(path, json.dumps(content, indent=1, default=str) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What was written there, None where nothing was."""
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def as_read(content: dict[str, Any]) -> Any:
+    """What is read of what is written."""
+    return json.loads(json.dumps(content, default=str))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -29,6 +29,7 @@ from robnet_fx.opening import opened
 from robnet_fx.train import robustify as module
 from robnet_fx.train.robustify import robustify
 from robnet_fx.verify import Limits, certify
+from robnet_fx.verify.score import measure
 from tests.small import bounded, digits
 
 X, Y = digits()
@@ -168,7 +169,7 @@ class Stop:
                 os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_and_resume_give_the_uninterrupted_result(job, tmp_path):
+def test_ctrl_c_and_resume_give_the_uninterrupted_result(job, tmp_path, monkeypatch):
     short = {"epochs": 2, "test_limit": 20}
     whole = job(**short, out=tmp_path / "whole.onnx")
     with pytest.raises(Interrupted) as stopped:
@@ -176,13 +177,21 @@ def test_ctrl_c_and_resume_give_the_uninterrupted_result(job, tmp_path):
     checkpoint = stopped.value.checkpoint
     assert checkpoint is not None
     assert not (tmp_path / "net.robust.onnx").exists()
+    measured = []
+    monkeypatch.setattr(
+        module, "measure", lambda *given, **options: measured.append(given) or measure(*given, **options)
+    )
     resumed = job(**short, resume=checkpoint.parent)
+    assert len(measured) == 1 and resumed.before == whole.before  # what was known is not measured again
     assert resumed.run == checkpoint.parent
     assert resumed.after == whole.after
     for a, b in zip(load_onnx(resumed.out).parameters(), load_onnx(whole.out).parameters(), strict=True):
         assert torch.equal(a, b)
     with pytest.raises(UsageError, match=r"recipe\.alpha"):
         job(**short, resume=checkpoint, alpha=3.0)
+    measured.clear()
+    assert job(**{**short, "test_limit": 10}, resume=checkpoint).images["test"] == 10
+    assert len(measured) == 2  # of other images nothing is known
 
 
 def test_ctrl_c_after_training_can_be_resumed(job):
