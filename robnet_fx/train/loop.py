@@ -45,9 +45,8 @@ def train(
     weights and checkpoint are the last good ones.
 
     On several ranks (`machine.ranks`) all call this alike and each works its own part of a batch. A net without batch
-    norm and dropout gets the weights that one process gives it, up to rounding, but from an objective that draws random
-    points ("stable"). Any number of ranks can resume; the
-    same number does so bit for bit.
+    norm and dropout gets the weights that one process gives it, up to rounding, but for an objective that draws random
+    points, as "stable" does. Any number of ranks can resume; the same number does so bit for bit.
     """
     if resume and checkpoint is None:
         raise UsageError("to resume, say which checkpoint")
