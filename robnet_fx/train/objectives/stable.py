@@ -33,7 +33,7 @@ class Stable(Objective):
     tau: float = 0.5
     points: int = 3
     steps: int = 1
-    weight: float = 1.0
+    weight: float = 2.0
 
     bounded = False
 
