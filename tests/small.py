@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 
 import torch
@@ -18,6 +19,18 @@ def digits() -> tuple[Tensor, Tensor]:
     """scikit-learn's digits: uint8 `[1797, 1, 8, 8]`, int64 `[1797]`."""
     x, y = load_digits(return_X_y=True)
     return torch.tensor(x / 16 * 255).round().to(torch.uint8).reshape(-1, 1, 8, 8), torch.tensor(y)
+
+
+@dataclass
+class Data:
+    """Some of the digits, as `robustify` takes data."""
+
+    x_train: Tensor = field(default_factory=lambda: digits()[0][:400])
+    y_train: Tensor = field(default_factory=lambda: digits()[1][:400])
+    x_test: Tensor = field(default_factory=lambda: digits()[0][1500:1600])
+    y_test: Tensor = field(default_factory=lambda: digits()[1][1500:1600])
+    name: str = "some digits"
+    notes: tuple[str, ...] = ("the first ones",)
 
 
 def plain_net(seed: int = 0) -> nn.Module:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.node import Argument
 
 from robnet_fx.algebra.domains import Interval, Symbolic
 from robnet_fx.bounds.dependence import dependents, relaxed_nodes
@@ -38,7 +36,6 @@ class _Walk(fx.Interpreter):
         self.count = count
         self.dependent = dependents(perturbed)
         self.relaxed = relaxed_nodes(self.dependent)
-        self.batched = _batched(perturbed.graph.nodes)
         self.errors: list[Tensor] = []
 
     def run_node(self, n: fx.Node) -> Any:
@@ -52,30 +49,23 @@ class _Walk(fx.Interpreter):
         """The error of the node's relaxation, `[B, *S]`."""
         rule = rule_for(node.target)
         assert rule is not None  # or it would have no bounds
-        ranges = tuple(self._range(source) for source in self.dependent[node])
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self._taken)
-        made = rule.ssip(*args, pre=ranges[0] if len(ranges) == 1 else ranges, **kwargs)
+        ranges = {source: self._range(source) for source in self.dependent[node]}
+
+        def taken(source: fx.Node) -> Any:
+            return _along_one(ranges[source]) if source in ranges else self.env[source]
+
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), taken)
+        pres = tuple(ranges[source] for source in self.dependent[node])
+        made = rule.ssip(*args, pre=pres[0] if len(pres) == 1 else pres, **kwargs)
         assert isinstance(made, Symbolic)
         return made.slack
-
-    def _taken(self, node: fx.Node) -> Argument:
-        """An argument as a rule takes it: what depends on the coefficients moves along with a single one, exactly."""
-        if node in self.dependent:
-            lower, upper = self._range(node)
-            radius = (upper - lower) / 2
-            return Symbolic(radius.unsqueeze(1), lower + radius, torch.zeros_like(radius))
-        value: Argument = self.env[node]
-        return value[: len(value) // self.count] if node in self.batched and isinstance(value, Tensor) else value
 
     def _range(self, node: fx.Node) -> Interval:
         values = self.env[node].unflatten(0, (self.count, -1))
         return Interval(values.amin(0), values.amax(0))
 
 
-def _batched(nodes: Iterable[fx.Node]) -> set[fx.Node]:
-    """What has a value for each row of the inputs."""
-    found: set[fx.Node] = set()
-    for node in nodes:
-        if node.op == "placeholder" or not found.isdisjoint(node.all_input_nodes):
-            found.add(node)
-    return found
+def _along_one(ends: Interval) -> Symbolic:
+    """What moves from one end to the other along a single coefficient, exactly."""
+    radius = (ends.upper - ends.lower) / 2
+    return Symbolic(radius.unsqueeze(1), ends.lower + radius, torch.zeros_like(radius))

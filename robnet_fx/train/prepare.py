@@ -21,12 +21,11 @@ from robnet_fx.machine.progress import Progress
 from robnet_fx.opening.opened import Opened
 from robnet_fx.opening.sanity import check_above_chance, check_weights
 from robnet_fx.problem import Problem
-from robnet_fx.train.objectives import default_objective, objective_named
+from robnet_fx.train.objectives import WITHOUT_BOUNDS, default_objective, objective_named
 from robnet_fx.train.prospect import prospect
 from robnet_fx.train.recipe import Recipe
 from robnet_fx.train.settings import Training
 
-_WITHOUT_BOUNDS = "stable"
 _JUDGED = 1000  # images that say whether the model knows the data at all
 
 
@@ -65,9 +64,9 @@ def prepare(
         if objective.bounded and (told := ranks.by_leader(look)):
             headline, *options = told.splitlines()
             chosen = "" if loss else ", as it is now, for no other was asked for"
-            instead = f"  instead  --objective {_WITHOUT_BOUNDS}, which needs no bounds{chosen}"
+            instead = f"  instead  --objective {WITHOUT_BOUNDS}, which needs no bounds{chosen}"
             progress.remark("\n".join([headline, instead, *options]))
-            name = loss or _WITHOUT_BOUNDS
+            name = loss or WITHOUT_BOUNDS
     if training.compiled and objective_named(name).bounded:
         _compile(net, opened.example, recipe)
     return net, recipe, name

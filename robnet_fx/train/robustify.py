@@ -25,6 +25,7 @@ from robnet_fx.images.layout import Layout
 from robnet_fx.images.sets import Data, split
 from robnet_fx.interchange.program import PROGRAM, program, write_program
 from robnet_fx.machine import ranks
+from robnet_fx.machine.files import read_json
 from robnet_fx.machine.progress import SILENT, Progress
 from robnet_fx.opening.opened import Opened, open_model
 from robnet_fx.perturbations.base import Perturbation
@@ -38,7 +39,8 @@ from robnet_fx.train.settings import Training
 from robnet_fx.train.written import publish, read_back, target_of, write
 from robnet_fx.verify.certificate import Certificate
 from robnet_fx.verify.decision import USUAL
-from robnet_fx.verify.record import about_problem, hashes, versions
+from robnet_fx.verify.record import about_problem, versions
+from robnet_fx.verify.replay import differences
 from robnet_fx.verify.score import Score, measure
 from robnet_fx.verify.search import Limits
 
@@ -149,14 +151,8 @@ def robustify_opened(
     net, recipe, loss = prepare(opened, problem, training, method, training.objective, parts, progress)
 
     judge = opened.bound(problem, judged_by, symbols)
-    bounds = {"method": judge.method, "symbols": judge.symbols, "limits": asdict(limits)}
-    judged = {**about_problem(judge), **bounds, **hashes(judge, None, *parts.test)}
-    known = None if folder is None else folders.read_json(folder / folders.METRICS)
-    if known is not None and known.get("judged") == folders.as_read(judged):
-        before = Score(**known["before"])
-    else:
-        before, _ = measure(judge, parts.test, limits=limits, progress=progress)
-    first = {"judged": judged, "before": asdict(before)}
+    first = _before(folder, judge, parts.test, limits, progress)
+    before = Score(**first["before"])
     counts = {name: len(labels) for name, (_, labels) in parts._asdict().items()}
     if folder is None:
         folder = folders.create(Path(runs), target.name.removesuffix(".onnx"))
@@ -214,3 +210,16 @@ def robustify_opened(
     return RobustifyResult(
         before, after, better, out, folder, history, certificate, net, loss, exported, counts, written, test
     )
+
+
+def _before(
+    folder: Path | None, judge: BoundedModel, test: tuple[Tensor, Tensor], limits: Limits, progress: Progress
+) -> dict[str, Any]:
+    """`before`, what the network is before training, and `judged`, what that is about, as the metrics have them; an
+    interrupted run knows them already, if they are about the same."""
+    known = read_json(folder / folders.METRICS) if folder else None
+    judged = (known or {}).get("judged", {})
+    if known and judged.get("limits") == asdict(limits) and not differences(judged, judge, *test):
+        return {"judged": judged, "before": known["before"]}
+    before, certificate = measure(judge, test, limits=limits, progress=progress)
+    return {"judged": certificate.about, "before": asdict(before)}

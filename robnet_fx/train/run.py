@@ -22,7 +22,7 @@ from robnet_fx.train.figures import over_ranks, read
 from robnet_fx.train.gradients import accumulate
 from robnet_fx.train.history import History
 from robnet_fx.train.interrupt import held_back
-from robnet_fx.train.objectives import Objective
+from robnet_fx.train.objectives import WITHOUT_BOUNDS, Objective
 from robnet_fx.train.recipe import Recipe
 from robnet_fx.train.validation import Pair, score, validate
 
@@ -193,7 +193,7 @@ class Run:
             f"training exploded: for {steps} steps, up to {at}, the loss was more than {HUGE:g} times that of "
             f"guessing, and now it is {total:.2g} (eps {eps:.4g})\n"
             "  reason   the bounds say nothing about the network: lowering them costs accuracy and proves nothing\n"
-            "  remedy   --objective stable, which needs no bounds; smaller parts of the box, with symbols "
+            f"  remedy   --objective {WITHOUT_BOUNDS}, which needs no bounds; smaller parts of the box, with symbols "
             "(docs/training.md, deep networks); or a smaller eps\n"
             f"  the weights are again those {where}{kept}"
         )

@@ -32,16 +32,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=1, default=str) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What was written there, None where nothing was."""
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def as_read(content: dict[str, Any]) -> Any:
-    """What is read of what is written."""
-    return json.loads(json.dumps(content, default=str))
-
-
 def write_text(path: Path, text: str) -> None:
     """Write text, whole or not at all."""
     ranks.by_leader(lambda: _write(path, text.encode()))

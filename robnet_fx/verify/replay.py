@@ -59,17 +59,22 @@ def known_at(
     return found
 
 
+def differences(found: Mapping[str, Any], net: BoundedModel, images: Tensor, labels: Tensor) -> list[str]:
+    """In what a record, or `Certificate.about`, is about something else than a verdict of `net` on these images, a line
+    each."""
+    mine = about(net, in_dtype(net, torch.float64), images, labels)
+    return [
+        f"{name}: {_at(found, name)!r} there, {_at(mine, name)!r} here"
+        for name in _ABOUT
+        if _at(found, name) != _at(mine, name)
+    ]
+
+
 def same(document: Mapping[str, Any], net: BoundedModel, images: Tensor, labels: Tensor) -> None:
     """`UsageError` unless a document is a certificate about all of this."""
     if document.get("schema") != "robnet-fx/record" or document.get("command") != "certify":
         raise UsageError("this is no certificate: robnet-fx certify writes one with --out")
-    exact = in_dtype(net, torch.float64)
-    mine = about(net, exact, images, labels)
-    differing = [
-        f"{name}: {_at(document, name)!r} there, {_at(mine, name)!r} here"
-        for name in _ABOUT
-        if _at(document, name) != _at(mine, name)
-    ]
+    differing = differences(document, net, images, labels)
     if len(document.get("samples", ())) != len(labels):
         differing.append(f"samples: {len(document.get('samples', ()))} there, {len(labels)} here")
     if differing:

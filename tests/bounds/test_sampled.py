@@ -61,7 +61,7 @@ def test_no_error_is_larger_than_over_the_proved_range(net):
 
 
 class Gated(nn.Module):
-    """Products of two values that move, a pooling, a softmax, and a comparison with the image itself."""
+    """A product of two values that move, a sigmoid, a max pooling, a GELU and a softmax."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -3,11 +3,11 @@
 import copy
 import itertools
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import robnet_fx
 from robnet_fx.errors import RobnetError
@@ -22,7 +22,7 @@ from robnet_fx.train.objectives import EQUATION_6, objective_named
 from robnet_fx.train.prospect import prospect
 from robnet_fx.train.settings import Training
 from robnet_fx.verify.score import Score
-from tests.small import bounded, digits
+from tests.small import Data, bounded, digits
 
 X, Y = digits()
 X = X.clamp(max=200)  # the clip would be a source of errors of its own
@@ -76,16 +76,6 @@ def test_bounds_that_say_nothing_are_told_with_what_would(deep):
         useful, useless = (net.margins(images[right], labels[right]).amax(1).median() for net in (at_small, deep))
         assert useful < 2 * spread and useless > 1e6 * spread
     assert prospect(deep, *TRAIN, RECIPE, objective_named(part), part) is None
-
-
-@dataclass
-class Data:
-    x_train: Tensor = X[:300]
-    y_train: Tensor = Y[:300]
-    x_test: Tensor = X[1500:1520]
-    y_test: Tensor = Y[1500:1520]
-    name: str = "some digits"
-    notes: tuple[str, ...] = ()
 
 
 class Remarks:

@@ -6,13 +6,13 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import robnet_fx
 from robnet_fx import BiasField, Problem, Training, WhiteNoise
@@ -30,21 +30,11 @@ from robnet_fx.train import robustify as module
 from robnet_fx.train.robustify import robustify
 from robnet_fx.verify import Limits, certify
 from robnet_fx.verify.score import measure
-from tests.small import bounded, digits
+from tests.small import Data, bounded, digits
 
 X, Y = digits()
 FIELD = BiasField(1, 0.6)
 FEW = Limits(boxes=8)  # parts, so that no answer hangs on the clock
-
-
-@dataclass
-class Data:
-    x_train: Tensor = X[:400]
-    y_train: Tensor = Y[:400]
-    x_test: Tensor = X[1500:1600]
-    y_test: Tensor = Y[1500:1600]
-    name: str = "some digits"
-    notes: tuple[str, ...] = ("the first ones",)
 
 
 @pytest.fixture(scope="module")

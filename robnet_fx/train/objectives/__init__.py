@@ -21,6 +21,10 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 
 
+WITHOUT_BOUNDS = "stable"
+"""What is left to train on where bounds say nothing about a network."""
+
+
 def objective_named(said: str) -> Objective:
     """The objective of a name, `small-boxes`, with other parameters than its defaults where some follow,
     `small-boxes:cuts=4,tau=0.5`. Raises `UsageError` for a name or a parameter that there is not."""
@@ -53,6 +57,7 @@ __all__ = [
     "EQUATION_6",
     "MTL",
     "OBJECTIVES",
+    "WITHOUT_BOUNDS",
     "Batch",
     "Equation6",
     "Exp",

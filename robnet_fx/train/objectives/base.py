@@ -44,6 +44,16 @@ class Batch:
         images, labels = self.images[index], self.labels[index]
         return self.net.margins_in_parts(images, labels, box=over, rows=rows, precision=self.precision)
 
+    def nothing(self) -> dict[str, Tensor]:
+        """No loss yet, 0-d by name, of those that are the objective's own."""
+        return {name: self.images.new_zeros(()) for name in self.weights if name != "standard"}
+
+    def descend(self, losses: dict[str, Tensor], totals: dict[str, Tensor]) -> None:
+        """Add the gradients of weighed `losses`, 0-d sums over samples by name, and their values to `totals`."""
+        losses = {name: loss / self.size for name, loss in losses.items()}
+        torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum().backward()
+        totals |= {name: totals[name] + loss.detach() for name, loss in losses.items()}
+
 
 class Wanted(NamedTuple):
     """What an objective wants of a batch: upper margins of `samples`, `bool [B]`, over `box`, `[1 or B, D]` each (None:
@@ -130,15 +140,12 @@ class Objective:
             for index in _parts(samples & ~likely, batch.part):
                 for margins in batch.margins(index, box):
                     active[index] |= _uncertified(margins)
-        totals = {name: batch.images.new_zeros(()) for name in batch.weights if name != "standard"}
+        totals = batch.nothing()
         for index in _parts(likely | active, batch.part):
             for margins in batch.margins(index, box, in_parts=self.in_parts):
                 active[index] |= _uncertified(margins)
                 logits = None if points is None else batch.net.perturbed(points[index], batch.images[index])
-                losses = self.losses(Found(margins, batch.labels[index], logits))
-                losses = {name: loss / batch.size for name, loss in losses.items()}
-                torch.stack([batch.weights[name] * loss for name, loss in losses.items()]).sum().backward()
-                totals |= {name: totals[name] + loss.detach() for name, loss in losses.items()}
+                batch.descend(self.losses(Found(margins, batch.labels[index], logits)), totals)
         return Outcome(totals, batch.right & samples & ~active, active)
 
 

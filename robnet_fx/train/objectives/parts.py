@@ -21,6 +21,12 @@ from robnet_fx.verify.ascent import climb
 _COMPARED = 16  # parts at least, where epochs are compared
 
 
+def check_tau(tau: float) -> None:
+    """`UsageError` unless a part of a box can have `tau` times its radii."""
+    if not (math.isfinite(tau) and 0 < tau <= 1):
+        raise UsageError(f"tau is a share of the radii, above 0 and at most 1, not {tau}")
+
+
 @dataclass(frozen=True)
 class Weakest:
     """The part of each sample's box that is bounded, and how it is found.
@@ -37,8 +43,7 @@ class Weakest:
     def __post_init__(self) -> None:
         if self.cuts < 1 or self.steps < 0:
             raise UsageError(f"a part needs cuts >= 1 and steps >= 0, not {self.cuts} and {self.steps}")
-        if not (math.isfinite(self.tau) and 0 < self.tau <= 1):
-            raise UsageError(f"tau is a share of the radii, above 0 and at most 1, not {self.tau}")
+        check_tau(self.tau)
 
     @property
     def boxes(self) -> int:

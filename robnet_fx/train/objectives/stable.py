@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from robnet_fx.bounds.sampled import sampled_errors
 from robnet_fx.errors import UsageError
 from robnet_fx.train.objectives.base import Batch, Objective, Outcome
+from robnet_fx.train.objectives.parts import check_tau
 from robnet_fx.verify.ascent import climb
 
 
@@ -40,8 +41,7 @@ class Stable(Objective):
     def __post_init__(self) -> None:
         if self.points < 1 or self.steps < 0:
             raise UsageError(f"stable needs points >= 1 and steps >= 0, not {self.points} and {self.steps}")
-        if not (math.isfinite(self.tau) and 0 < self.tau <= 1):
-            raise UsageError(f"tau is a share of the radii, above 0 and at most 1, not {self.tau}")
+        check_tau(self.tau)
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise UsageError(f"weight must be finite and at least 0, not {self.weight}")
 
@@ -53,7 +53,7 @@ class Stable(Objective):
         """The gradients of both losses, of all samples; nobody is bounded."""
         with torch.no_grad():
             points = self.sample(batch)
-        totals = {name: batch.images.new_zeros(()) for name in batch.weights if name != "standard"}
+        totals = batch.nothing()
         size = batch.part or len(batch.images)
         for images, labels, own in zip(
             batch.images.split(size), batch.labels.split(size), points.split(size, 1), strict=True
@@ -61,11 +61,10 @@ class Stable(Objective):
             logits, errors = sampled_errors(batch.net.perturbed, own, images)
             errors = [error for error in errors if error.requires_grad]  # the clip's are what they are
             losses = {
-                "adversarial": cross_entropy(logits[0], labels, reduction="sum") / batch.size,
-                "error": sum(errors, logits.new_zeros(len(images))).sum() / max(len(errors), 1) / batch.size,
+                "adversarial": cross_entropy(logits[0], labels, reduction="sum"),
+                "error": sum(errors, logits.new_zeros(len(images))).sum() / max(len(errors), 1),
             }
-            torch.stack([batch.weights[name] * loss for name, loss in losses.items()]).sum().backward()
-            totals |= {name: totals[name] + loss.detach() for name, loss in losses.items()}
+            batch.descend(losses, totals)
         nobody = torch.zeros_like(batch.right)
         return Outcome(totals, nobody, nobody)
 
