@@ -45,8 +45,10 @@ def _line(row: str, cell: Cell, path: Path) -> dict[str, Any]:
 def _scaled(cell: Cell, document: Mapping[str, Any]) -> list[str]:
     """In what the cell is less than the paper's."""
     training = document["training"]
+    before = (training["start"] or training)["epochs"]
     counts = {
         "epochs": (training["epochs"], EPOCHS),
+        **({} if before == training["epochs"] else {"standard epochs": (before, EPOCHS)}),
         "training images": (sum(training["images"].values()), cell.images.train),
         "test images": (document["images"], cell.images.test),
     }

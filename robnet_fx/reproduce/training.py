@@ -27,18 +27,27 @@ from robnet_fx.train.settings import Training
 from robnet_fx.train.written import write
 from robnet_fx.zoo.tables import BATCH_SIZE, Cell
 
+_OF_SCALE = ("scale", "epochs")
+"""What is asked of a network's training that depends on `--scale`."""
 
-def trained(cell: Cell, standard: Cell, bench: Bench) -> dict[str, Any]:
+
+def trained(cell: Cell, standard: Cell, bench: Bench, *, of_any_scale: bool = False) -> dict[str, Any]:
     """What the record says of the training of a cell's network, which is in its file afterwards.
 
     `standard` is the cell whose network a robust one goes on from. What was trained before is not trained again, and
-    what was stopped goes on. No network is refused for what it does not know: that is a result. Raises `UsageError`
-    where what is there was trained with other settings, and `Interrupted`.
+    what was stopped goes on; `of_any_scale`, a network that is there may have been trained for other shares of the
+    paper's epochs. No network is refused for what it does not know: that is a result. Raises `UsageError` where what is
+    there was trained with other settings, and `Interrupted`.
     """
     target, asked = bench.network(cell), _asked(cell, bench)
     done = read_json(bench.training(cell))
     if done is not None:
-        differing = [f"{name} {done.get(name)} -> {value}" for name, value in asked.items() if done.get(name) != value]
+        free = _OF_SCALE if of_any_scale else ()
+        differing = [
+            f"{name} {done.get(name)} -> {value}"
+            for name, value in asked.items()
+            if done.get(name) != value and name not in free
+        ]
         if differing:
             raise UsageError(
                 f"{target} was trained with other settings: {', '.join(differing)}\n  remedy  another folder with --out"
@@ -84,7 +93,7 @@ def trained(cell: Cell, standard: Cell, bench: Bench) -> dict[str, Any]:
         "lr": recipe.phases[0].lr,
         "schedule": [asdict(phase) for phase in recipe.phases],
         "images": {"train": len(parts.train[1]), "validation": len(parts.validation[1])},
-        "start": None if start is None else {"model": start.name, "sha256": sha256_of_file(start)},
+        "start": None if start is None else _about_start(start, standard, bench),
         "selected": history.selected,
         "device": opened.device.type,
         "threads": torch.get_num_threads(),
@@ -93,6 +102,14 @@ def trained(cell: Cell, standard: Cell, bench: Bench) -> dict[str, Any]:
     write_json(bench.training(cell), {**about, "history": history.epochs})
     bench.finished(cell.trained)
     return about
+
+
+def _about_start(start: Path, standard: Cell, bench: Bench) -> dict[str, Any]:
+    return {
+        "model": start.name,
+        "sha256": sha256_of_file(start),
+        "epochs": (read_json(bench.training(standard)) or {}).get("epochs"),
+    }
 
 
 def _asked(cell: Cell, bench: Bench) -> dict[str, Any]:

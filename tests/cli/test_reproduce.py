@@ -72,7 +72,7 @@ def test_a_row_from_fresh_weights_to_records(reproduced, few):
         assert rates == ([(1, 1e-3, False), (1, 1e-4, False)] if standard else [(1, 5e-4, True), (1, 5e-4, True)])
         assert cell["training"]["batch_size"] == 4 and cell["training"]["augment"]
         assert cell["training"]["images"] == {"train": 58, "validation": 6}
-    assert cell["training"]["start"]["model"] == f"{STD}.onnx"
+    assert (cell["training"]["start"]["model"], cell["training"]["start"]["epochs"]) == (f"{STD}.onnx", 2)
     assert [each["clean"] for each in read(few / "whole" / f"{RS}.training.json")["history"]]
 
 
@@ -147,6 +147,21 @@ def test_what_is_done_is_kept_and_other_settings_are_refused(reproduced, few, ta
     assert {file.name: file.stat().st_mtime_ns for file in (few / "whole").iterdir()} == before
     refused = table("--cell", "rs", "--out", "whole", "--seed", 1)
     assert refused.exit_code == 2 and "trained with other settings: seed 0 -> 1" in refused.stderr
+
+
+def test_a_standard_network_of_another_scale_is_gone_on_from(reproduced, few, table):
+    """Standard training is short beside what follows, so that it may have all its epochs."""
+    fine(reproduced)
+    (few / "scaled").mkdir()
+    for name in (f"{STD}.onnx", f"{STD}.training.json"):
+        (few / "scaled" / name).write_bytes((few / "whole" / name).read_bytes())
+    own = ("--out", "scaled", "--test-limit", 4, "--scale", 0.005)
+    (line,) = document(table("--cell", "rs", "--json", *own))["cells"]
+    counts = ["1 of 200 epochs", "2 of 200 standard epochs", "64 of 128 training images", "4 of 24 test images"]
+    assert line["scaled"] == counts
+    assert read(few / "scaled" / f"{RS}.json")["training"]["start"]["epochs"] == 2
+    refused = table("--cell", "std", *own)
+    assert refused.exit_code == 2 and "scale 0.01 -> 0.005" in refused.stderr
 
 
 def test_ours_is_shown_beside_the_papers(reproduced, table):
