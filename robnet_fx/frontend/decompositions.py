@@ -46,7 +46,7 @@ OURS: dict[Any, Decomposition] = {}
 
 
 def decompositions() -> dict[Any, Decomposition]:
-    """The table that `ExportedProgram.run_decompositions` takes, which changes it."""
+    """The table that `ExportedProgram.run_decompositions` takes."""
     return _pytorchs() | OURS
 
 

@@ -20,7 +20,7 @@ from robnet_fx.frontend.parity import check_repeats, check_trace
 from robnet_fx.frontend.places import source_line
 from robnet_fx.frontend.running import Guest, uncollected
 from robnet_fx.graphs import EXAMPLE, MODEL, OUTPUT, PASSES, derive
-from robnet_fx.machine.torch_internals import fixes_a_size, stack_that_fixes_a_size
+from robnet_fx.machine.torch_internals import decomposed, fixes_a_size, stack_that_fixes_a_size
 
 
 def trace_module(guest: Guest, example: Tensor) -> fx.GraphModule:
@@ -76,7 +76,7 @@ def _export(guest: Guest, example: Tensor) -> torch.export.ExportedProgram:
                 exported = torch.export.export(
                     model, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
                 )
-            return exported.run_decompositions(decompositions())
+            return decomposed(exported, decompositions())
 
     try:
         return export()

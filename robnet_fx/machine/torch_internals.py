@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import operator
 import re
 import traceback
 import warnings
@@ -20,6 +21,7 @@ from torch import Tensor, fx, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._guards import detect_fake_mode
 from torch._ops import OpOverload
+from torch.export import exported_program
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._pytree import tree_map
@@ -42,6 +44,7 @@ _EXPORTS_OWN_REMARKS = (
     (r".isinstance\(treespec, LeafSpec\). is deprecated", FutureWarning),  # it copies specs of its own
     (r"The tensor attributes? .* assigned during export", UserWarning),  # what is assigned is put back
 )
+_EVERY = "_collect_all_valid_cia_ops"
 _SHAPES = logging.getLogger("torch.fx.experimental.symbolic_shapes")
 _BETWEEN = (logging.__file__, contextlib.__file__, __file__)  # frames that are neither the model's nor torch's
 _OF_VALUES = re.compile(r"data-dependent|GuardOnDataDependent|unbacked|_local_scalar_dense", re.I)
@@ -54,6 +57,37 @@ def without_exports_own_remarks() -> Iterator[None]:
         for message, category in _EXPORTS_OWN_REMARKS:
             warnings.filterwarnings("ignore", message, category)
         yield
+
+
+def decomposed(
+    program: torch.export.ExportedProgram, table: Mapping[Any, Callable[..., Any]]
+) -> torch.export.ExportedProgram:
+    """`program.run_decompositions(table)`, in half of the time for most programs.
+
+    PyTorch replaces the kernels of each of some 600 operations that it could take apart itself, so that they stay
+    whole: half of a trace. Where no entry of the table applies and nothing is written in place, only the program's own
+    operations are run, and the size of a tensor is asked for.
+    """
+    targets = {
+        node.target
+        for part in program.graph_module.modules()
+        if isinstance(part, fx.GraphModule)
+        for node in part.graph.nodes
+        if node.op == "call_function" and node.target is not operator.getitem
+    }
+    plain = all(
+        isinstance(target, OpOverload) and target not in table and not target._schema.is_mutable for target in targets
+    )
+    every = getattr(exported_program, _EVERY, None)
+    stays_whole = getattr(exported_program, "_is_preservable_cia_op", None)
+    if not plain or every is None or stays_whole is None:
+        return program.run_decompositions(dict(table))
+    own = {target for target in (*targets, *table, torch.ops.aten.sym_size.int) if stays_whole(target)}
+    setattr(exported_program, _EVERY, lambda: own)
+    try:
+        return program.run_decompositions(dict(table))
+    finally:
+        setattr(exported_program, _EVERY, every)
 
 
 def fixes_a_size(error: Exception) -> bool:

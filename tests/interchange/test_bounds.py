@@ -112,14 +112,14 @@ def pooled() -> nn.Module:
 
 
 class Attentive(nn.Module):
-    """Two tokens that attend to each other behind a layer norm."""
+    """Two tokens that attend to each other."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.norm, self.last = nn.Linear(96, 8), nn.LayerNorm(8), nn.Linear(16, 5)
+        self.embed, self.last = nn.Linear(96, 8), nn.Linear(16, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        tokens = self.norm(self.embed(x.reshape(-1, 2, 96)))
+        tokens = self.embed(x.reshape(-1, 2, 96))
         return self.last(nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).flatten(1))
 
 

@@ -7,11 +7,13 @@ import inspect
 import logging
 import warnings
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.export import exported_program
 from torch.overrides import TorchFunctionMode
 
 from robnet_fx.machine import torch_internals as internals
@@ -57,6 +59,43 @@ def test_the_parameters_of_an_operation():
 
 
 # Exported graphs
+
+
+class Written(nn.Module):
+    """What it does with the features of an image."""
+
+    def __init__(self, end: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.first, self.end = nn.Conv2d(1, 4, 3), end
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(nn.functional.silu(self.first(x)).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("end", "quick"),
+    [
+        (lambda x: x.softmax(1), True),
+        (lambda x: torch.einsum("bi,bj->bij", x, x).chunk(2, 1)[0].narrow(1, 0, 3).flatten(1), True),
+        (lambda x: x.split([4, 12], 1)[1] + x.shape[0], True),
+        (lambda x: nn.functional.layer_norm(x, [16]).to(torch.float64).unflatten(1, (4, 4)).mT, True),
+        (lambda x: nn.functional.selu(nn.functional.glu(x)), False),  # of the table
+        (lambda x: x.relu_().add_(1), False),  # in place
+    ],
+)
+def test_a_decomposed_program_is_torchs_own(monkeypatch, end, quick):
+    """`glu` is taken apart, and what torch could take apart itself stays whole; most programs need half of the work."""
+    free = ({0: torch.export.Dim.DYNAMIC},)
+    table = {aten.glu.default: lambda x, dim=-1: torch.mul(*x.chunk(2, dim))}
+    with internals.without_exports_own_remarks():
+        program = torch.export.export(Written(end), (torch.rand(3, 1, 4, 4),), dynamic_shapes=free, strict=False)
+        expected = program.run_decompositions(dict(table))
+        every, asked = exported_program._collect_all_valid_cia_ops, []
+        monkeypatch.setattr(exported_program, "_collect_all_valid_cia_ops", lambda: asked.append(1) or every())
+        patched = exported_program._collect_all_valid_cia_ops
+        found = internals.decomposed(program, table)
+    assert exported_program._collect_all_valid_cia_ops is patched and bool(asked) is not quick
+    assert str(found.graph) == str(expected.graph) and list(table) == [aten.glu.default]
 
 
 @pytest.mark.parametrize(
