@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # mallopt's numbers
+_KEPT = 2**31 - 1
+_asked = False  # whether `keep_freed_memory` was
 
 
 def keep_freed_memory() -> None:
@@ -22,9 +26,26 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return
-    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_TRIM_THRESHOLD, _KEPT)
     mallopt(_TOP_PAD, 2**26)
     mallopt(_MMAP_MAX, 0)
+    global _asked
+    _asked = True
+
+
+@contextlib.contextmanager
+def as_before() -> Iterator[None]:
+    """Inside memory may be given back; afterwards what is freed is kept again, if `keep_freed_memory` was asked for.
+
+    Of gigabytes that were freed inside nothing is kept: who comes next may have no use for them.
+    """
+    try:
+        yield
+    finally:
+        if _asked:
+            if freed_memory() > _KEPT:
+                give_back_freed_memory()
+            keep_freed_memory()
 
 
 def give_back_freed_memory() -> None:

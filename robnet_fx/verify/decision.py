@@ -19,6 +19,7 @@ from robnet_fx.bounds.methods import OrNone, Symbols, method_named
 from robnet_fx.bounds.model import BoundedModel
 from robnet_fx.errors import UsageError
 from robnet_fx.images.pixels import batches
+from robnet_fx.machine.allocator import as_before
 from robnet_fx.machine.memory import allowed_memory, available_memory, bytes_text
 from robnet_fx.machine.precision import full_precision
 from robnet_fx.machine.progress import SILENT, Progress
@@ -101,7 +102,7 @@ def decide(
     over = check_box(box or Box(exact.center.unsqueeze(0), exact.radius.unsqueeze(0)), exact.center, len(images))
     over = Box(*(end.expand(len(images), -1) for end in over))
     work = _Work(net, exact, images, question, over, limits, progress, tell)
-    with full_precision():
+    with full_precision(), as_before():
         work.one_box()
         work.inherit(around or {})
         work.attack()

@@ -30,6 +30,22 @@ robnet_fx.certify(net, images, labels)
 from robnet_fx.train import Recipe, train
 train(net, images, labels, Recipe.short(epochs=1))
 """
+BY_VERDICT = """
+from torch import nn
+from robnet_fx.machine.memory import at_most
+from robnet_fx.verify import Limits, classification, decide, search
+robnet_fx.keep_freed_memory()
+torch.manual_seed(0)
+layers = nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3)
+model = nn.Sequential(nn.Flatten(), *layers)
+images = torch.rand(8, 1, 4, 4)
+net = robnet_fx.bound(model, robnet_fx.BiasField(1, 0.6), example=images)
+own, given = search.give_back_freed_memory, []
+search.give_back_freed_memory = lambda: given.append(own())
+with at_most(2**32):
+    decide(net, images, classification(model(images).argmax(1), 3, torch.float32), limits=Limits(boxes=8))
+assert given
+"""
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there is no mallopt")
 
 
@@ -43,6 +59,10 @@ def faults(before: str = "") -> int:
 @pytest.mark.parametrize("kept", [BY_HAND, BY_COMMAND])
 def test_large_tensors_find_their_memory_again(kept):
     assert faults(kept) < 100
+
+
+def test_a_verdict_that_gives_back_what_it_frees_ends_with_what_was_asked_for():
+    assert faults(BY_VERDICT) < 100
 
 
 @pytest.mark.parametrize("not_kept", ["", BY_LIBRARY])
