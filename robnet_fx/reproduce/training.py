@@ -105,11 +105,9 @@ def trained(cell: Cell, standard: Cell, bench: Bench, *, of_any_scale: bool = Fa
 
 
 def _about_start(start: Path, standard: Cell, bench: Bench) -> dict[str, Any]:
-    return {
-        "model": start.name,
-        "sha256": sha256_of_file(start),
-        "epochs": (read_json(bench.training(standard)) or {}).get("epochs"),
-    }
+    training = read_json(bench.training(standard))
+    assert training is not None  # it comes before the cells that start from it
+    return {"model": start.name, "sha256": sha256_of_file(start), "epochs": training["epochs"]}
 
 
 def _asked(cell: Cell, bench: Bench) -> dict[str, Any]:
