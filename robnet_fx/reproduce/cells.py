@@ -53,8 +53,6 @@ def run(cells: Sequence[tuple[Cell, Cell]], bench: Bench, command: str) -> None:
 
 
 def _done(cell: Cell, standard: Cell, bench: Bench, command: str) -> None:
-    if cell != standard:
-        trained(standard, standard, bench, of_any_scale=True)
     training, limits = trained(cell, standard, bench), Limits(boxes=bench.settings.boxes)
     index, images, labels = bench.test()
     there = read_json(bench.result(cell))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,18 +31,32 @@ _OF_SCALE = ("scale", "epochs")
 """What is asked of a network's training that depends on `--scale`."""
 
 
-def trained(cell: Cell, standard: Cell, bench: Bench, *, of_any_scale: bool = False) -> dict[str, Any]:
+def trained(cell: Cell, standard: Cell, bench: Bench) -> dict[str, Any]:
     """What the record says of the training of a cell's network, which is in its file afterwards.
 
-    `standard` is the cell whose network a robust one goes on from. What was trained before is not trained again, and
-    what was stopped goes on; `of_any_scale`, a network that is there may have been trained for other shares of the
-    paper's epochs. No network is refused for what it does not know: that is a result. Raises `UsageError` where what is
-    there was trained with other settings, and `Interrupted`.
+    `standard` is the cell whose network a robust one goes on from; it is trained first, unless there is one of any
+    share of the paper's epochs. What was trained before is not trained again, and what was stopped goes on. No network
+    is refused for what it does not know: that is a result. Raises `UsageError` where what is there was trained with
+    other settings, and `Interrupted`.
     """
+    if cell == standard:
+        return _trained(cell, bench)
+    before = _trained(standard, bench, free=_OF_SCALE)
+    return _trained(cell, bench, bench.network(standard), before["epochs"])
+
+
+def _trained(
+    cell: Cell,
+    bench: Bench,
+    start: Path | None = None,
+    epochs: int | None = None,
+    free: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The same of one network, from fresh weights or from those in the file `start`, which were trained for `epochs`.
+    What is there may differ in the settings that are `free`."""
     target, asked = bench.network(cell), _asked(cell, bench)
     done = read_json(bench.training(cell))
     if done is not None:
-        free = _OF_SCALE if of_any_scale else ()
         differing = [
             f"{name} {done.get(name)} -> {value}"
             for name, value in asked.items()
@@ -56,7 +70,6 @@ def trained(cell: Cell, standard: Cell, bench: Bench, *, of_any_scale: bool = Fa
             return {name: value for name, value in done.items() if name != "history"}
     robust = cell.way.objective is not None  # a standard network knows no eps and no alpha
     problem = Problem(BiasField(3, cell.eps / 255 if robust else 0.0))
-    start = bench.network(standard) if robust else None
     opened = bench.opened(cell, start)
     said = cell.way.objective or "equation-6"
     training = Training(
@@ -93,7 +106,7 @@ def trained(cell: Cell, standard: Cell, bench: Bench, *, of_any_scale: bool = Fa
         "lr": recipe.phases[0].lr,
         "schedule": [asdict(phase) for phase in recipe.phases],
         "images": {"train": len(parts.train[1]), "validation": len(parts.validation[1])},
-        "start": None if start is None else _about_start(start, standard, bench),
+        "start": start and {"model": start.name, "sha256": sha256_of_file(start), "epochs": epochs},
         "selected": history.selected,
         "device": opened.device.type,
         "threads": torch.get_num_threads(),
@@ -102,12 +115,6 @@ def trained(cell: Cell, standard: Cell, bench: Bench, *, of_any_scale: bool = Fa
     write_json(bench.training(cell), {**about, "history": history.epochs})
     bench.finished(cell.trained)
     return about
-
-
-def _about_start(start: Path, standard: Cell, bench: Bench) -> dict[str, Any]:
-    training = read_json(bench.training(standard))
-    assert training is not None  # it comes before the cells that start from it
-    return {"model": start.name, "sha256": sha256_of_file(start), "epochs": training["epochs"]}
 
 
 def _asked(cell: Cell, bench: Bench) -> dict[str, Any]:
